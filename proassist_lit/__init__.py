@@ -1,0 +1,10 @@
+"""Train, stream and evaluate proactive video assistants.
+
+The layers, left to right; each imports only from its left::
+
+    config -> data -> sequence -> model -> losses -> streaming -> metrics -> report
+
+``lit`` (Lightning) and ``cli`` (Hydra) stand outside: nothing else imports those two libraries.
+"""
+
+__version__ = "0.1.0"

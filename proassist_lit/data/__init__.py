@@ -1,0 +1,1 @@
+"""Timelines, conversation records, features and the data sets that hold them."""

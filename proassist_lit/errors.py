@@ -1,0 +1,25 @@
+"""Errors that a user can cause and mend. Each message says where, what was got, what to do."""
+
+
+class ProAssistError(ValueError):
+    """Base of every error a user can cause: printed without a traceback by the commands."""
+
+
+class ConfigError(ProAssistError):
+    """A setting is misspelt, out of range, or contradicts another one."""
+
+
+class RecordError(ProAssistError):
+    """A conversation record or annotation file is wrong: names file, line, turn and remedy."""
+
+
+class FeatureError(ProAssistError):
+    """A feature file is missing, too short, or of another width than the model's."""
+
+
+class CheckpointError(ProAssistError):
+    """A checkpoint is missing, incomplete, or does not fit the model."""
+
+
+class StreamError(ProAssistError):
+    """A stream cannot be processed: names the stream and the frame."""

@@ -1,0 +1,1 @@
+"""Metrics read transcripts; they know no model and no trainer."""

@@ -1,0 +1,219 @@
+"""The types that several layers share.
+
+Shape letters, here and in every docstring: B batch, T tokens, F frames, K tokens per frame,
+D hidden size, E vision feature size, V vocabulary, L layers, N labelled positions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields
+from enum import Enum
+from typing import Self
+
+import torch
+from torch import Tensor
+
+IGNORE_INDEX = -100
+"""Label of a token without a loss (Hugging Face's and PyTorch's convention)."""
+
+
+class StepState(str, Enum):
+    """State of one step of the task."""
+
+    NOT_STARTED = "not_started"
+    IN_PROGRESS = "in_progress"
+    COMPLETED = "completed"
+
+
+class Transition(str, Enum):
+    """What a state update does to a step."""
+
+    START = "start"
+    COMPLETE = "complete"
+
+
+@dataclass(frozen=True)
+class Update:
+    """One state update, written ``S3->complete`` in text.
+
+    Attributes:
+        id: step identifier, ``S1`` .. ``Sn``.
+        transition: what happened to the step.
+    """
+
+    id: str
+    transition: Transition
+
+    def __str__(self) -> str:
+        return f"{self.id}->{self.transition.value}"
+
+
+DialogueState = Mapping[str, StepState]
+"""State of every step of the task, by step id, in the order of the steps."""
+
+
+def apply_updates(
+    state: DialogueState, updates: Iterable[Update]
+) -> tuple[dict[str, StepState], int]:
+    """Return ``state`` after ``updates``, and how many of them were invalid.
+
+    ``start`` moves ``not_started`` to ``in_progress``; ``complete`` moves either of the two to
+    ``completed``. An unknown step, or a move backwards, changes nothing and is counted.
+    """
+    new, num_invalid = dict(state), 0
+    for update in updates:
+        now = new.get(update.id)
+        if update.transition is Transition.START and now is StepState.NOT_STARTED:
+            new[update.id] = StepState.IN_PROGRESS
+        elif update.transition is Transition.COMPLETE and now in (
+            StepState.NOT_STARTED,
+            StepState.IN_PROGRESS,
+        ):
+            new[update.id] = StepState.COMPLETED
+        else:
+            num_invalid += 1
+    return new, num_invalid
+
+
+def format_updates(updates: Iterable[Update]) -> str:
+    """Write updates as the model does: ``S1->complete;S2->start``."""
+    return ";".join(str(update) for update in updates)
+
+
+def parse_updates(text: str) -> tuple[tuple[Update, ...], int]:
+    """Read a dst span; return its updates and the number of pieces that were not readable."""
+    updates, num_invalid = [], 0
+    for piece in filter(None, (part.strip() for part in text.split(";"))):
+        step_id, arrow, transition = (part.strip() for part in piece.partition("->"))
+        if step_id and arrow and transition in {t.value for t in Transition}:
+            updates.append(Update(step_id, Transition(transition)))
+        else:
+            num_invalid += 1
+    return tuple(updates), num_invalid
+
+
+@dataclass(frozen=True, kw_only=True)
+class FrameOutput:
+    """What an assistant did at one frame of a stream.
+
+    Attributes:
+        frame_idx: index of the frame in the video.
+        time_s: ``frame_idx / fps``, seconds from the start of the video.
+        speak_prob: P(speak) in [0, 1], read at the frame's last image token.
+        dst_prob: P(update) in [0, 1]; None without a dst head.
+        speak: the assistant decided to speak.
+        dst: the assistant decided to update the state.
+        text: words spoken at this frame, empty when silent.
+        updates: state updates written at this frame, also those that changed nothing.
+        dst_invalid: pieces of the dst span that were unreadable or changed nothing.
+        state: state of every step after this frame.
+        user_text: what the user (or system) said since the frame before.
+        context_len: tokens in the cache after this frame.
+        event: name of the context strategy if it ran after this frame.
+    """
+
+    frame_idx: int
+    time_s: float
+    speak_prob: float
+    dst_prob: float | None
+    speak: bool
+    dst: bool
+    text: str = ""
+    updates: tuple[Update, ...] = ()
+    dst_invalid: int = 0
+    state: DialogueState = field(default_factory=dict)
+    user_text: str = ""
+    context_len: int = 0
+    event: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reference:
+    """What the reference dialogue does at one frame. No decision ever sees it.
+
+    Attributes:
+        text: reference utterance of the frame, empty when silent.
+        updates: reference state updates of the frame.
+        state: reference state of every step after this frame.
+        keywords: words that a right utterance must hold (right verb, right object).
+        speak_label: 1 speak, 0 stay silent, None neither (no decision is evaluated here).
+        dst_label: the same for the state update.
+    """
+
+    text: str = ""
+    updates: tuple[Update, ...] = ()
+    state: DialogueState = field(default_factory=dict)
+    keywords: tuple[str, ...] = ()
+    speak_label: int | None = None
+    dst_label: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Transcript:
+    """One stream as it was answered, beside its reference: what metrics and reports read.
+
+    Attributes:
+        stream_id: unique name of the stream.
+        dataset: name of the data set; chooses the match window.
+        fps: frames per second.
+        steps: (id, name) of every step of the task.
+        frames: what the assistant did, one entry a frame, in order.
+        references: what the reference does, aligned with ``frames``.
+    """
+
+    stream_id: str
+    dataset: str
+    fps: float
+    steps: tuple[tuple[str, str], ...]
+    frames: tuple[FrameOutput, ...]
+    references: tuple[Reference, ...]
+
+    def __post_init__(self) -> None:
+        if len(self.frames) != len(self.references):
+            raise ValueError(
+                f"Transcript {self.stream_id!r}: {len(self.frames)} frames but "
+                f"{len(self.references)} references; one of each per frame is needed."
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """What the collator hands to the model; built only in ``data.collate``.
+
+    Rows are right-padded. Padding is known by ``attention_mask`` (made from lengths), never by
+    comparing with a token id.
+    """
+
+    input_ids: Tensor  # (B, T) int64
+    attention_mask: Tensor  # (B, T) int64; 1 real, 0 padding
+    image_mask: Tensor  # (B, T) bool; True at image tokens
+    image_features: Tensor  # (num image tokens in the batch, E) float; row-major over image_mask
+    labels: Tensor  # (B, T) int64; assistant spans, aligned with input_ids; losses shift, once
+    dst_labels: Tensor  # (B, T) int64; dst spans, likewise
+    pos_frame_mask: Tensor  # (B, T) bool; frames to speak at
+    neg_frame_mask: Tensor  # (B, T) bool; frames to stay silent at; disjoint from pos
+    dst_pos_frame_mask: Tensor  # (B, T) bool; frames to update the state at
+    dst_neg_frame_mask: Tensor  # (B, T) bool; frames to leave it
+
+    def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Self:
+        """Copy to ``device``. Lightning calls this; it refuses a frozen dataclass without it."""
+        return type(self)(
+            **{
+                f.name: getattr(self, f.name).to(device, non_blocking=non_blocking)
+                for f in fields(self)
+            }
+        )
+
+    def pin_memory(self) -> Self:
+        """Copy to pinned memory. DataLoader calls this; without it pinning is silently skipped."""
+        return type(self)(**{f.name: getattr(self, f.name).pin_memory() for f in fields(self)})
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelOutput:
+    """What the model returns in training. Logits only; never probabilities."""
+
+    hidden: Tensor  # (B, T, D) after the final norm
+    speak_logits: Tensor  # (B, T) float; sigmoid is P(speak)
+    dst_logits: Tensor | None  # (B, T) float; sigmoid is P(update); None without the head
