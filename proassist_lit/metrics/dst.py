@@ -1,0 +1,154 @@
+"""Was the state of the task followed: scores of the updates and of the state they lead to."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Hashable, Iterable, Sequence
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+
+from proassist_lit.errors import ConfigError
+from proassist_lit.metrics.matching import precision_recall_f1
+from proassist_lit.types import Transcript, Update
+
+_COUNTS = (
+    "num_predicted",
+    "num_reference",
+    "num_matched",
+    "num_step_matched",
+    "num_frames",
+    "num_state_right",
+    "num_invalid",
+)
+
+
+class DstMetrics(Metric):
+    """Scores of dialogue state tracking, over the streams that have steps.
+
+    Updates are matched one to one; every update of a frame counts, also one that changed nothing
+    or repeats an earlier one. ``compute`` returns, under ``dst_...``:
+
+    - ``update_precision, update_recall, update_f1``: a predicted update is right if it is matched
+      with a reference update of the same step and the same transition at most ``tolerance_s``
+      away;
+    - ``step_accuracy``: was the right step touched at the right time. Updates of the same step,
+      whatever their transitions, are matched within the tolerance; matched / (predicted +
+      reference - matched), so extra and missing updates both count;
+    - ``transition_accuracy``: given the right step, was the transition right. Updates matched in
+      step and transition / updates matched in step; 0 where none is;
+    - ``joint_goal_accuracy``: share of frames after which the state of every step is right;
+    - ``invalid``: number of pieces of dst spans that were unreadable or changed nothing.
+
+    An empty result means that no stream had steps. The state are sums, so the numbers are the
+    same for any batching and number of ranks.
+
+    Args:
+        tolerance_s: largest distance of an update from its reference, seconds, inclusive; >= 0.
+
+    Raises:
+        ConfigError: ``tolerance_s`` is negative.
+
+    Source: joint goal accuracy as usual in dialogue state tracking (arXiv:1907.01669). The DST
+    extension of the reference pairs updates by their order, so that extra and missing ones are
+    free; these are matched in time instead.
+    """
+
+    is_differentiable = False
+    higher_is_better = True
+    full_state_update = False
+
+    num_predicted: Tensor
+    num_reference: Tensor
+    num_matched: Tensor
+    num_step_matched: Tensor
+    num_frames: Tensor
+    num_state_right: Tensor
+    num_invalid: Tensor
+
+    def __init__(self, *, tolerance_s: float = 2.0) -> None:
+        super().__init__()
+        if tolerance_s < 0:
+            raise ConfigError(
+                f"DstMetrics: tolerance_s must be >= 0 s, got {tolerance_s}; 2 is usual."
+            )
+        self.tolerance_s = tolerance_s
+        for name in _COUNTS:
+            self.add_state(name, default=torch.tensor(0), dist_reduce_fx="sum")
+
+    def update(self, transcripts: Sequence[Transcript]) -> None:
+        """Add streams; those without steps are skipped."""
+        for transcript in transcripts:
+            if transcript.steps:
+                self._add(transcript)
+
+    def _add(self, transcript: Transcript) -> None:
+        frames, references = transcript.frames, transcript.references
+        # A hair more, so that 2 s at 2 fps stay 4 frames after rounding.
+        tolerance_frames = int(self.tolerance_s * transcript.fps + 1e-6)
+        predicted = [(i, update) for i, frame in enumerate(frames) for update in frame.updates]
+        expected = [(i, update) for i, ref in enumerate(references) for update in ref.updates]
+        self.num_predicted += len(predicted)
+        self.num_reference += len(expected)
+        self.num_matched += _num_matched(
+            predicted, expected, tolerance_frames, key=lambda u: (u.id, u.transition)
+        )
+        self.num_step_matched += _num_matched(
+            predicted, expected, tolerance_frames, key=lambda u: u.id
+        )
+        self.num_frames += len(frames)
+        self.num_state_right += sum(
+            dict(frame.state) == dict(reference.state)
+            for frame, reference in zip(frames, references, strict=True)
+        )
+        self.num_invalid += sum(frame.dst_invalid for frame in frames)
+
+    def compute(self) -> dict[str, Tensor]:
+        """() float64 by name; empty if no stream had steps."""
+        n = {name: int(getattr(self, name)) for name in _COUNTS}
+        if n["num_frames"] == 0:
+            return {}
+        precision, recall, f1 = precision_recall_f1(
+            n["num_matched"], n["num_predicted"], n["num_reference"]
+        )
+        num_union = n["num_predicted"] + n["num_reference"] - n["num_step_matched"]
+        values: dict[str, float] = {
+            "dst_update_precision": precision,
+            "dst_update_recall": recall,
+            "dst_update_f1": f1,
+            "dst_step_accuracy": n["num_step_matched"] / num_union if num_union else 1.0,
+            "dst_transition_accuracy": n["num_matched"] / n["num_step_matched"]
+            if n["num_step_matched"]
+            else float(num_union == 0),
+            "dst_joint_goal_accuracy": n["num_state_right"] / n["num_frames"],
+            "dst_invalid": n["num_invalid"],
+        }
+        return {k: torch.tensor(v, dtype=torch.float64) for k, v in values.items()}
+
+
+def _num_matched(
+    predicted: Iterable[tuple[int, Update]],
+    expected: Iterable[tuple[int, Update]],
+    tolerance_frames: int,
+    *,
+    key: Callable[[Update], Hashable],
+) -> int:
+    """Largest number of one-to-one pairs of equal key that lie within the tolerance."""
+    frames_of: dict[Hashable, tuple[list[int], list[int]]] = defaultdict(lambda: ([], []))
+    for side, updates in enumerate((predicted, expected)):
+        for frame, update in updates:
+            frames_of[key(update)][side].append(frame)
+    num = 0
+    for left, right in frames_of.values():
+        # Both ascend. Pairing the earliest of each side, or dropping the one that is too early
+        # for everything left, is optimal for intervals of one length.
+        i = j = 0
+        while i < len(left) and j < len(right):
+            if abs(left[i] - right[j]) <= tolerance_frames:
+                num, i, j = num + 1, i + 1, j + 1
+            elif left[i] < right[j]:
+                i += 1
+            else:
+                j += 1
+    return num

@@ -1,0 +1,54 @@
+"""Every number of a set of streams at once, under flat keys: what ``metrics.json`` holds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from torch import Tensor
+
+from proassist_lit.metrics.dst import DstMetrics
+from proassist_lit.metrics.matching import MatchConfig, MatchWindow
+from proassist_lit.metrics.similarity import Similarity
+from proassist_lit.metrics.speaking import FrameDecisionMetrics
+from proassist_lit.metrics.text import UtteranceTextMetrics
+from proassist_lit.metrics.utterances import UtteranceMetrics, match_transcript, match_transcripts
+from proassist_lit.types import Transcript
+
+__all__ = ["evaluate_transcripts", "match_transcript"]
+
+
+def evaluate_transcripts(
+    transcripts: Sequence[Transcript],
+    similarity: Similarity | None,
+    *,
+    windows: Mapping[str, MatchWindow] | None = None,
+    config: MatchConfig | None = None,
+) -> dict[str, float]:
+    """Score streams: frame decisions, utterances, their words, and state tracking.
+
+    Args:
+        transcripts: the streams as they were answered.
+        similarity: embeds the texts; its ``name`` belongs beside the numbers.
+        windows: match windows by data set that go before the built-in ones.
+        config: costs and thresholds of the matching; None for the defaults.
+
+    Returns:
+        Value by key, as the classes ``FrameDecisionMetrics``, ``UtteranceMetrics``,
+        ``UtteranceTextMetrics`` and ``DstMetrics`` define them. A key that means nothing for
+        these streams (no steps, no keywords, nothing matched) is left out.
+    """
+    # Matched once; both metrics that need the pairs are handed them.
+    matches = match_transcripts(transcripts, similarity, windows, config)
+    values: dict[str, Tensor] = {}
+    for head in ("speak", "dst"):
+        decisions = FrameDecisionMetrics(head)
+        decisions.update(transcripts)
+        values |= decisions.compute()
+    for kind in (UtteranceMetrics, UtteranceTextMetrics):
+        utterances = kind(similarity, windows=windows, config=config)
+        utterances.update(transcripts, matches)
+        values |= utterances.compute()
+    state = DstMetrics()
+    state.update(transcripts)
+    values |= state.compute()
+    return {key: float(value) for key, value in values.items()}

@@ -1,0 +1,49 @@
+"""BLEU and CIDEr against numbers made by the reference's own code."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from proassist_lit.metrics.text import bleu, cider
+
+PARITY = Path(
+    os.environ.get("PROASSIST_PARITY_DIR", Path(__file__).parents[3] / "shared" / "parity")
+)
+pytestmark = pytest.mark.skipif(
+    not (PARITY / "matching.json").is_file(),
+    reason=f"no parity numbers in {PARITY}; set PROASSIST_PARITY_DIR",
+)
+
+
+@pytest.fixture(scope="module")
+def corpora() -> list[dict[str, Any]]:
+    return json.loads((PARITY / "matching.json").read_text())["nlg"]
+
+
+def test_bleu_and_cider_equal_the_reference(corpora: list[dict[str, Any]]) -> None:
+    checked = 0
+    for corpus in corpora:
+        if not corpus["scores"]:
+            continue
+        kept = [
+            (hypothesis.split(), [text.split() for text in texts])
+            for hypothesis, texts in zip(
+                corpus["hyp_tokenized"], corpus["refs_tokenized"], strict=True
+            )
+            if any(texts)
+        ]
+        hypotheses, references = [h for h, _ in kept], [r for _, r in kept]
+        for order, score in enumerate(bleu(hypotheses, references), 1):
+            assert score == pytest.approx(corpus["scores"][f"Bleu_{order}"], abs=1e-6), (
+                corpus["name"],
+                order,
+            )
+        expected = corpus["scores"]["CIDEr"]
+        assert cider(hypotheses, references) == pytest.approx(expected, abs=1e-6), corpus["name"]
+        checked += 1
+    assert checked
