@@ -1,0 +1,71 @@
+"""ProAssist's prepared rows, read in place, and where their frames and features lie."""
+
+from __future__ import annotations
+
+from pathlib import Path, PurePosixPath
+
+from proassist_lit.data.conversation import Conversation
+from proassist_lit.data.records import read_records
+from proassist_lit.errors import RecordError
+
+ENCODER = "google___siglip-so400m-patch14-384@-2"
+"""Folder of the released features. (They are of the last layer, whatever the name says.)"""
+
+
+def read_proassist(root: Path, pattern: str = "*/prepared/*.jsonl") -> list[Conversation]:
+    """Read and check prepared files of ProAssist.
+
+    Args:
+        root: the folder ``processed_data``, with one folder per data set in it.
+        pattern: which files below ``root`` to read, as a glob:
+            ``assembly101/prepared/dialog-klg-sum_val_L4096_I1.jsonl``. Rows come in the order of
+            the files' names.
+
+    Raises:
+        RecordError: no file fits, or one of them has a fault.
+    """
+    paths = sorted(path for path in root.glob(pattern) if path.is_file())
+    if not paths:
+        raise RecordError(
+            f"{root}: no file fits the pattern {pattern!r}; give the folder 'processed_data' as "
+            "the root, and a pattern below it."
+        )
+    return [conversation for path in paths for conversation in read_records(path)]
+
+
+def frames_file(dataset: str, video_uid: str) -> str:
+    """Where ProAssist keeps the frames of a video, relative to its data set's folder.
+
+    For assembly101 the first ``_`` part of the name (``assembly_`` or ``disassembly_``) is left
+    out, since one recording holds both.
+    """
+    stem = video_uid.partition("_")[2] if dataset == "assembly101" else video_uid
+    if not stem:
+        raise RecordError(
+            f"video {video_uid!r} of assembly101: the name has no '_'; its first part, up to '_', "
+            "says what is done and is left out of file names: give the full name."
+        )
+    return f"frames/{stem}.arrow"
+
+
+def feature_file(conversation: Conversation, root: Path, *, encoder: str = ENCODER) -> Path:
+    """The file with the features of a record's video; it may not exist.
+
+    Args:
+        conversation: the record; its ``frames_file`` is ``frames/X.arrow``.
+        root: the folder ``processed_data``.
+        encoder: folder of the encoder below ``features``.
+
+    Returns:
+        ``root/<dataset>/features/<encoder>/X.arrow``.
+
+    Raises:
+        RecordError: ``frames_file`` is not of that form.
+    """
+    parts = PurePosixPath(conversation.frames_file).parts
+    if len(parts) < 2 or parts[0] != "frames" or ".." in parts:
+        raise RecordError(
+            f"{conversation.source}: 'frames_file' is {conversation.frames_file!r}; to find the "
+            "features it must be 'frames/X.arrow', X being the name of the video's file."
+        )
+    return root.joinpath(conversation.dataset, "features", encoder, *parts[1:])
