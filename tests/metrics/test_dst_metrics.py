@@ -1,0 +1,107 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.optimize import linear_sum_assignment
+
+from proassist_lit.errors import ConfigError
+from proassist_lit.metrics.dst import DstMetrics, _num_matched
+from proassist_lit.types import Transition, Update
+
+REFERENCE = {2: "S1->start", 10: "S1->complete;S2->start", 20: "S2->complete"}
+
+
+def score(*transcripts, **arguments) -> dict[str, float]:
+    metric = DstMetrics(**arguments)
+    metric.update(transcripts)
+    return {key: float(value) for key, value in metric.compute().items()}
+
+
+def test_perfect_updates_score_exactly_one(make_transcript) -> None:
+    scores = score(make_transcript(30, updates=REFERENCE, ref_updates=REFERENCE, num_steps=2))
+    assert scores.pop("dst_invalid") == 0
+    assert set(scores.values()) == {1.0}
+    assert len(scores) == 6
+
+
+def test_one_frame_late_keeps_the_updates_but_not_every_state(make_transcript) -> None:
+    late = {i + 1: text for i, text in REFERENCE.items()}
+    scores = score(make_transcript(30, updates=late, ref_updates=REFERENCE, num_steps=2))
+    assert scores["dst_update_f1"] == 1.0
+    assert scores["dst_joint_goal_accuracy"] == pytest.approx(27 / 30)  # wrong at 2, 10 and 20
+
+
+def test_update_tolerance_is_two_seconds_inclusive(make_transcript) -> None:
+    def recall(shift: int) -> float:
+        updates = {10 + shift: "S1->start"}
+        reference = {10: "S1->start"}
+        stream = make_transcript(30, updates=updates, ref_updates=reference, num_steps=1)
+        return score(stream)["dst_update_recall"]
+
+    assert [recall(shift) for shift in (-5, -4, 4, 5)] == [0.0, 1.0, 1.0, 0.0]
+
+
+def test_extra_and_missing_and_repeated_updates_count(make_transcript) -> None:
+    # S1 started twice (the second changes nothing), S2 completed instead of started, one missed.
+    updates = {2: "S1->start", 3: "S1->start", 10: "S1->complete;S2->complete"}
+    scores = score(make_transcript(30, updates=updates, ref_updates=REFERENCE, num_steps=2))
+    assert scores["dst_update_precision"] == pytest.approx(2 / 4)
+    assert scores["dst_update_recall"] == pytest.approx(2 / 4)
+    assert scores["dst_update_f1"] == pytest.approx(2 / 4)
+    # Right step in time: S1 at 2, S1 at 10, S2 at 10; of 4 predicted and 4 reference updates.
+    assert scores["dst_step_accuracy"] == pytest.approx(3 / 5)
+    assert scores["dst_transition_accuracy"] == pytest.approx(2 / 3)
+    assert scores["dst_invalid"] == 1
+    # Wrong from 10 to 19: S2 is completed where it should be in progress.
+    assert scores["dst_joint_goal_accuracy"] == pytest.approx(20 / 30)
+
+
+def test_state_tracking_is_left_out_without_steps(make_transcript) -> None:
+    assert score(make_transcript(30)) == {}
+    with_steps = make_transcript(10, num_steps=1)
+    assert score(make_transcript(30), with_steps) == score(with_steps)
+
+
+def test_saying_nothing_scores_zero_where_updates_are_due(make_transcript) -> None:
+    scores = score(make_transcript(30, ref_updates=REFERENCE, num_steps=2))
+    for key in ("update_precision", "update_f1", "step_accuracy", "transition_accuracy"):
+        assert scores[f"dst_{key}"] == 0.0
+    assert scores["dst_joint_goal_accuracy"] == pytest.approx(2 / 30)
+
+
+def test_negative_tolerance_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"tolerance_s must be >= 0 s, got -1"):
+        DstMetrics(tolerance_s=-1)
+
+
+frames = st.lists(st.integers(0, 20), max_size=8).map(sorted)
+
+
+@settings(max_examples=100, deadline=None)
+@given(left=frames, right=frames, tolerance=st.integers(0, 4))
+def test_updates_are_matched_as_often_as_possible(left, right, tolerance) -> None:
+    update = Update("S1", Transition.START)
+    found = _num_matched(
+        [(i, update) for i in left], [(j, update) for j in right], tolerance, key=str
+    )
+    close = [[float(abs(i - j) <= tolerance) for j in right] for i in left]
+    if left and right:
+        rows, cols = linear_sum_assignment(close, maximize=True)
+        assert found == sum(close[r][c] for r, c in zip(rows, cols, strict=True))
+    else:
+        assert found == 0
+
+
+def test_dst_metrics_merged_equal_the_whole(make_transcript) -> None:
+    late = {i + 3: text for i, text in REFERENCE.items()}
+    streams = [
+        make_transcript(30, updates=late, ref_updates=REFERENCE, num_steps=2),
+        make_transcript(12, updates={1: "S1->start"}, num_steps=3, fps=1.0),
+    ]
+    parts = [DstMetrics() for _ in streams]
+    for part, stream in zip(parts, streams, strict=True):
+        part.update([stream])
+    parts[0].merge_state(parts[1])
+    merged = {key: float(value) for key, value in parts[0].compute().items()}
+    assert merged == score(*streams)
