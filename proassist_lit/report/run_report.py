@@ -1,0 +1,96 @@
+"""What a report is made of: one run's numbers, curves and streams, as plain data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from proassist_lit.errors import StreamError
+from proassist_lit.types import Transcript
+
+
+@dataclass(frozen=True, kw_only=True)
+class StreamView:
+    """One stream as the report shows it: its transcript, its pictures, its matches.
+
+    Frames are named by ``FrameOutput.frame_idx`` everywhere, i.e. absolute in the video.
+
+    Attributes:
+        split: ``val`` or ``test``.
+        transcript: what the assistant did beside the reference.
+        theta_speak: threshold of P(speak) that the stream was run with, in [0, 1].
+        theta_dst: threshold of P(update), in [0, 1].
+        filmstrip: (frame_idx, PNG or JPEG bytes) of a few small pictures, e.g. 64x64.
+        rendered: the pictures are stand-ins drawn from annotations, not the video.
+        matched: (generated frame_idx, reference frame_idx, semantic score) of every pair that
+            the matching made, mismatched ones (low semantic score) included.
+        missed: frame_idx of reference utterances without a partner.
+        redundant: frame_idx of generated utterances without a partner.
+
+    Raises:
+        StreamError: a frame that the transcript does not hold, or a picture of another format.
+    """
+
+    split: str
+    transcript: Transcript
+    theta_speak: float
+    theta_dst: float
+    filmstrip: Sequence[tuple[int, bytes]] = ()
+    rendered: bool = False
+    matched: Sequence[tuple[int, int, float]] = ()
+    missed: Sequence[int] = ()
+    redundant: Sequence[int] = ()
+
+    def __post_init__(self) -> None:
+        where = f"StreamView of stream {self.transcript.stream_id!r}"
+        known = {frame.frame_idx for frame in self.transcript.frames}
+        named = {
+            "matched": [i for gen, ref, _ in self.matched for i in (gen, ref)],
+            "missed": self.missed,
+            "redundant": self.redundant,
+        }
+        for name, frames in named.items():
+            unknown = sorted({i for i in frames if i not in known})
+            if unknown:
+                raise StreamError(
+                    f"{where}: {name} names frames {unknown[:5]}, which the transcript of "
+                    f"{len(known)} frames does not hold; give FrameOutput.frame_idx, not a "
+                    "position in the list."
+                )
+        for frame_idx, picture in self.filmstrip:
+            if picture_type(picture) is None:
+                raise StreamError(
+                    f"{where}: the picture of frame {frame_idx} begins with {picture[:4]!r}, which "
+                    "is neither PNG nor JPEG; encode it as one of the two."
+                )
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunReport:
+    """Everything ``report.html`` shows of one run.
+
+    Attributes:
+        title: name of the run.
+        config_yaml: the resolved configuration, as written to ``config.yaml``.
+        metrics: flat, keys as in ``metrics.json``: ``test/utterance_f1``,
+            ``baseline/blind/test/utterance_f1``, ``test/theta_speak``.
+        curves: (step, value) by name: ``train/loss``, ``val/loss``, ``train/lr``.
+        streams: the streams to look into.
+        notes: git commit, versions, duration, machine.
+    """
+
+    title: str
+    config_yaml: str
+    metrics: Mapping[str, float | str]
+    curves: Mapping[str, Sequence[tuple[int, float]]] = field(default_factory=dict)
+    streams: Sequence[StreamView] = ()
+    notes: Mapping[str, str] = field(default_factory=dict)
+
+
+def picture_type(picture: bytes) -> str | None:
+    """Media type of encoded picture bytes; None if neither PNG nor JPEG."""
+    if picture.startswith(b"\x89PNG\r\n\x1a\n"):
+        return "image/png"
+    if picture.startswith(b"\xff\xd8\xff"):
+        return "image/jpeg"
+    return None

@@ -1,0 +1,205 @@
+"""The table of a run's numbers: metrics down, val, test and every baseline across."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+HEADLINE = (
+    r"utterance_f1",
+    r"content_accuracy",
+    r"dst_update_f1",
+    r"dst_joint_goal_accuracy",
+    r"speak_f1",
+    r"utterance_precision",
+    r"utterance_recall",
+    r".*time_diff.*",
+)
+"""Patterns of the metrics shown first, in this order."""
+
+KEY_METRICS = HEADLINE[:5]
+"""The metrics of the one line under the title."""
+
+BASELINES = ("always_silent", "always_speak", "clock", "blind", "blind_zeros")
+"""Order of the baselines' columns; others follow by name."""
+
+_SETTING = re.compile(r"theta|threshold|similarity_model|interval|window")
+_LOWER_IS_BETTER = re.compile(
+    r"missing|missed|redundant|mismatch|time_diff|ppl|perplexity|loss|ece$|calibration|brier|"
+    r"invalid|latency"
+)
+_NO_WINNER = re.compile(r"^num_|_count$|_total$|_frames$|_tokens$")
+_SPELLING = {"f1": "F1", "dst": "DST", "ap": "AP", "auroc": "AUROC", "ece": "ECE", "lm": "LM"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoreRow:
+    """One metric over all columns.
+
+    Attributes:
+        name: the metric as in ``metrics.json``, without its split.
+        values: one a column; None where it was not measured (or is not a number).
+        best: whether the value is the best of test and its baselines. Val is another data set,
+            so it never competes. All False where fewer than two compete.
+    """
+
+    name: str
+    values: tuple[float | None, ...]
+    best: tuple[bool, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class KeyResult:
+    """A main metric on test beside the best baseline of it."""
+
+    name: str
+    value: float
+    baseline: str
+    baseline_value: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scoreboard:
+    """All numbers of a run, arranged; nothing of ``metrics.json`` is left out.
+
+    Attributes:
+        columns: ``val``, ``test``, then the baselines.
+        headline: the metrics to read first.
+        rest: every other metric of the columns.
+        settings: thresholds, similarity model and other words: (name, value).
+        others: keys that belong to no column, e.g. ``train/loss``: (key, value).
+        key_results: main metrics on test.
+    """
+
+    columns: tuple[str, ...]
+    headline: tuple[ScoreRow, ...]
+    rest: tuple[ScoreRow, ...]
+    settings: tuple[tuple[str, str], ...]
+    others: tuple[tuple[str, float | str], ...]
+    key_results: tuple[KeyResult, ...]
+
+
+def make_scoreboard(metrics: Mapping[str, float | str]) -> Scoreboard:
+    """Arrange a flat ``metrics.json``.
+
+    Args:
+        metrics: values by key; ``split/name`` or ``baseline/<baseline>/split/name``.
+
+    Returns:
+        The scoreboard. Baselines measured on another split than test are among ``others``.
+    """
+    cells: dict[str, dict[str, float]] = {}
+    settings: dict[str, dict[str, str]] = {}
+    others: list[tuple[str, float | str]] = []
+    for key, value in metrics.items():
+        column, name = _place(key)
+        if isinstance(value, str) or _SETTING.search(name):
+            settings.setdefault(name, {})[column or key.rpartition("/")[0]] = _text(value)
+        elif column is None:
+            others.append((key, value))
+        else:
+            cells.setdefault(name, {})[column] = float(value)
+
+    columns = _ordered({column for row in cells.values() for column in row})
+    matched_nothing = {
+        column for column, recall in cells.get("utterance_recall", {}).items() if recall == 0
+    }
+    rows = {name: _row(name, row, columns, matched_nothing) for name, row in cells.items()}
+    first = sorted((n for n in rows if _rank(n) is not None), key=lambda n: (_rank(n), n))
+    return Scoreboard(
+        columns=columns,
+        headline=tuple(rows[name] for name in first),
+        rest=tuple(rows[name] for name in sorted(set(rows) - set(first))),
+        settings=tuple((name, _joined(values)) for name, values in settings.items()),
+        others=tuple(others),
+        key_results=tuple(
+            _key_result(rows[name], columns)
+            for name in KEY_METRICS
+            if name in rows and cells[name].get("test") is not None
+        ),
+    )
+
+
+def spoken_name(name: str) -> str:
+    """A metric's name as a person writes it: ``dst_update_f1`` becomes ``DST update F1``."""
+    words = [_SPELLING.get(word, word) for word in name.split("_")]
+    if len(words) > 1 and words[-1] in ("s", "ms"):
+        words[-1] = f"({words[-1]})"
+    return " ".join(words)
+
+
+def _place(key: str) -> tuple[str | None, str]:
+    """Column (None without one) and metric name of a key."""
+    parts = key.split("/")
+    if len(parts) >= 4 and parts[0] == "baseline" and parts[2] == "test":
+        return parts[1], "/".join(parts[3:])
+    if len(parts) >= 2 and parts[0] in ("val", "test"):
+        return parts[0], "/".join(parts[1:])
+    return None, parts[-1]
+
+
+def _ordered(columns: set[str]) -> tuple[str, ...]:
+    known = ("val", "test", *BASELINES)
+    return tuple(sorted(columns, key=lambda c: (known.index(c) if c in known else len(known), c)))
+
+
+def _rank(name: str) -> int | None:
+    for i, pattern in enumerate(HEADLINE):
+        if re.fullmatch(pattern, name):
+            return i
+    return None
+
+
+def _row(
+    name: str, row: Mapping[str, float], columns: tuple[str, ...], matched_nothing: set[str]
+) -> ScoreRow:
+    values = tuple(_finite(row.get(column)) for column in columns)
+    lower = bool(_LOWER_IS_BETTER.search(name))
+    # Who matches nothing makes no redundant remark and is never late: no merit in that.
+    scores = {
+        i: -abs(value) if lower else value
+        for i, (column, value) in enumerate(zip(columns, values, strict=True))
+        if value is not None and column != "val" and not (lower and column in matched_nothing)
+    }
+    if len(scores) < 2 or _NO_WINNER.search(name):
+        return ScoreRow(name=name, values=values, best=(False,) * len(columns))
+    top = max(scores.values())
+    return ScoreRow(
+        name=name,
+        values=values,
+        best=tuple(
+            i in scores and math.isclose(scores[i], top, rel_tol=1e-9, abs_tol=1e-12)
+            for i in range(len(columns))
+        ),
+    )
+
+
+def _key_result(row: ScoreRow, columns: tuple[str, ...]) -> KeyResult:
+    by_column = dict(zip(columns, row.values, strict=True))
+    value = by_column.pop("test")
+    by_column.pop("val", None)
+    known = {column: v for column, v in by_column.items() if v is not None}
+    best = max(known, key=lambda column: known[column], default="")
+    return KeyResult(
+        name=row.name,
+        value=math.nan if value is None else value,
+        baseline=best,
+        baseline_value=known.get(best),
+    )
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None
+
+
+def _text(value: float | str) -> str:
+    return value if isinstance(value, str) else f"{value:.4g}"
+
+
+def _joined(by_column: Mapping[str, str]) -> str:
+    """One value if all columns agree, else each with its column."""
+    if len(set(by_column.values())) == 1:
+        return next(iter(by_column.values()))
+    return ", ".join(f"{column} {value}" for column, value in by_column.items())

@@ -1,0 +1,134 @@
+from __future__ import annotations
+
+import math
+
+from proassist_lit.report.scoreboard import Scoreboard, make_scoreboard, spoken_name
+
+from .fakes import fake_metrics
+
+
+def cells(board: Scoreboard, name: str) -> dict[str, tuple[float | None, bool]]:
+    row = next(row for row in board.headline + board.rest if row.name == name)
+    return dict(zip(board.columns, zip(row.values, row.best, strict=True), strict=True))
+
+
+def test_columns_are_val_test_then_baselines_in_order() -> None:
+    board = make_scoreboard({**fake_metrics(), "baseline/another/test/utterance_f1": 0.1})
+    assert board.columns == ("val", "test", "always_silent", "always_speak", "clock", "blind",
+                             "blind_zeros", "another")  # fmt: skip
+
+
+def test_headline_comes_first_in_its_order_and_nothing_is_lost() -> None:
+    metrics = fake_metrics()
+    board = make_scoreboard(metrics)
+    assert [row.name for row in board.headline] == [
+        "utterance_f1",
+        "content_accuracy",
+        "dst_update_f1",
+        "dst_joint_goal_accuracy",
+        "speak_f1",
+        "utterance_precision",
+        "utterance_recall",
+        "utterance_time_diff_s",
+    ]
+    names = {row.name for row in board.headline + board.rest} | {n for n, _ in board.settings}
+    assert names == {key.rpartition("/")[2] for key in metrics if key != "train/loss"}
+    assert board.others == (("train/loss", 0.213),)
+
+
+def test_best_is_among_test_and_baselines_never_val() -> None:
+    board = make_scoreboard(
+        {"val/utterance_f1": 0.9, "test/utterance_f1": 0.5, "baseline/clock/test/utterance_f1": 0.6}
+    )
+    assert cells(board, "utterance_f1") == {
+        "val": (0.9, False),
+        "test": (0.5, False),
+        "clock": (0.6, True),
+    }
+
+
+def test_lower_is_better_where_it_is_and_silence_earns_nothing() -> None:
+    board = make_scoreboard(
+        {
+            "test/redundant_rate": 0.2,
+            "test/utterance_recall": 0.8,
+            "baseline/clock/test/redundant_rate": 0.6,
+            "baseline/clock/test/utterance_recall": 0.3,
+            "baseline/always_silent/test/redundant_rate": 0.0,
+            "baseline/always_silent/test/utterance_recall": 0.0,
+        }
+    )
+    assert cells(board, "redundant_rate")["test"] == (0.2, True)
+    assert cells(board, "redundant_rate")["always_silent"] == (0.0, False)
+
+
+def test_time_difference_nearest_to_zero_is_best() -> None:
+    board = make_scoreboard({"test/time_diff_s": -0.2, "baseline/clock/test/time_diff_s": -1.5})
+    assert cells(board, "time_diff_s")["test"] == (-0.2, True)
+
+
+def test_ties_are_all_best_and_a_lone_value_is_not() -> None:
+    board = make_scoreboard(
+        {"test/bleu_4": 0.5, "baseline/blind/test/bleu_4": 0.5, "test/cider": 0.5}
+    )
+    assert [best for _, best in cells(board, "bleu_4").values()] == [True, True]
+    assert not any(best for _, best in cells(board, "cider").values())
+
+
+def test_counts_have_no_winner_and_nan_is_no_value() -> None:
+    board = make_scoreboard(
+        {
+            "test/num_utterances": 10.0,
+            "baseline/blind/test/num_utterances": 20.0,
+            "test/bleu_1": math.nan,
+        }
+    )
+    assert not any(best for _, best in cells(board, "num_utterances").values())
+    assert cells(board, "bleu_1")["test"] == (None, False)
+
+
+def test_settings_are_merged_where_splits_agree() -> None:
+    board = make_scoreboard(
+        {
+            "val/theta_speak": 0.4,
+            "test/theta_speak": 0.4,
+            "test/similarity_model": "minilm",
+            "val/theta_dst": 0.3,
+            "test/theta_dst": 0.35,
+            "baseline/clock/test/clock_interval_s": 8.0,
+        }
+    )
+    assert board.settings == (
+        ("theta_speak", "0.4"),
+        ("similarity_model", "minilm"),
+        ("theta_dst", "val 0.3, test 0.35"),
+        ("clock_interval_s", "8"),
+    )
+    assert board.headline == board.rest == ()
+
+
+def test_key_result_names_the_best_baseline() -> None:
+    board = make_scoreboard(
+        {
+            "test/utterance_f1": 0.8,
+            "val/utterance_f1": 0.95,
+            "baseline/clock/test/utterance_f1": 0.3,
+            "baseline/blind/test/utterance_f1": 0.4,
+            "test/speak_f1": 0.7,
+        }
+    )
+    first, second = board.key_results
+    assert (first.name, first.value, first.baseline, first.baseline_value) == (
+        "utterance_f1", 0.8, "blind", 0.4,
+    )  # fmt: skip
+    assert (second.name, second.baseline, second.baseline_value) == ("speak_f1", "", None)
+
+
+def test_no_metrics_make_an_empty_board() -> None:
+    board = make_scoreboard({})
+    assert board.columns == board.headline == board.rest == board.key_results == ()
+
+
+def test_names_are_spelt_for_people() -> None:
+    assert spoken_name("dst_update_f1") == "DST update F1"
+    assert spoken_name("utterance_time_diff_s") == "utterance time diff (s)"

@@ -1,0 +1,136 @@
+from __future__ import annotations
+
+import csv
+import io
+import json
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from proassist_lit.errors import ConfigError
+from proassist_lit.report.tables import MAIN_METRICS, UNFINISHED, Table, multirun_table
+
+
+def job(sweep: Path, name: str, config: str, metrics: str | dict | None) -> None:
+    folder = sweep / name
+    folder.mkdir(parents=True)
+    if config:
+        (folder / "config.yaml").write_text(config, encoding="utf-8")
+    if metrics is not None:
+        text = metrics if isinstance(metrics, str) else json.dumps(metrics)
+        (folder / "metrics.json").write_text(text, encoding="utf-8")
+
+
+@pytest.fixture
+def sweep(tmp_path: Path) -> Path:
+    result = dict.fromkeys(MAIN_METRICS, 0.5)
+    for k, rho in ((10, 1.0), (2, 0.1)):
+        job(
+            tmp_path / "sweep",
+            str(k),
+            f"seed: 0\nspeak_loss: {{rho: {rho}, focal: null}}\nlist: [1, 2]\n",
+            {**result, "test/utterance_f1": rho / 2, "test/similarity_model": "x|y", "val/x": 1},
+        )
+    return tmp_path / "sweep"
+
+
+def row(table: Table, name: str) -> dict[str, object]:
+    return next(dict(zip(table.columns, r, strict=True)) for r in table.rows if r[0] == name)
+
+
+def test_columns_are_what_differs_and_main_metrics(sweep: Path) -> None:
+    table = multirun_table(sweep)
+    assert table.columns == ("job", "status", "speak_loss.rho", *MAIN_METRICS)
+    assert [r[0] for r in table.rows] == ["2", "10"]
+    assert row(table, "10")["speak_loss.rho"] == "1.0"
+    assert row(table, "10")["test/utterance_f1"] == 0.5
+    assert row(table, "10")["status"] == "done"
+
+
+@pytest.mark.parametrize("metrics", [None, "", '{"test/utterance_f1": 0.', "[1]", "\x00"])
+@pytest.mark.parametrize("config", ["seed: 1\n", "", "a: [", "- 1\n", "a: !!python/none x\n"])
+def test_broken_jobs_are_listed_not_fatal(sweep: Path, config: str, metrics: str | None) -> None:
+    job(sweep, "3", config, metrics)
+    (sweep / "3" / ".hydra").mkdir()
+    table = multirun_table(sweep)
+    assert [r[0] for r in table.rows] == ["2", "3", "10"]
+    assert row(table, "3")["status"] == UNFINISHED
+    assert row(table, "3")["test/utterance_f1"] is None
+    assert UNFINISHED in table.to_markdown()
+
+
+def test_metrics_that_are_not_numbers_are_empty(sweep: Path) -> None:
+    job(sweep, "3", "seed: 1\n", {"test/utterance_f1": "n/a", "test/speak_f1": None})
+    assert row(multirun_table(sweep), "3")["test/utterance_f1"] is None
+
+
+def test_a_key_that_only_some_jobs_have_differs(sweep: Path) -> None:
+    job(sweep, "3", "seed: 0\nextra: {}\n", None)
+    table = multirun_table(sweep)
+    assert row(table, "3")["extra"] == "{}"
+    assert row(table, "2")["extra"] is None
+    assert "list" in table.columns
+
+
+def test_folders_that_are_no_jobs_are_left_out(sweep: Path) -> None:
+    (sweep / "plots").mkdir()
+    (sweep / "multirun.yaml").write_text("a: 1", encoding="utf-8")
+    assert len(multirun_table(sweep).rows) == 2
+
+
+def test_an_empty_sweep_is_an_empty_table(tmp_path: Path) -> None:
+    table = multirun_table(tmp_path)
+    assert table.rows == ()
+    assert table.to_csv() == ",".join(table.columns) + "\n"
+
+
+def test_no_directory_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"nowhere' is not a directory; give the directory"):
+        multirun_table(tmp_path / "nowhere")
+
+
+def test_csv_reads_back(sweep: Path) -> None:
+    multirun_table(sweep).write(sweep / "table.csv")
+    rows = list(csv.DictReader(io.StringIO((sweep / "table.csv").read_text(encoding="utf-8"))))
+    assert [float(r["test/utterance_f1"]) for r in rows] == [0.05, 0.5]
+    assert not list(sweep.glob(".table*"))
+
+
+def test_markdown_marks_the_best_and_escapes(sweep: Path) -> None:
+    table = Table(
+        title="t", columns=("job", "m"), metric_columns=("m",), rows=(("a|b\nc", 0.25), ("d", 0.5))
+    )
+    table.write(sweep / "table.md")
+    assert (sweep / "table.md").read_text(encoding="utf-8").splitlines() == [
+        "| job | m |",
+        "| --- | ---: |",
+        "| a\\|b c | 0.2500 |",
+        "| d | **0.5000** |",
+    ]
+
+
+def test_html_escapes(tmp_path: Path) -> None:
+    table = Table(title="<b>", columns=("<i>",), metric_columns=(), rows=(("<script>",),))
+    table.write(tmp_path / "table.html")
+    page = (tmp_path / "table.html").read_text(encoding="utf-8")
+    assert "<b>" not in page
+    assert "<i>" not in page
+    assert "<script>" not in page
+    assert "&lt;script&gt;" in page
+
+
+def test_other_suffixes_are_refused(tmp_path: Path) -> None:
+    table = Table(title="t", columns=(), metric_columns=(), rows=())
+    with pytest.raises(ConfigError, match=r"'t\.xls' ends in '\.xls'; name a file.*\.csv, \.md"):
+        table.write(tmp_path / "t.xls")
+
+
+def test_terminal_shows_every_job_and_reads_no_markup(sweep: Path) -> None:
+    job(sweep, "[red]odd", "seed: 0\n", None)
+    console = Console(file=io.StringIO(), width=200)
+    console.print(multirun_table(sweep))
+    text = console.file.getvalue()
+    assert "[red]odd" in text
+    assert UNFINISHED in text
+    assert "0.0500" in text
