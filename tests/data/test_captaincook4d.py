@@ -215,6 +215,23 @@ def test_without_a_graph_the_first_recording_is_the_plan(tmp_path: Path) -> None
     assert [s.verb for s in made["val"][0].steps] == names
 
 
+def test_free_steps_of_the_graph_come_in_the_order_of_their_numbers(tmp_path: Path) -> None:
+    content = files()
+    content[GRAPH]["edges"] = [[0, 3], [3, 2]]  # peel before cut; 1, 4 and 10 (salt) are free
+    one = read_captaincook4d(write(tmp_path, content))["train"][0]
+    assert [s.verb for s in one.steps] == ["stir", "peel", "cut", "stir", "add"]
+
+
+def test_what_a_step_needs_is_followed_through_the_graph(tmp_path: Path) -> None:
+    content = files()
+    for rows in (content[STEPS]["1_2"]["steps"], content[ERRORS][1]["step_annotations"]):
+        rows[3].update(start_time=0.5, end_time=0.9)  # stirred first: nothing is peeled or cut
+    error = {"tag": "Order Error", "description": "too early"}
+    content[ERRORS][1]["step_annotations"][3]["errors"] = [error]
+    (mistake,) = read_captaincook4d(write(tmp_path, content))["val"][0].steps[2].mistakes
+    assert mistake.correction == "first peel 1 carrot"  # two edges away, and before the cutting
+
+
 def test_a_test_split_is_read_and_seeds_are_stable(tmp_path: Path) -> None:
     content = files()
     content[SPLIT] = {"test": ["1_2", "1_1"]}

@@ -327,9 +327,15 @@ def test_write_records_keeps_the_old_file_when_it_fails(tmp_path: Path) -> None:
         write_records(path, [])
     assert path.read_bytes() == before
     assert len(list(tmp_path.iterdir())) == 1
+
+
+@pytest.mark.parametrize("place", ["file/a.jsonl", "folder.jsonl"])
+def test_write_records_that_cannot_write_leaves_nothing_behind(place: str, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
+    (tmp_path / "folder.jsonl").mkdir()
     with pytest.raises(RecordError, match=r"cannot be written: .*Check the folder"):
-        write_records(tmp_path / "file" / "a.jsonl", [good])
+        write_records(tmp_path / place, [parse_record(record(), where="x")])
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "folder.jsonl"]
 
 
 # Values that break readers: every JSON type, the edges of numbers, near misses of right values.
