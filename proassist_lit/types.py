@@ -178,6 +178,21 @@ class Transcript:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Example:
+    """One training sequence, before it is batched. The fields are those of ``Batch``."""
+
+    input_ids: Tensor  # (T,) int64
+    image_mask: Tensor  # (T,) bool
+    image_features: Tensor  # (num image tokens, E) float
+    labels: Tensor  # (T,) int64
+    dst_labels: Tensor  # (T,) int64
+    pos_frame_mask: Tensor  # (T,) bool
+    neg_frame_mask: Tensor  # (T,) bool
+    dst_pos_frame_mask: Tensor  # (T,) bool
+    dst_neg_frame_mask: Tensor  # (T,) bool
+
+
+@dataclass(frozen=True, kw_only=True)
 class Batch:
     """What the collator hands to the model; built only in ``data.collate``.
 

@@ -1,0 +1,1 @@
+"""Lightning at the edge: the only part that knows the Trainer."""

@@ -1,0 +1,1 @@
+"""Streaming: watch frame by frame with one cache, decide at every frame, speak and update."""

@@ -31,30 +31,18 @@ def test_perfect_streams_score_one_in_every_share(make_transcript) -> None:
         [make_transcript(20, REFS, REFS, **WHOLE)], HashedWordSimilarity()
     )
     ones = [
-        "speak_precision",
-        "speak_recall",
-        "speak_f1",
-        "speak_balanced_accuracy",
-        "speak_ap",
-        "speak_auroc",
-        "dst_precision",
-        "dst_recall",
-        "dst_f1",
-        "dst_balanced_accuracy",
-        "dst_ap",
-        "dst_auroc",
-        "utterance_precision",
-        "utterance_recall",
-        "utterance_f1",
-        "utterance_jaccard",
-        "utterance_semantic_score",
+        *(
+            f"{head}_{name}"
+            for head in ("speak", "dst")
+            for name in ("precision", "recall", "f1", "balanced_accuracy", "ap", "auroc")
+        ),
+        *(
+            f"utterance_{name}"
+            for name in ("precision", "recall", "f1", "jaccard", "semantic_score")
+        ),
         "content_accuracy",
-        "dst_update_precision",
-        "dst_update_recall",
-        "dst_update_f1",
-        "dst_step_accuracy",
-        "dst_transition_accuracy",
-        "dst_joint_goal_accuracy",
+        *(f"dst_update_{name}" for name in ("precision", "recall", "f1")),
+        *(f"dst_{name}_accuracy" for name in ("step", "transition", "joint_goal")),
     ]
     assert {key: scores[key] for key in ones} == dict.fromkeys(ones, 1.0)
     assert scores["speak_ece"] == pytest.approx(0.1)  # silent at 0.1, spoken at 0.9

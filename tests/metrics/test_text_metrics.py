@@ -13,14 +13,7 @@ def words(*texts: str) -> list[list[str]]:
 
 
 def test_tokens_are_lower_case_words() -> None:
-    assert tokenize("Don't stop; add 3.5 cups (Now!).") == [
-        "don't",
-        "stop",
-        "add",
-        "3.5",
-        "cups",
-        "now",
-    ]
+    assert " ".join(tokenize("Don't stop; add 3.5 cups (Now!).")) == "don't stop add 3.5 cups now"
     assert tokenize("the screw.Next, ...") == ["the", "screw", "next"]
 
 

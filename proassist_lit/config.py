@@ -1,0 +1,164 @@
+"""The configuration of a run. Each part is defined beside its owner; here they are joined."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+
+from proassist_lit.data.config import DataConfig
+from proassist_lit.errors import ConfigError
+from proassist_lit.model.config import ModelConfig
+from proassist_lit.objectives import ObjectiveConfig
+from proassist_lit.streaming.config import StreamConfig
+
+
+class Compat(str, Enum):
+    """Whose rules apply where we differ from the reference on purpose."""
+
+    NONE = "none"
+    """Ours."""
+
+    PROASSIST = "proassist"
+    """ProAssist's released code, faults included, to compare with published numbers."""
+
+
+@dataclass(kw_only=True)
+class OptimizerConfig:
+    """AdamW with a linear warm-up and a cosine decay."""
+
+    lr: float = 1e-3
+    """Peak learning rate; > 0."""
+
+    weight_decay: float = 0.01
+    """Decoupled weight decay of matrices; biases and norms have none."""
+
+    beta2: float = 0.98
+    """Second-moment decay."""
+
+    warmup_steps: int = 50
+    """Steps over which the rate rises from 0."""
+
+    final_ratio: float = 0.05
+    """Share of the peak that is left at the last step."""
+
+    def __post_init__(self) -> None:
+        if self.lr <= 0:
+            raise ConfigError(f"trainer.optimizer.lr must be > 0, got {self.lr}.")
+        if self.warmup_steps < 0:
+            raise ConfigError(
+                f"trainer.optimizer.warmup_steps must be >= 0, got {self.warmup_steps}."
+            )
+
+
+@dataclass(kw_only=True)
+class TrainerConfig:
+    """How long and on what the run trains."""
+
+    max_steps: int = 600
+    """Optimizer steps; -1 for no limit."""
+
+    max_epochs: int = -1
+    """Epochs; -1 for no limit. The limit that is reached first ends the run."""
+
+    accelerator: str = "auto"
+    """auto, cpu, gpu, ... (Lightning's names)."""
+
+    devices: str = "1"
+    """Number of devices, or auto."""
+
+    precision: str = "32-true"
+    """Numeric precision (Lightning's names): 32-true, bf16-mixed, ..."""
+
+    val_every_steps: int = 200
+    """Steps between validations; >= 1."""
+
+    log_every_steps: int = 10
+    """Steps between logged training losses; >= 1."""
+
+    gradient_clip: float = 1.0
+    """Largest norm of the gradient; 0 for no limit."""
+
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    """Optimizer and learning-rate schedule."""
+
+    def __post_init__(self) -> None:
+        if self.max_steps < 0 and self.max_epochs < 0:
+            raise ConfigError(
+                "trainer.max_steps and trainer.max_epochs are both without limit; set one of them."
+            )
+        for name in ("val_every_steps", "log_every_steps"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"trainer.{name} must be at least 1, got {getattr(self, name)}.")
+        if self.gradient_clip < 0:
+            raise ConfigError(
+                f"trainer.gradient_clip must be >= 0, got {self.gradient_clip}; 0 for no limit."
+            )
+
+
+class WandbMode(str, Enum):
+    """What W&B does."""
+
+    OFFLINE = "offline"
+    ONLINE = "online"
+    DISABLED = "disabled"
+
+
+@dataclass(kw_only=True)
+class LoggerConfig:
+    """Where numbers go. ``metrics.csv`` is always written."""
+
+    wandb: WandbMode = WandbMode.OFFLINE
+    """offline keeps the run in the run directory, online sends it, disabled does neither."""
+
+    project: str = "proassist-lit"
+    """W&B project."""
+
+
+@dataclass(kw_only=True)
+class EvaluationConfig:
+    """Streaming evaluation: on validation, and in full after training."""
+
+    similarity: str = "minilm"
+    """Sentence similarity: minilm, words, or a sentence-transformers folder or hub id."""
+
+    streams_on_validation: int = 1
+    """Streams of val that are answered at each validation; 0 for none."""
+
+    report_streams: int = 12
+    """Streams of each split that the report shows."""
+
+    def __post_init__(self) -> None:
+        for name in ("streams_on_validation", "report_streams"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"evaluation.{name} must be >= 0, got {getattr(self, name)}.")
+
+
+@dataclass(kw_only=True)
+class RunConfig:
+    """Everything that decides a run."""
+
+    name: str = "run"
+    """Name of the experiment; the first part of the run directory."""
+
+    seed: int = 1
+    """Seed of weights, order of training, and sub-sampling."""
+
+    resume: str = "none"
+    """none, auto (go on from the last checkpoint of the run directory, or begin), or a path."""
+
+    compat: Compat = Compat.NONE
+    """none, or proassist for the reference's own rules."""
+
+    data: DataConfig = field(default_factory=DataConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
+    stream: StreamConfig = field(default_factory=StreamConfig)
+    trainer: TrainerConfig = field(default_factory=TrainerConfig)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    logger: LoggerConfig = field(default_factory=LoggerConfig)
+
+    def __post_init__(self) -> None:
+        if not self.name or "/" in self.name:
+            raise ConfigError(
+                f"name is {self.name!r}; give a word without '/', it names the run directory."
+            )

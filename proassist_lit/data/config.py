@@ -1,0 +1,101 @@
+"""Settings of the data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+from pathlib import Path
+
+from proassist_lit.data.dialogue import DialogueConfig
+from proassist_lit.data.sources.toy import ToyConfig
+from proassist_lit.errors import ConfigError
+from proassist_lit.vision.encoders import build_encoder, grids_for
+
+
+class Source(str, Enum):
+    """Where recordings come from."""
+
+    TOY = "toy"
+    """Invented recordings, drawn."""
+
+    CAPTAINCOOK4D = "captaincook4d"
+    """The authors' annotation files, drawn."""
+
+    PROASSIST = "proassist"
+    """Prepared rows and features in ProAssist's layout, read in place."""
+
+
+@dataclass(kw_only=True)
+class DataConfig:
+    """Records, features and batches."""
+
+    source: Source = Source.TOY
+    """toy, captaincook4d or proassist."""
+
+    root: str = ""
+    """Folder of the source's own files; the toy source has none. Empty for ``cache``."""
+
+    cache: str = "data"
+    """Folder in which generated records and features are kept."""
+
+    num_tokens_per_img: int = 1
+    """K, tokens per frame: 1 (cls), 5 (cls + 2x2) or 10 (cls + 3x3)."""
+
+    encoder: str = "thumbnail16"
+    """Encoder of drawn frames, or name of the feature folder of prepared data."""
+
+    seed: int = 1
+    """Seed of wordings and drawn scenes; the run's own seed does not change the data."""
+
+    max_seq_len: int = 4096
+    """Longest training sequence, tokens; a longer conversation is cut after a whole frame."""
+
+    batch_size: int = 8
+    """Conversations per batch; >= 1."""
+
+    num_workers: int = 0
+    """Processes that load batches; 0 loads in the main process."""
+
+    max_val: int = 0
+    """Most conversations of val that are used; 0 for all."""
+
+    max_test: int = 0
+    """Most conversations of test that are used; 0 for all."""
+
+    train_files: str = "train*.jsonl"
+    """proassist: prepared files of train, as a pattern below ``root``."""
+
+    val_files: str = "val*.jsonl"
+    """proassist: prepared files of val."""
+
+    test_files: str = "test*.jsonl"
+    """proassist: prepared files of test."""
+
+    toy: ToyConfig = field(default_factory=ToyConfig)
+    """How toy recordings are invented."""
+
+    dialogue: DialogueConfig = field(default_factory=DialogueConfig)
+    """How conversations are written over timelines (toy, captaincook4d)."""
+
+    def __post_init__(self) -> None:
+        grids_for(self.num_tokens_per_img)
+        if self.source is not Source.PROASSIST:
+            build_encoder(self.encoder)
+        elif not self.root:
+            raise ConfigError("data.root is empty; name the folder of the prepared ProAssist data.")
+        if self.source is Source.CAPTAINCOOK4D and not self.root:
+            raise ConfigError(
+                "data.root is empty; name the folder of the CaptainCook4D annotation files, say "
+                "data.root=captaincook4d/annotations."
+            )
+        for name, least in (("batch_size", 1), ("num_workers", 0), ("max_seq_len", 64),
+                            ("max_val", 0), ("max_test", 0)):  # fmt: skip
+            if getattr(self, name) < least:
+                raise ConfigError(
+                    f"data.{name} must be at least {least}, got {getattr(self, name)}."
+                )
+
+    @property
+    def source_root(self) -> Path:
+        """Folder of the source's own files."""
+        return Path(self.root or self.cache)

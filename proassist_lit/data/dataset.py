@@ -1,0 +1,140 @@
+"""The conversations of a run, with their features."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from proassist_lit.data.config import DataConfig, Source
+from proassist_lit.data.conversation import AssistantTurn, Conversation, SystemTurn, UserTurn
+from proassist_lit.data.features import FeatureFile
+from proassist_lit.data.generate import generate, read_timelines
+from proassist_lit.data.records import read_records
+from proassist_lit.data.render import Renderer
+from proassist_lit.data.sources.proassist import feature_file, read_proassist
+from proassist_lit.data.timeline import Timeline
+from proassist_lit.errors import FeatureError, RecordError
+from proassist_lit.types import Transition, format_updates, Update
+from proassist_lit.vision.encoders import grids_for
+
+
+@dataclass(frozen=True)
+class ConversationSet:
+    """Conversations of one split and the way to their features.
+
+    Attributes:
+        split: train, val or test.
+        conversations: the records.
+        folder: data set folder; feature files lie below it.
+        config: how the data was asked for.
+    """
+
+    split: str
+    conversations: tuple[Conversation, ...]
+    folder: Path
+    config: DataConfig
+
+    def __len__(self) -> int:
+        return len(self.conversations)
+
+    def __iter__(self) -> Iterator[Conversation]:
+        return iter(self.conversations)
+
+    def features(self, conversation: Conversation) -> Tensor:
+        """(F, K, E) float32 features of the frames that ``conversation`` watches."""
+        return self._file(conversation).read(
+            conversation.start_frame_idx, conversation.end_frame_idx, where=conversation.source
+        )
+
+    def check_features(self) -> int:
+        """Check that every record's frames are there; return E.
+
+        Raises:
+            FeatureError: naming the record and what to do.
+        """
+        widths: dict[int, Path] = {}
+        seen: dict[Path, tuple[int, int, int]] = {}
+        for conversation in self.conversations:
+            file = self._file(conversation)
+            if file.path not in seen:
+                seen[file.path] = file.shape(where=conversation.source)
+            num_frames, _, width = seen[file.path]
+            widths.setdefault(width, file.path)
+            if conversation.end_frame_idx > num_frames:
+                raise FeatureError(
+                    f"{conversation.source}: watches frames {conversation.start_frame_idx}.."
+                    f"{conversation.end_frame_idx - 1}, but {file.path} holds frames 0.."
+                    f"{num_frames - 1}; correct end_frame_idx, or encode the whole video."
+                )
+        if len(widths) > 1:
+            (first, path), (second, other) = list(widths.items())[:2]
+            raise FeatureError(
+                f"{other}: features are {second} wide, but those of {path} are {first}; encode "
+                "all videos with one encoder."
+            )
+        return next(iter(widths))
+
+    def frames(self, conversation: Conversation, indices: list[int]) -> NDArray[np.uint8] | None:
+        """(n, H, W, 3) pictures of frames, for people to look at; None where there are none."""
+        timeline = self._timelines().get(conversation.video_uid)
+        if timeline is None:
+            return None
+        renderer = Renderer(timeline)
+        return np.stack([renderer.frame(i, conversation.fps) for i in indices])
+
+    def _timelines(self) -> dict[str, Timeline]:
+        return read_timelines(self.folder) if (self.folder / "timelines.jsonl").exists() else {}
+
+    def _file(self, conversation: Conversation) -> FeatureFile:
+        if self.config.source is Source.PROASSIST:
+            path = feature_file(conversation, self.folder, encoder=self.config.encoder)
+            path = path.with_suffix(".safetensors")
+        else:
+            name = f"{conversation.video_uid}.safetensors"
+            path = self.folder / "features" / self.config.encoder / name
+        return FeatureFile(path, grids_for(self.config.num_tokens_per_img))
+
+
+def load_data(config: DataConfig) -> dict[str, ConversationSet]:
+    """Load (and if need be generate) the conversations of every split.
+
+    Raises:
+        RecordError: a file is wrong, or a split is empty.
+    """
+    if config.source is Source.PROASSIST:
+        folder = config.source_root
+        patterns = {"train": config.train_files, "val": config.val_files, "test": config.test_files}
+        records = {s: read_proassist(folder, pattern) for s, pattern in patterns.items() if pattern}
+    else:
+        folder = generate(config)
+        paths = {split: folder / f"{split}.jsonl" for split in ("train", "val", "test")}
+        records = {split: read_records(path) for split, path in paths.items() if path.exists()}
+    limits = {"val": config.max_val, "test": config.max_test}
+    sets = {}
+    for split, conversations in records.items():
+        if not conversations:
+            raise RecordError(f"{folder}: split {split!r} is empty; it needs at least one record.")
+        kept = conversations[: limits.get(split, 0) or None]
+        sets[split] = ConversationSet(split, tuple(kept), folder, config)
+    for split in ("train", "val"):
+        if split not in sets:
+            raise RecordError(f"{folder}: has no {split} records; every run needs them.")
+    return sets
+
+
+def training_texts(conversations: ConversationSet) -> Iterator[str]:
+    """Every text of the conversations, for training a tokenizer."""
+    for conversation in conversations:
+        for turn in conversation.turns:
+            if isinstance(turn, SystemTurn | UserTurn | AssistantTurn):
+                yield turn.content
+            if isinstance(turn, AssistantTurn) and turn.progress:
+                yield turn.progress
+        for step in conversation.steps:
+            yield f"Steps: {step.id}: {step.name} (in progress). {step.id}: {step.name} (completed)."
+            yield format_updates([Update(step.id, t) for t in Transition])

@@ -1,0 +1,140 @@
+"""Generates a data set on disk from timelines: conversations, drawn frames, features.
+
+The folder is named after everything that decides its content, so that it is made once, and a
+change of settings makes another. Work that was cut short goes on where it was.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import multiprocessing
+import os
+from collections.abc import Mapping
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from rich.progress import track
+
+from proassist_lit.data.config import DataConfig, Source
+from proassist_lit.data.dialogue import event_frame, write_dialogues
+from proassist_lit.data.features import write_features
+from proassist_lit.data.records import write_records
+from proassist_lit.data.render import Renderer
+from proassist_lit.data.sources.captaincook4d import read_captaincook4d
+from proassist_lit.data.sources.toy import make_toy
+from proassist_lit.data.timeline import Timeline
+from proassist_lit.errors import ConfigError
+from proassist_lit.vision.encoders import build_encoder, grids_for
+
+FORMAT_VERSION = 1
+"""Raised whenever generated files of the same settings change."""
+
+
+def generated_folder(config: DataConfig) -> Path:
+    """Folder of the data set that ``config`` asks for."""
+    relevant = {
+        "version": FORMAT_VERSION,
+        "source": config.source.value,
+        "seed": config.seed,
+        "encoder": config.encoder,
+        "grids": grids_for(config.num_tokens_per_img),
+        "dialogue": asdict(config.dialogue),
+    }
+    if config.source is Source.TOY:
+        relevant["toy"] = asdict(config.toy)
+    else:
+        relevant["root"] = str(config.source_root.resolve())
+    text = json.dumps(relevant, sort_keys=True, default=str)
+    digest = hashlib.blake2b(text.encode(), digest_size=4).hexdigest()
+    base = config.source_root if config.source is Source.TOY else Path(config.cache)
+    return base / f"{config.source.value}-{digest}"
+
+
+def generate(config: DataConfig) -> Path:
+    """Make the data set of ``config`` if it is not there yet; return its folder.
+
+    The folder holds ``<split>.jsonl``, ``timelines.jsonl``, ``features/<encoder>/<video>.safetensors``
+    and, written last, ``manifest.json``.
+    """
+    folder = generated_folder(config)
+    if (folder / "manifest.json").exists():
+        return folder
+    timelines = _timelines(config)
+    folder.mkdir(parents=True, exist_ok=True)
+    _draw_and_encode(config, folder, [t for split in timelines.values() for t in split])
+    counts = {}
+    for split, recordings in timelines.items():
+        conversations = write_dialogues(recordings, config.dialogue, seed=config.seed)
+        write_records(folder / f"{split}.jsonl", conversations)
+        counts[split] = len(conversations)
+    lines = [t.to_json() for split in timelines.values() for t in split]
+    _write_text(folder / "timelines.jsonl", "\n".join(lines) + "\n")
+    manifest = {
+        "source": config.source.value,
+        "rendered": True,
+        "encoder": config.encoder,
+        "grids": list(grids_for(config.num_tokens_per_img)),
+        "fps": config.dialogue.fps,
+        "conversations": counts,
+        "format_version": FORMAT_VERSION,
+    }
+    _write_text(folder / "manifest.json", json.dumps(manifest, indent=2) + "\n")
+    return folder
+
+
+def read_timelines(folder: Path) -> dict[str, Timeline]:
+    """Timelines of a generated data set, by video."""
+    lines = (folder / "timelines.jsonl").read_text(encoding="utf-8").splitlines()
+    timelines = (Timeline.from_json(line) for line in lines)
+    return {timeline.video_uid: timeline for timeline in timelines}
+
+
+def _timelines(config: DataConfig) -> Mapping[str, list[Timeline]]:
+    if config.source is Source.TOY:
+        return make_toy(config.toy)
+    if config.source is Source.CAPTAINCOOK4D:
+        return read_captaincook4d(config.source_root)
+    raise ConfigError(f"data.source {config.source.value} is read in place, not generated.")
+
+
+def _draw_and_encode(config: DataConfig, folder: Path, timelines: list[Timeline]) -> None:
+    """Draw and encode every recording whose feature file is not there yet."""
+    features = folder / "features" / config.encoder
+    todo = [t for t in timelines if not (features / f"{t.video_uid}.safetensors").exists()]
+    jobs = [(t, config.encoder, config.num_tokens_per_img, config.dialogue.fps, features)
+            for t in todo]  # fmt: skip
+    num_processes = min(os.cpu_count() or 1, len(jobs) // 16)
+    description = f"Drawing {len(jobs)} recordings"
+    if num_processes < 2:
+        for job in track(jobs, description, disable=len(jobs) < 8):
+            _draw_one(job)
+        return
+    # A forked child may inherit locks of torch's threads, held for ever: start afresh.
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(num_processes, mp_context=context) as pool:
+        for _ in track(pool.map(_draw_one, jobs, chunksize=4), description, total=len(jobs)):
+            pass
+
+
+def _draw_one(job: tuple[Timeline, str, int, float, Path]) -> None:
+    timeline, encoder_name, num_tokens_per_img, fps, folder = job
+    encoder = build_encoder(encoder_name)
+    num_frames = event_frame(timeline.duration_s, fps) + 1
+    frames = Renderer(timeline).frames(0, num_frames, fps)
+    grids = encoder.encode(frames, grids_for(num_tokens_per_img))
+    write_features(
+        folder / f"{timeline.video_uid}.safetensors",
+        {name: torch.from_numpy(cells) for name, cells in grids.items()},
+        fps=fps,
+        encoder=encoder_name,
+        rendered=True,
+    )
+
+
+def _write_text(path: Path, text: str) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(path)

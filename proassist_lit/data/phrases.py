@@ -1,0 +1,180 @@
+"""Wordings: a dozen or so for every act, so that no assistant is learnt by heart.
+
+Fields in braces are filled by the dialogue writer: ``task``, ``step`` (the next step), ``done``
+(the step just finished), ``wrong`` and ``right`` (of a mistake), ``tool``, ``item``, ``count``,
+``total``.
+"""
+
+SYSTEM_PROMPTS = (
+    "You are a proactive assistant. Watch the work and speak up at the right moment.",
+    "You watch a person at work and guide them without being asked.",
+    "You are a helpful and proactive assistant; stay silent unless there is something to say.",
+    "Guide the user step by step, and correct mistakes as soon as you see them.",
+    "You are an attentive assistant who follows the work through the camera.",
+    "Help the user through the task: instruct, confirm, correct, and otherwise keep quiet.",
+)
+
+GOAL = (
+    "I want to {task}.",
+    "Hi, I would like to {task}.",
+    "Today I am going to {task}.",
+    "Can you help me {task}?",
+    "Hello! Please guide me: I want to {task}.",
+    "I am trying to {task}. Can you help?",
+    "Let us {task} together.",
+    "My plan is to {task}.",
+    "Could you show me how to {task}?",
+    "I need to {task}. Where do I start?",
+    "Hey, I have everything here to {task}.",
+    "I'd love to {task}, please help me.",
+)
+
+FIRST = (
+    "Great, let's start. First, {step}.",
+    "Good idea! To begin, {step}.",
+    "Let's get going: first {step}.",
+    "Happy to help. Start here: {step}.",
+    "Sure! Your first job is this: {step}.",
+    "All right. At first, please {step}.",
+    "Let's do it. Begin like this: {step}.",
+    "Nice plan! For a start, {step}.",
+    "Of course. The first thing is to {step}.",
+    "With pleasure. Please {step} first.",
+    "Let us begin. Please {step}.",
+    "Okay, step one: {step}.",
+)
+
+NEXT = (
+    "Well done. Now {step}.",
+    "Good job! Next, {step}.",
+    "That is finished. Now please {step}.",
+    "Perfect. The next step: {step}.",
+    "Great work. Go on and {step}.",
+    "Very good, that's done. Then {step}.",
+    "Nicely done! After that, {step}.",
+    "That looks right. Now you can {step}.",
+    "Excellent. Continue: {step}.",
+    "Done! Next you should {step}.",
+    "Good, we can move on. Please {step}.",
+    "Lovely. Now it is time to {step}.",
+)
+
+GO_ON = (
+    "Well done: {done}. Keep going with what you are doing.",
+    "That part is finished: {done}. Carry on.",
+    "Good, {done} is done. Please go on.",
+    "You managed to {done}. Continue with the rest.",
+    "Nice, {done} is ready. Keep at it.",
+    "One thing less: {done}. Go on like this.",
+)
+
+FINISH = (
+    "All done! You managed to {task}.",
+    "That was the last step. Well done!",
+    "Finished! You did great work.",
+    "Perfect, everything is done now.",
+    "Congratulations, the task is complete.",
+    "That's it, nothing is left to do.",
+    "Wonderful, you are finished.",
+    "Great, this completes the task.",
+    "Everything is ready. Enjoy!",
+    "Well done, that was all of it.",
+    "The work is complete. Nice job!",
+    "You made it! No steps are left.",
+)
+
+CORRECT = (
+    "Wait, that is {wrong}. Please {right}.",
+    "Stop, you are using {wrong}. Please {right}.",
+    "Careful: this is {wrong}. You should {right}.",
+    "Hold on! I see {wrong}. Instead, {right}.",
+    "Not quite: that is {wrong}. Better {right}.",
+    "Oops, that's {wrong}. Please {right} instead.",
+    "One moment, I see {wrong}. Please {right}.",
+    "That is not right, it is {wrong}. Please {right}.",
+    "Hmm, this looks like {wrong}. You need to {right}.",
+    "Please stop, it is {wrong}. Now {right}.",
+    "That's a mistake: {wrong}. Do this: {right}.",
+    "Let me correct you: {wrong}. Please {right}.",
+)
+
+SKIPPED = (
+    "You left something out: {step}.",
+    "Wait, one step is missing: {step}.",
+    "I think you forgot to {step}.",
+    "Before you go on, you should {step}.",
+    "Don't forget to {step}.",
+    "You skipped a step. Please {step}.",
+    "One thing was not done: {step}.",
+    "Please go back and {step}.",
+)
+
+ASK_TOOL = (
+    "Which tool do I need?",
+    "What should I use for this?",
+    "What do I do this with?",
+    "Remind me, which tool is it?",
+    "What tool was that again?",
+    "With what do I do it?",
+)
+
+ANSWER_TOOL = (
+    "Use the {tool}.",
+    "You need the {tool}.",
+    "Take the {tool} for it.",
+    "The {tool} is the right one.",
+    "Please use the {tool} here.",
+    "That is the {tool}.",
+)
+
+ASK_ITEM = (
+    "Which one was it?",
+    "What do I work on now?",
+    "Which thing do I take?",
+    "Remind me, what is it that I need?",
+    "What was I supposed to take?",
+    "Which one do you mean?",
+)
+
+ANSWER_ITEM = (
+    "The {item}.",
+    "Take the {item}.",
+    "I mean the {item}.",
+    "You need the {item} now.",
+    "It is the {item}.",
+    "Please work on the {item}.",
+)
+
+ASK_COUNT = (
+    "How far are we?",
+    "How many steps have I done?",
+    "Am I making progress?",
+    "How much is done already?",
+    "Where are we?",
+    "How is it going?",
+)
+
+ANSWER_COUNT = (
+    "You have done {count} of {total} steps.",
+    "{count} of {total} steps are finished.",
+    "We are at {count} of {total}.",
+    "So far {count} of {total} are done.",
+    "{count} out of {total} steps are complete.",
+    "That makes {count} of {total} steps.",
+)
+
+REMARKS = (
+    "Hm, let me see.",
+    "Okay, I am on it.",
+    "This is fun.",
+    "Give me a second.",
+    "I'll take my time here.",
+    "The light is a bit dim today.",
+    "Almost forgot how this goes.",
+    "Alright.",
+    "It is quiet in here.",
+    "Good thing I have time.",
+    "Let me look around.",
+    "Hm, interesting.",
+)
+"""Said by the user to nobody: the right answer is silence."""

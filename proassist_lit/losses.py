@@ -1,0 +1,113 @@
+"""Losses as (sum, count), so that they can be added over micro-batches and ranks, then divided."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Self
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from proassist_lit.model.assistant import AssistantModel
+from proassist_lit.types import IGNORE_INDEX
+
+
+@dataclass(frozen=True)
+class SumCount:
+    """A loss before it is averaged."""
+
+    sum: Tensor  # () float32, nats
+    count: Tensor  # () float32, number of terms
+
+    def mean(self) -> Tensor:
+        """() float32; an exact 0 that still has a gradient path where there are no terms."""
+        return self.sum / self.count.clamp(min=1)
+
+    def __add__(self, other: Self) -> SumCount:
+        return SumCount(self.sum + other.sum, self.count + other.count)
+
+
+@dataclass(frozen=True)
+class BinaryLoss:
+    """Binary cross-entropy of a decision head, by class."""
+
+    pos: SumCount
+    neg: SumCount
+
+    def balanced(self, pos_weight: float = 1.0) -> Tensor:
+        """() float32: mean over pos and mean over neg, averaged.
+
+        A stream of 200 silent frames and one spoken frame is then not won by silence. A class
+        without a frame drops out; with neither, the loss is 0 with a gradient path.
+
+        Source: ProAssist, arXiv:2506.05904, with its NaN on missing classes mended.
+        """
+        weight_pos = pos_weight * (self.pos.count > 0).float()
+        weight_neg = (self.neg.count > 0).float()
+        total = weight_pos * self.pos.mean() + weight_neg * self.neg.mean()
+        return total / (weight_pos + weight_neg).clamp(min=torch.finfo(torch.float32).tiny)
+
+    def plain(self, pos_weight: float = 1.0) -> Tensor:
+        """() float32: mean over all decisions, pos ones weighted by ``pos_weight``."""
+        total = pos_weight * self.pos.sum + self.neg.sum
+        return total / (pos_weight * self.pos.count + self.neg.count).clamp(min=1)
+
+
+def binary_loss(
+    logits: Tensor, pos_frame_mask: Tensor, neg_frame_mask: Tensor, *, focal_gamma: float = 0.0
+) -> BinaryLoss:
+    """Binary cross-entropy with logits at decision tokens.
+
+    Args:
+        logits: (B, T) float, raw scores; their ``sigmoid`` is P(speak) or P(update).
+        pos_frame_mask: (B, T) bool, frames whose answer is yes.
+        neg_frame_mask: (B, T) bool, frames whose answer is no; disjoint from pos.
+        focal_gamma: exponent of the focal factor ``(1 - p(right))**gamma``; 0 for none.
+
+    Returns:
+        (sum, count) of each class, nats and frames.
+
+    Raises:
+        ValueError: the three shapes differ.
+
+    Source: focal factor of Lin et al., arXiv:1708.02002.
+    """
+    shapes = [tuple(x.shape) for x in (logits, pos_frame_mask, neg_frame_mask)]
+    if len(set(shapes)) != 1:
+        raise ValueError(
+            "binary_loss: logits, pos_frame_mask and neg_frame_mask must share one (B, T) shape, "
+            f"got {shapes[0]}, {shapes[1]} and {shapes[2]}."
+        )
+    logits = logits if logits.dtype == torch.float64 else logits.float()
+
+    def one_class(wrong_logits: Tensor, mask: Tensor) -> SumCount:
+        loss = F.softplus(wrong_logits)
+        if focal_gamma:
+            loss = loss * torch.sigmoid(wrong_logits) ** focal_gamma
+        # where, not multiplication: an infinite loss outside the mask must not become NaN.
+        return SumCount(loss.where(mask, loss.new_zeros(())).sum(), mask.sum().to(loss.dtype))
+
+    return BinaryLoss(one_class(-logits, pos_frame_mask), one_class(logits, neg_frame_mask))
+
+
+def lm_loss(
+    model: AssistantModel, hidden: Tensor, labels: Tensor, *, dst: bool = False
+) -> SumCount:
+    """Cross-entropy of the next token at labelled positions only.
+
+    Args:
+        model: applies its vocabulary matrix to the N positions that have a label.
+        hidden: (B, T, D).
+        labels: (B, T) int64 aligned with the input ids, -100 for no loss; shifted here, once.
+        dst: use the dst output head, if the model has one.
+
+    Returns:
+        (sum, count), nats and tokens.
+    """
+    targets = labels[:, 1:]
+    mask = targets != IGNORE_INDEX
+    logits = model.lm_logits(hidden[:, :-1][mask], dst=dst)  # (N, V)
+    logits = logits if logits.dtype == torch.float64 else logits.float()
+    total = F.cross_entropy(logits, targets[mask], reduction="sum")
+    return SumCount(total, mask.sum().to(logits.dtype))

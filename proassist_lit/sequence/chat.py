@@ -1,0 +1,150 @@
+"""Chat formats as tables, and the one formatter that training and streaming both use."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+from proassist_lit.errors import ConfigError
+
+
+class Role(str, Enum):
+    """Who a piece of text is from."""
+
+    SYSTEM = "system"
+    USER = "user"
+    ASSISTANT = "assistant"
+    DST = "dst"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChatFormat:
+    """How a conversation is written. Every piece is tokenized alone.
+
+    Attributes:
+        name: name in the configuration.
+        bos: opens every cache; empty for none.
+        openings: text before the content, for every role.
+        end_of_turn: ends every turn; what the model learns to write when it has finished.
+        after_turn: rest of the closing, fed by builder and session alike, never learnt.
+        image: placeholder of one image token.
+        separator: written between two adjoining frames; empty for none.
+        train_openings: whether the openings of the assistant's spans are learnt.
+        special_tokens: tokens that the tokenizer must treat as one.
+    """
+
+    name: str
+    bos: str
+    openings: Mapping[Role, str]
+    end_of_turn: str
+    after_turn: str
+    image: str = "<image>"
+    separator: str = ""
+    train_openings: bool = True
+    special_tokens: tuple[str, ...] = ()
+
+
+def _headers(template: str, **names: str) -> dict[Role, str]:
+    return {role: template.format(names.get(role.value, role.value)) for role in Role}
+
+
+FORMATS = {
+    "compact": ChatFormat(
+        name="compact",
+        bos="<|begin|>",
+        openings={role: f"<|{role.value}|>" for role in Role},
+        end_of_turn="<|end|>",
+        after_turn="",
+        train_openings=False,
+        special_tokens=("<|begin|>", *(f"<|{role.value}|>" for role in Role), "<|end|>"),
+    ),
+    "chatml": ChatFormat(
+        name="chatml",
+        bos="",
+        openings=_headers("<|im_start|>{}\n"),
+        end_of_turn="<|im_end|>",
+        after_turn="\n",
+        special_tokens=("<|im_start|>", "<|im_end|>"),
+    ),
+    "llama3": ChatFormat(
+        name="llama3",
+        bos="<|begin_of_text|>",
+        openings=_headers("<|start_header_id|>{}<|end_header_id|>\n\n"),
+        end_of_turn="<|eot_id|>",
+        after_turn="",
+        special_tokens=(
+            "<|begin_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>",
+        ),  # fmt: skip
+    ),
+}
+
+
+def chat_format(name: str) -> ChatFormat:
+    """Look up a chat format.
+
+    Raises:
+        ConfigError: no such format.
+    """
+    if name not in FORMATS:
+        raise ConfigError(f"model.chat is {name!r}; known are {', '.join(sorted(FORMATS))}.")
+    return FORMATS[name]
+
+
+class Chat:
+    """Writes turns as token ids.
+
+    Args:
+        chat_format: the table.
+        tokenizer: Hugging Face tokenizer; the image token and the format's special tokens must be
+            in its vocabulary as single tokens.
+
+    Raises:
+        ConfigError: a special token is not one token of the tokenizer.
+    """
+
+    def __init__(self, chat_format: ChatFormat, tokenizer: Any) -> None:
+        self.format = chat_format
+        self.tokenizer = tokenizer
+        self.image_id = self._single(chat_format.image)
+        self.end_of_turn_id = self._single(chat_format.end_of_turn)
+        self.bos_ids = self.encode(chat_format.bos)
+        self.after_turn_ids = self.encode(chat_format.after_turn)
+        self.separator_ids = self.encode(chat_format.separator)
+        self._openings = {role: self.encode(text) for role, text in chat_format.openings.items()}
+        for token in chat_format.special_tokens:
+            self._single(token)
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids of one piece of text, with nothing added."""
+        if not text:
+            return []
+        return list(self.tokenizer.encode(text, add_special_tokens=False))
+
+    def decode(self, ids: list[int]) -> str:
+        """Text of generated tokens, without special tokens and outer spaces."""
+        return str(self.tokenizer.decode(ids, skip_special_tokens=True)).strip()
+
+    def opening_ids(self, role: Role) -> list[int]:
+        """Token ids before the content of a turn of ``role``."""
+        return self._openings[role]
+
+    def turn_ids(self, role: Role, content: str) -> list[int]:
+        """Token ids of a whole turn: opening, content, end of turn, rest of the closing."""
+        return [
+            *self.opening_ids(role),
+            *self.encode(content),
+            self.end_of_turn_id,
+            *self.after_turn_ids,
+        ]
+
+    def _single(self, token: str) -> int:
+        ids = self.encode(token)
+        if len(ids) != 1:
+            raise ConfigError(
+                f"model.chat {self.format.name!r}: {token!r} is {len(ids)} tokens of the "
+                "tokenizer, not one; add it as a special token, or choose the chat format that "
+                "belongs to the model."
+            )
+        return ids[0]

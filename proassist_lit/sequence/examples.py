@@ -1,0 +1,93 @@
+"""Training examples: conversations as tokens, with the decisions of an epoch chosen."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from proassist_lit.data.conversation import Conversation
+from proassist_lit.errors import RecordError
+from proassist_lit.sequence.builder import TokenSequence, build_sequence
+from proassist_lit.sequence.chat import Chat
+from proassist_lit.sequence.sampling import sample_decisions
+from proassist_lit.sequence.script import read_script
+from proassist_lit.types import Example
+
+
+class ExampleSet(Dataset[Example]):
+    """Map-style data set over (epoch, index): an item is a pure function of the two.
+
+    Args:
+        conversations: the records.
+        read_features: gives the (F, K, E) features of a record.
+        chat: the formatter.
+        num_tokens_per_img: K.
+        max_seq_len: longest sequence, tokens.
+        rho: share of silent decisions that is trained on.
+        turn_frames: silent frames of a turn, None for a decision at every frame.
+        seed: seed of the run.
+
+    Raises:
+        RecordError: a record does not fit at all, naming it.
+    """
+
+    def __init__(
+        self,
+        conversations: Sequence[Conversation],
+        read_features: Callable[[Conversation], Tensor],
+        chat: Chat,
+        *,
+        num_tokens_per_img: int,
+        max_seq_len: int,
+        rho: float,
+        turn_frames: int | None,
+        seed: int,
+    ) -> None:
+        self._conversations = conversations
+        self._read_features = read_features
+        self._rho, self._turn_frames, self._seed = rho, turn_frames, seed
+        self.sequences: list[TokenSequence] = []
+        for conversation in conversations:
+            try:
+                sequence = build_sequence(
+                    read_script(conversation), chat,
+                    num_tokens_per_img=num_tokens_per_img, max_seq_len=max_seq_len,
+                )  # fmt: skip
+            except ValueError as error:
+                raise RecordError(f"{conversation.source}: {error}") from error
+            self.sequences.append(sequence)
+
+    @property
+    def lengths(self) -> list[int]:
+        """Tokens of every sequence."""
+        return [len(sequence.input_ids) for sequence in self.sequences]
+
+    def __len__(self) -> int:
+        return len(self.sequences)
+
+    def __getitem__(self, key: tuple[int, int]) -> Example:
+        """Example ``index`` as epoch ``epoch`` sees it."""
+        epoch, index = key
+        sequence, conversation = self.sequences[index], self._conversations[index]
+        masks = sample_decisions(
+            sequence,
+            rho=self._rho,
+            turn_frames=self._turn_frames,
+            seed=self._seed,
+            epoch=epoch,
+            record_id=conversation.id,
+        )
+        features = self._read_features(conversation)[: len(sequence.frame_indices)]
+        return Example(
+            input_ids=sequence.input_ids,
+            image_mask=sequence.image_mask,
+            image_features=features.flatten(0, 1),
+            labels=sequence.labels,
+            dst_labels=sequence.dst_labels,
+            pos_frame_mask=masks.pos_frame_mask,
+            neg_frame_mask=masks.neg_frame_mask,
+            dst_pos_frame_mask=masks.dst_pos_frame_mask,
+            dst_neg_frame_mask=masks.dst_neg_frame_mask,
+        )

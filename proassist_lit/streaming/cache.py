@@ -1,0 +1,102 @@
+"""Keys and values of everything seen so far: preallocated, written in place."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers.cache_utils import Cache, CacheLayerMixin
+
+
+class _Layer(CacheLayerMixin):  # type: ignore[misc]
+    """Keys and values of one layer; grows by doubling, never copies on an ordinary step."""
+
+    is_sliding = False
+
+    def __init__(self, capacity: int) -> None:
+        super().__init__()
+        self.capacity = capacity
+        self.length = 0
+
+    def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
+        """Allocate for the shape, type and device of the first keys."""
+        batch, heads, _, size = key_states.shape
+        shape = (batch, heads, self.capacity)
+        self.keys = key_states.new_empty((*shape, size))
+        self.values = value_states.new_empty((*shape, value_states.shape[-1]))
+        self.is_initialized = True
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
+    ) -> tuple[Tensor, Tensor]:
+        """Append (B, heads, T, size) keys and values; return all of them, as views."""
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+        end = self.length + key_states.shape[2]
+        if end > self.capacity:
+            self._grow(end)
+        self.keys[:, :, self.length : end] = key_states
+        self.values[:, :, self.length : end] = value_states
+        self.length = end
+        return self.keys[:, :, :end], self.values[:, :, :end]
+
+    def _grow(self, needed: int) -> None:
+        self.capacity = max(needed, 2 * self.capacity)
+        for name in ("keys", "values"):
+            old = getattr(self, name)
+            new = old.new_empty((*old.shape[:2], self.capacity, old.shape[3]))
+            new[:, :, : self.length] = old[:, :, : self.length]
+            setattr(self, name, new)
+
+    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
+        """(number of keys, index of the first) that a query of this length looks at."""
+        return self.length + query_length, 0
+
+    def get_seq_length(self) -> int:
+        """Tokens held."""
+        return self.length
+
+    def get_max_length(self) -> int:
+        """No limit of its own; the session keeps to ``stream.max_context``."""
+        return -1
+
+
+class KVCache(Cache):  # type: ignore[misc]
+    """Cache of one stream, in the form that Hugging Face's attention asks for.
+
+    Args:
+        num_layers: L.
+        capacity: tokens to make room for at first; it grows when needed.
+    """
+
+    def __init__(self, num_layers: int, capacity: int = 512) -> None:
+        super().__init__(layers=[_Layer(capacity) for _ in range(num_layers)])
+
+    def __len__(self) -> int:
+        """Tokens held."""
+        return int(self.layers[0].length)
+
+    def crop(self, length: int) -> None:
+        """Forget everything after the first ``length`` tokens. Nothing is copied.
+
+        Raises:
+            ValueError: fewer tokens are held, or ``length`` is negative.
+        """
+        if not 0 <= length <= len(self):
+            raise ValueError(f"KVCache.crop: cannot keep {length} of {len(self)} tokens.")
+        for layer in self.layers:
+            layer.length = length
+
+    def fork(self) -> KVCache:
+        """A copy that goes its own way."""
+        other = KVCache(len(self.layers))
+        for mine, theirs in zip(self.layers, other.layers, strict=True):
+            if mine.is_initialized:
+                theirs.capacity, theirs.length = mine.capacity, mine.length
+                theirs.keys = torch.empty_like(mine.keys)
+                theirs.values = torch.empty_like(mine.values)
+                theirs.keys[:, :, : mine.length] = mine.keys[:, :, : mine.length]
+                theirs.values[:, :, : mine.length] = mine.values[:, :, : mine.length]
+                theirs.is_initialized = True
+        return other

@@ -1,0 +1,79 @@
+"""Streams recorded conversations and sets them beside their references."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import Tensor
+
+from proassist_lit.data.conversation import Conversation
+from proassist_lit.errors import FeatureError
+from proassist_lit.model.assistant import AssistantModel
+from proassist_lit.sequence.chat import Chat, Role
+from proassist_lit.sequence.script import Script, Text, read_script, references
+from proassist_lit.streaming.config import StreamConfig
+from proassist_lit.streaming.session import Session
+from proassist_lit.types import FrameOutput, Transcript
+
+
+def heard(script: Script, index: int) -> tuple[Text, ...]:
+    """What an assistant hears before frame ``index``: users and system, never the reference."""
+    texts = script.moments[index].before
+    return tuple(text for text in texts if text.role in (Role.USER, Role.SYSTEM))
+
+
+def stream_conversation(
+    model: AssistantModel,
+    chat: Chat,
+    conversation: Conversation,
+    features: Tensor,
+    config: StreamConfig,
+    *,
+    on_frame: Callable[[FrameOutput], None] | None = None,
+) -> Transcript:
+    """Answer one recorded stream, frame by frame.
+
+    Args:
+        model: in evaluation mode.
+        chat: the formatter.
+        conversation: prompt, steps, and what the user says when.
+        features: (F, K, E), one row per frame of the conversation.
+        config: thresholds and limits.
+        on_frame: called after every frame, for progress.
+    """
+    script = read_script(conversation)
+    if len(features) < len(script.moments):
+        raise FeatureError(
+            f"{conversation.source}: the conversation watches {len(script.moments)} frames, but "
+            f"there are features of {len(features)} only; encode the whole video."
+        )
+    session = Session(
+        model,
+        chat,
+        script,
+        config,
+        fps=conversation.fps,
+        num_tokens_per_img=features.shape[1],
+        start_frame_idx=conversation.start_frame_idx,
+        name=conversation.id,
+    )
+    frames = []
+    for index in range(len(script.moments)):
+        frames.append(session.step(features[index], heard(script, index)))
+        if on_frame is not None:
+            on_frame(frames[-1])
+    return make_transcript(conversation, script, frames)
+
+
+def make_transcript(
+    conversation: Conversation, script: Script, frames: list[FrameOutput]
+) -> Transcript:
+    """Set ``frames`` beside the references of ``script``."""
+    return Transcript(
+        stream_id=conversation.id,
+        dataset=conversation.dataset,
+        fps=conversation.fps,
+        steps=tuple((step.id, step.name) for step in conversation.steps),
+        frames=tuple(frames),
+        references=references(script),
+    )
