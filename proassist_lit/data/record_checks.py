@@ -72,6 +72,15 @@ def _finite_float(text: str) -> float:
     return value
 
 
+def _is_whole(text: str) -> bool:
+    """Whether every letter of ``text`` can be written as UTF-8."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     made = dict(pairs)
     if len(made) < len(pairs):
@@ -130,7 +139,7 @@ class Fields:
             return ""
         if not may_be_empty and not value.strip():
             self.fault(f"{key!r} is empty; write its text, or remove the whole entry")
-        if any("\ud800" <= letter <= "\udfff" for letter in value):
+        if not _is_whole(value):
             self.fault(
                 f"{key!r} holds half of a surrogate pair, which no tokenizer reads "
                 f"({value[:30]!a}); remove that character"
