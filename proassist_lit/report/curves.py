@@ -34,8 +34,8 @@ def read_curves(metrics_csv: Path) -> dict[str, list[tuple[int, float]]]:
             continue
         for name, cell in row.items():
             value = _float(cell)
-            # Cells beyond the header come under the key None.
-            if name is not None and name not in NOT_CURVES and value is not None:
+            # Cells beyond the header come as a list under the key None; a list is no number.
+            if name not in NOT_CURVES and value is not None:
                 curves.setdefault(name, {})[int(step)] = value
     return {name: sorted(points.items()) for name, points in curves.items()}
 

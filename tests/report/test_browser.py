@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from proassist_lit.report.html import write_report
+from proassist_lit.report.html import render_report, write_report
 
 from .fakes import fake_report
 from .test_html import HOSTILE, hostile_report
@@ -66,3 +66,10 @@ def test_hostile_text_does_not_run(tmp_path: Path) -> None:
     assert "<title>owned" not in dom
     assert '<img src="x"' not in dom
     assert "&lt;/script&gt;&lt;script&gt;document.title='owned'" in dom
+
+
+def test_a_fault_of_the_script_is_said(tmp_path: Path) -> None:
+    page = render_report(fake_report(1)).replace("\nstart();\n", "\nstart();\nnonsense();\n")
+    (tmp_path / "report.html").write_text(page, encoding="utf-8")
+    dom = dump_dom(tmp_path / "report.html", tmp_path / "profile")
+    assert re.search(r'<p id="fault" role="alert">This report could not.*nonsense', dom)

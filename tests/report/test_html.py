@@ -16,7 +16,7 @@ from proassist_lit.report.run_report import RunReport
 from .fakes import cooking_stream, fake_report
 
 HOSTILE = (
-    "</script><script>alert(1)</script><!-- <img src=x onerror=alert(2)> & \" ' {{css}} {{data}}"
+    "<img src=x onerror=alert(2)></script><script>alert(1)</script ><!-- & \" ' {{css}} {{data}}"
     " \u2028 \ud800 é"
 )
 
@@ -80,6 +80,13 @@ def test_hostile_text_stays_data() -> None:
     assert [tag for tag, _ in hostile.tags] == [tag for tag, _ in plain.tags]
     assert hostile.data()["title"] == HOSTILE
     assert hostile.data()["streams"][0]["user"][1] == [3, HOSTILE]
+
+
+def test_script_json_holds_no_sign_that_markup_begins_with() -> None:
+    text = html.script_json({HOSTILE: [HOSTILE]})
+    assert not set("<>&") & set(text)
+    assert text.isascii()
+    assert json.loads(text) == {HOSTILE: [HOSTILE]}
 
 
 def test_places_in_the_text_are_not_filled_in() -> None:
