@@ -21,8 +21,8 @@ function drawScores() {
   const { columns, headline, rest, others, settings } = DATA;
   byId("scores").hidden = !(headline.length || rest.length || others.length || settings.length);
   if (headline.length) byId("headline").append(...scoreTable(columns, headline));
-  byId("rest").append(...(rest.length ? scoreTable(columns, rest) : []), ...others.map(([key, value]) =>
-    el("tr", {}, el("th", { scope: "row" }, key), el("td", {}, typeof value === "string" ? value : score(value)))));
+  if (rest.length) byId("rest").append(...scoreTable(columns, rest));
+  byId("others").append(...facts(others.map(([key, value]) => [key, typeof value === "string" ? value : score(value)])));
   byId("rest-box").hidden = !(rest.length || others.length);
   byId("rest-box").firstElementChild.textContent = `${plural(rest.length + others.length, "more metric")}`;
   byId("scores-note").textContent = columns.some((c) => c !== "val" && c !== "test") ? "Bold: best of test and its baselines." : "";
@@ -41,7 +41,7 @@ function scoreTable(columns, rows) {
   return [
     el("thead", {}, groups, head),
     el("tbody", {}, ...rows.map((row) => el("tr", {}, el("th", { scope: "row", title: row.name }, row.label),
-      ...row.values.map((v, i) => el("td", { class: kind(columns[i], i) + (row.best[i] ? " best" : "") }, /(^|\/)num_|_count$/.test(row.name) && v !== null ? v.toLocaleString("en") : score(v)))))),
+      ...row.values.map((v, i) => el("td", { class: kind(columns[i], i) + (row.best[i] ? " best" : "") }, /(^|_|\/)num_|_count$|invalid/.test(row.name) && v !== null ? v.toLocaleString("en") : score(v)))))),
   ];
 }
 

@@ -30,8 +30,11 @@ _LOWER_IS_BETTER = re.compile(
     r"missing|missed|redundant|mismatch|time_diff|ppl|perplexity|loss|ece$|calibration|brier|"
     r"invalid|latency"
 )
-_NO_WINNER = re.compile(r"^num_|_count$|_total$|_frames$|_tokens$")
-_SPELLING = {"f1": "F1", "dst": "DST", "ap": "AP", "auroc": "AUROC", "ece": "ECE", "lm": "LM"}
+_NO_WINNER = re.compile(r"(^|_)num_|_count$|_total$|_frames$|_tokens$")
+_SPELLING = {
+    "f1": "F1", "dst": "DST", "ap": "AP", "auroc": "AUROC", "ece": "ECE", "lm": "LM",
+    "bleu": "BLEU", "rouge": "ROUGE", "l": "L", "cider": "CIDEr", "meteor": "METEOR",
+}  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)

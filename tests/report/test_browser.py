@@ -52,6 +52,7 @@ def test_script_draws_the_page(tmp_path: Path) -> None:
     assert "0:46.5</b>" in dom  # the cursor stands where the link asked
     assert "mismatched 0.31, 1.0 s late" in dom
     assert re.search(r'<td class="test best">0\.\d{3}</td>', dom)
+    assert "<dt>train/loss</dt><dd>0.213</dd>" in dom  # of no column, so not in the table
     assert len(re.findall(r"<li ", dom)) == 18 + 10 + 9 + 1  # words, updates, context event
 
 

@@ -29,7 +29,7 @@ def test_headline_comes_first_in_its_order_and_nothing_is_lost() -> None:
         "speak_f1",
         "utterance_precision",
         "utterance_recall",
-        "utterance_time_diff_s",
+        "utterance_time_difference_s",
     ]
     names = {row.name for row in board.headline + board.rest} | {n for n, _ in board.settings}
     assert names == {key.rpartition("/")[2] for key in metrics if key != "train/loss"}
@@ -78,12 +78,12 @@ def test_ties_are_all_best_and_a_lone_value_is_not() -> None:
 def test_counts_have_no_winner_and_nan_is_no_value() -> None:
     board = make_scoreboard(
         {
-            "test/num_utterances": 10.0,
-            "baseline/blind/test/num_utterances": 20.0,
+            "test/utterance_num_missed": 10.0,
+            "baseline/blind/test/utterance_num_missed": 20.0,
             "test/bleu_1": math.nan,
         }
     )
-    assert not any(best for _, best in cells(board, "num_utterances").values())
+    assert not any(best for _, best in cells(board, "utterance_num_missed").values())
     assert cells(board, "bleu_1")["test"] == (None, False)
 
 
@@ -92,7 +92,7 @@ def test_settings_are_merged_where_splits_agree() -> None:
         {
             "val/theta_speak": 0.4,
             "test/theta_speak": 0.4,
-            "test/similarity_model": "minilm",
+            "similarity": "minilm",
             "val/theta_dst": 0.3,
             "test/theta_dst": 0.35,
             "baseline/clock/test/clock_interval_s": 8.0,
@@ -100,7 +100,7 @@ def test_settings_are_merged_where_splits_agree() -> None:
     )
     assert board.settings == (
         ("theta_speak", "0.4"),
-        ("similarity_model", "minilm"),
+        ("similarity", "minilm"),
         ("theta_dst", "val 0.3, test 0.35"),
         ("clock_interval_s", "8"),
     )
@@ -131,4 +131,5 @@ def test_no_metrics_make_an_empty_board() -> None:
 
 def test_names_are_spelt_for_people() -> None:
     assert spoken_name("dst_update_f1") == "DST update F1"
+    assert spoken_name("utterance_rouge_l") == "utterance ROUGE L"
     assert spoken_name("utterance_time_diff_s") == "utterance time diff (s)"
