@@ -45,7 +45,7 @@ def evaluate_transcripts(
         decisions.update(transcripts)
         values |= decisions.compute()
     for kind in (UtteranceMetrics, UtteranceTextMetrics):
-        utterances = kind(similarity, windows=windows, config=config)
+        utterances = kind(similarity)
         utterances.update(transcripts, matches)
         values |= utterances.compute()
     state = DstMetrics()

@@ -73,6 +73,7 @@ def test_minilm_embeds_each_text_once(monkeypatch: pytest.MonkeyPatch) -> None:
     class Model:
         def encode(self, texts: list[str], **kwargs: Any) -> torch.Tensor:
             seen.append(texts)
+            assert kwargs["normalize_embeddings"]  # not every model does so by itself
             return torch.tensor([[float(len(text)), 0.0] for text in texts])
 
     similarity = MiniLmSimilarity("some/model")

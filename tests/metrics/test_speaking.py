@@ -85,6 +85,9 @@ def test_dst_head_is_scored_apart_and_left_out_where_absent(make_transcript) -> 
     assert scores["dst_num_frames"] == 10
     assert scores["dst_f1"] == 0.0  # exact frame: one late is wrong
     assert score(make_transcript(5), head="dst") == {}
+    # Labels, but no head that could have decided.
+    headless = replace(late, frames=make_transcript(10).frames)
+    assert score(headless, head="dst") == {}
 
 
 def test_unknown_head_is_refused() -> None:

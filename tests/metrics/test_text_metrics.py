@@ -82,6 +82,16 @@ def test_only_matched_pairs_are_scored(make_transcript) -> None:
     assert score(make_transcript(30, {}, REFS)) == {}
 
 
+def test_order_of_streams_does_not_show_in_the_last_digit(make_transcript) -> None:
+    lines = ["cut the thin carrot", "boil the cold water", "serve the warm soup", "stir the pot"]
+    streams = []
+    for n in range(48):
+        ref = f"{lines[n % 4]} {' '.join('abcdefg'[: n % 7])}"
+        streams.append(make_transcript(3, {1: f"now {lines[n % 4]} {n % 5}"}, {1: ref}))
+    orders = [streams, streams[::-1], streams[1::2] + streams[::2]]
+    assert score(*orders[0]) == score(*orders[1]) == score(*orders[2])
+
+
 def test_text_metrics_merged_equal_the_whole_bit_by_bit(make_transcript) -> None:
     streams = [
         make_transcript(30, {4: "slice the onion", 9: "boil the water"}, REFS),
