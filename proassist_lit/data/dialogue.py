@@ -257,9 +257,7 @@ class _Writer:
         self.state, _ = apply_updates(self.state, [update])
         self._at(time_s).updates.append(update)
 
-    def _assistant(
-        self, time_s: float, text: str, labels: str, keywords: tuple[str, ...]
-    ) -> None:
+    def _assistant(self, time_s: float, text: str, labels: str, keywords: tuple[str, ...]) -> None:
         self._at(time_s).assistant.append(
             AssistantTurn(
                 content=text,

@@ -77,9 +77,7 @@ class Renderer:
             key=lambda a: a.start_s,
         )
         self._work_starts = [a.start_s for a in self._works]
-        self._distractions = [
-            a for a in timeline.activities if a.kind is ActivityKind.DISTRACTION
-        ]
+        self._distractions = [a for a in timeline.activities if a.kind is ActivityKind.DISTRACTION]
         self._done = sorted(
             ((s.end_s, s.item) for s in timeline.steps if s.end_s is not None),
         )

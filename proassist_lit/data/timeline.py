@@ -168,9 +168,7 @@ class Timeline:
             for step in raw["steps"]
         )
         raw["activities"] = tuple(
-            Activity(
-                **{**a, "kind": ActivityKind(a["kind"]), "progress": tuple(a["progress"])}
-            )
+            Activity(**{**a, "kind": ActivityKind(a["kind"]), "progress": tuple(a["progress"])})
             for a in raw["activities"]
         )
         return cls(**raw)

@@ -38,9 +38,7 @@ class ConversationDataModule(L.LightningDataModule):
         return self._loader(self._val, shuffle=False)
 
     def _loader(self, examples: ExampleSet, *, shuffle: bool) -> DataLoader[Batch]:
-        batches = EpochBatches(
-            examples.lengths, self._batch_size, seed=self._seed, shuffle=shuffle
-        )
+        batches = EpochBatches(examples.lengths, self._batch_size, seed=self._seed, shuffle=shuffle)
         return DataLoader(
             examples,  # type: ignore[arg-type]
             batch_sampler=batches,

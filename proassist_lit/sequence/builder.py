@@ -59,7 +59,9 @@ class _Writer:
         self.dst_labels += ids if learn and role is Role.DST else nothing
 
 
-def prefix_ids(chat: Chat, script: Script, state: Mapping[str, StepState], summary: str = "") -> list[int]:
+def prefix_ids(
+    chat: Chat, script: Script, state: Mapping[str, StepState], summary: str = ""
+) -> list[int]:
     """Token ids that open a cache: BOS and the system turn for ``state`` and ``summary``."""
     ids = list(chat.bos_ids)
     content = system_text(script, state, summary)

@@ -75,7 +75,10 @@ FORMATS = {
         end_of_turn="<|eot_id|>",
         after_turn="",
         special_tokens=(
-            "<|begin_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>",
+            "<|begin_of_text|>",
+            "<|start_header_id|>",
+            "<|end_header_id|>",
+            "<|eot_id|>",
         ),  # fmt: skip
     ),
 }

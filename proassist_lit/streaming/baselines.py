@@ -35,9 +35,7 @@ def frequent_utterance(conversations: Sequence[Conversation]) -> str:
     return min(text for text, count in counts.items() if count == most)
 
 
-def speak_when(
-    conversation: Conversation, text: str, speak: Callable[[int], bool]
-) -> Transcript:
+def speak_when(conversation: Conversation, text: str, speak: Callable[[int], bool]) -> Transcript:
     """Transcript of an assistant that says ``text`` at the frames that ``speak`` names.
 
     Args:

@@ -166,9 +166,7 @@ def _record(
 ) -> Timeline:
     """One invented recording of one task."""
     rng = stable_rng("toy", config.seed, split, index)
-    plan = [
-        (verb, items[slot], str(rng.choice(VERB_TOOLS[verb]))) for verb, slot in family.steps
-    ]
+    plan = [(verb, items[slot], str(rng.choice(VERB_TOOLS[verb]))) for verb, slot in family.steps]
     pace = float(np.exp(rng.uniform(np.log(0.7), np.log(1.5))))  # this person's own
     steps: list[Step] = []
     activities: list[Activity] = []

@@ -1,0 +1,81 @@
+"""Builds the core objects of a run from its configuration, in sight."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+
+from proassist_lit.config import Compat, RunConfig
+from proassist_lit.data.dataset import ConversationSet, load_data, training_texts
+from proassist_lit.errors import ConfigError
+from proassist_lit.evaluation import Evaluator
+from proassist_lit.metrics.similarity import build_similarity
+from proassist_lit.model.assistant import AssistantModel
+from proassist_lit.model.backbone import build_backbone, build_tokenizer
+from proassist_lit.sequence.chat import Chat, chat_format
+from proassist_lit.sequence.examples import ExampleSet
+
+
+@dataclass(frozen=True)
+class Core:
+    """The objects of a run that know neither Lightning nor Hydra.
+
+    Attributes:
+        data: conversations by split.
+        chat: formatter, with the tokenizer.
+        model: backbone, projector and heads.
+        evaluator: streaming evaluation.
+    """
+
+    data: Mapping[str, ConversationSet]
+    chat: Chat
+    model: AssistantModel
+    evaluator: Evaluator
+
+
+def build_core(config: RunConfig) -> Core:
+    """Load the data and build tokenizer, model and evaluator.
+
+    Raises:
+        ProAssistError: something in the configuration, the records or the features is wrong.
+    """
+    if config.compat is not Compat.NONE:
+        raise ConfigError(
+            f"compat={config.compat.value} has nothing to switch yet; leave it at none."
+        )
+    data = load_data(config.data)
+    for split in data.values():
+        split.check_features()
+    vision_size = data["train"].check_features()
+    tokenizer = build_tokenizer(config.model, lambda: training_texts(data["train"]))
+    chat = Chat(chat_format(config.model.chat), tokenizer)
+    torch.manual_seed(config.seed)
+    model = AssistantModel(
+        build_backbone(config.model, tokenizer), vision_size=vision_size, config=config.model
+    )
+    evaluator = Evaluator(
+        chat,
+        data,
+        config.stream,
+        build_similarity(config.evaluation.similarity),
+        num_tokens_per_img=config.data.num_tokens_per_img,
+    )
+    return Core(data, chat, model, evaluator)
+
+
+def build_examples(config: RunConfig, core: Core, split: str) -> ExampleSet:
+    """Training examples of ``split``; outside train every frame decides."""
+    train = split == "train"
+    data = core.data[split]
+    return ExampleSet(
+        data.conversations,
+        data.features,
+        core.chat,
+        num_tokens_per_img=config.data.num_tokens_per_img,
+        max_seq_len=config.data.max_seq_len,
+        rho=config.objective.rho if train else 1.0,
+        turn_frames=config.objective.sampled_turn_frames if train else None,
+        seed=config.seed,
+    )

@@ -1,0 +1,230 @@
+"""Streaming evaluation of a model: thresholds from val, every stream answered, metrics, baselines."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+
+import torch
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
+
+from proassist_lit.data.conversation import Conversation
+from proassist_lit.data.dataset import ConversationSet
+from proassist_lit.metrics.similarity import Similarity
+from proassist_lit.metrics.summary import evaluate_transcripts
+from proassist_lit.model.assistant import AssistantModel
+from proassist_lit.sequence.builder import build_sequence
+from proassist_lit.sequence.chat import Chat
+from proassist_lit.sequence.script import read_script
+from proassist_lit.streaming.baselines import (
+    borrowed_features,
+    clock,
+    clock_candidates,
+    frequent_utterance,
+    speak_when,
+)
+from proassist_lit.streaming.calibrate import choose_thresholds
+from proassist_lit.streaming.config import StreamConfig
+from proassist_lit.streaming.evaluate import stream_conversation
+from proassist_lit.streaming.teacher import teacher_force
+from proassist_lit.types import FrameOutput, Transcript
+
+OnFrame = Callable[[FrameOutput], None]
+
+
+@dataclass(kw_only=True)
+class EvaluationResult:
+    """What an evaluation found.
+
+    Attributes:
+        config: the stream settings with the thresholds that were used.
+        metrics: flat, ``test/utterance_f1``, ``baseline/blind/test/utterance_f1``, thresholds.
+        transcripts: answered streams, by split.
+    """
+
+    config: StreamConfig
+    metrics: dict[str, float | str] = field(default_factory=dict)
+    transcripts: dict[str, list[Transcript]] = field(default_factory=dict)
+
+
+class Evaluator:
+    """Answers recorded streams with a model.
+
+    Args:
+        chat: the formatter.
+        data: conversations by split; train gives the baselines their words and rhythm.
+        config: thresholds (None: chosen on val) and limits.
+        similarity: embeds utterances; its name stands in the result.
+        num_tokens_per_img: K.
+    """
+
+    def __init__(
+        self,
+        chat: Chat,
+        data: Mapping[str, ConversationSet],
+        config: StreamConfig,
+        similarity: Similarity,
+        *,
+        num_tokens_per_img: int,
+    ) -> None:
+        self._chat, self._data, self._config = chat, data, config
+        self.similarity, self._num_tokens_per_img = similarity, num_tokens_per_img
+
+    def thresholds(self, model: AssistantModel) -> StreamConfig:
+        """Stream settings with both thresholds set, from a teacher-forced pass over val."""
+        config = self._config
+        if config.theta_speak is not None and config.theta_dst is not None:
+            return config
+        passes = []
+        for conversation in self._data["val"]:
+            sequence = build_sequence(
+                read_script(conversation),
+                self._chat,
+                num_tokens_per_img=self._num_tokens_per_img,
+                max_seq_len=config.max_context,
+            )
+            features = self._data["val"].features(conversation)
+            passes.append(teacher_force(model, sequence, features))
+        speak, dst = choose_thresholds(passes)
+        return replace(
+            config,
+            theta_speak=speak if config.theta_speak is None else config.theta_speak,
+            theta_dst=dst if config.theta_dst is None else config.theta_dst,
+        )
+
+    def quick(self, model: AssistantModel, num_streams: int) -> dict[str, float]:
+        """Metrics of the first streams of val, while training; without baselines."""
+        with _evaluating(model):
+            config = self.thresholds(model)
+            data = self._data["val"]
+            transcripts = [
+                stream_conversation(model, self._chat, conversation, data.features(conversation),
+                                    config)
+                for conversation in data.conversations[:num_streams]
+            ]  # fmt: skip
+        return evaluate_transcripts(transcripts, self.similarity)
+
+    def evaluate(
+        self, model: AssistantModel, *, on_stream: Callable[[str, Transcript], None] | None = None
+    ) -> EvaluationResult:
+        """Answer every stream of val and test; score them, and the baselines on test.
+
+        Args:
+            model: put into evaluation mode for the while.
+            on_stream: called with the split and the transcript of every finished stream.
+        """
+        with _evaluating(model):
+            config = self.thresholds(model)
+            result = EvaluationResult(config=config)
+            splits = [split for split in ("val", "test") if split in self._data]
+            passes = len(splits) + 2  # the blind ones run on the last split
+            with _progress() as progress:
+                bar = progress.add_task(
+                    "Streaming",
+                    total=sum(c.num_frames for s in splits for c in self._data[s])
+                    + (passes - len(splits)) * sum(c.num_frames for c in self._data[splits[-1]]),
+                )
+
+                def advance(_: FrameOutput) -> None:
+                    progress.advance(bar)
+
+                for split in splits:
+                    progress.update(bar, description=f"Streaming {split}")
+                    result.transcripts[split] = []
+                    for conversation in self._data[split]:
+                        features = self._data[split].features(conversation)
+                        transcript = stream_conversation(
+                            model, self._chat, conversation, features, config, on_frame=advance
+                        )
+                        result.transcripts[split].append(transcript)
+                        if on_stream is not None:
+                            on_stream(split, transcript)
+                progress.update(bar, description="Streaming blind")
+                baselines = self._baselines(model, config, splits[-1], advance)
+        for split, transcripts in result.transcripts.items():
+            self._score(result, split, transcripts)
+            assert config.theta_speak is not None
+            assert config.theta_dst is not None
+            result.metrics[f"{split}/theta_speak"] = config.theta_speak
+            result.metrics[f"{split}/theta_dst"] = config.theta_dst
+        for name, transcripts in baselines.items():
+            self._score(result, f"baseline/{name}/{splits[-1]}", transcripts)
+        result.metrics["similarity"] = self.similarity.name
+        return result
+
+    def _score(self, result: EvaluationResult, prefix: str, transcripts: list[Transcript]) -> None:
+        scores = evaluate_transcripts(transcripts, self.similarity)
+        result.metrics |= {f"{prefix}/{name}": value for name, value in scores.items()}
+
+    def _baselines(
+        self, model: AssistantModel, config: StreamConfig, split: str, on_frame: OnFrame
+    ) -> dict[str, list[Transcript]]:
+        train = self._data["train"].conversations
+        data = self._data[split]
+        text = frequent_utterance(train)
+        interval_s = self._clock_interval(train, text)
+        out = {
+            "always_silent": [speak_when(c, "", lambda _: False) for c in data],
+            "always_speak": [speak_when(c, text, lambda _: True) for c in data],
+            "clock": [clock(c, text, interval_s) for c in data],
+            "blind": [],
+            "blind_zeros": [],
+        }
+        for index, conversation in enumerate(data.conversations):
+            other = borrowed_features(data.conversations, index, data.features)
+            for name, features in (("blind", other), ("blind_zeros", torch.zeros_like(other))):
+                out[name].append(
+                    stream_conversation(
+                        model, self._chat, conversation, features, config, on_frame=on_frame
+                    )
+                )
+        return out
+
+    def _clock_interval(self, train: Sequence[Conversation], text: str) -> float:
+        """The interval with the best utterance F1 on val."""
+
+        def f1(interval_s: float) -> float:
+            transcripts = [clock(c, text, interval_s) for c in self._data["val"]]
+            return evaluate_transcripts(transcripts, self.similarity).get("utterance_f1", 0.0)
+
+        return max(clock_candidates(train), key=f1)
+
+
+@contextmanager
+def _evaluating(model: AssistantModel) -> Iterator[None]:
+    """Evaluation mode for a while."""
+    was_training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(was_training)
+
+
+class _Speed(ProgressColumn):
+    """Frames per second so far."""
+
+    def render(self, task: Task) -> Text:
+        """The finished speed, or the present one; a dash before there is any."""
+        speed = task.finished_speed or task.speed
+        return Text(f"{speed:.0f} frames/s" if speed else "- frames/s")
+
+
+def _progress() -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        _Speed(),
+        TimeRemainingColumn(),
+    )

@@ -1,0 +1,128 @@
+"""Builds module, data module and Trainer from the configuration, in sight."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import lightning as L
+from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint, RichProgressBar
+from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
+
+from proassist_lit.build import Core, build_examples
+from proassist_lit.config import RunConfig, WandbMode
+from proassist_lit.errors import CheckpointError, ConfigError
+from proassist_lit.lit.callbacks import SaveWhenStopped, StreamingEvaluation
+from proassist_lit.lit.datamodule import ConversationDataModule
+from proassist_lit.lit.module import AssistantModule
+from proassist_lit.run_directory import RunDirectory
+
+
+def build_datamodule(config: RunConfig, core: Core) -> ConversationDataModule:
+    """Batches of train and val."""
+    return ConversationDataModule(
+        build_examples(config, core, "train"),
+        build_examples(config, core, "val"),
+        batch_size=config.data.batch_size,
+        num_workers=config.data.num_workers,
+        seed=config.seed,
+    )
+
+
+def build_module(config: RunConfig, core: Core, num_batches: int) -> AssistantModule:
+    """The Lightning module; ``num_batches`` per epoch give the length of the schedule."""
+    limits = [config.trainer.max_steps] if config.trainer.max_steps >= 0 else []
+    if config.trainer.max_epochs >= 0:
+        limits.append(config.trainer.max_epochs * num_batches)
+    return AssistantModule(
+        core.model, config.objective, config.trainer.optimizer, num_steps=min(limits)
+    )
+
+
+def build_trainer(
+    config: RunConfig, run: RunDirectory, evaluation: StreamingEvaluation, num_batches: int
+) -> L.Trainer:
+    """Trainer with checkpoints, loggers, progress bar and streaming evaluation."""
+    trainer = config.trainer
+    return L.Trainer(
+        accelerator=trainer.accelerator,
+        devices=trainer.devices if trainer.devices == "auto" else _count(trainer.devices),
+        precision=trainer.precision,  # type: ignore[arg-type]
+        max_steps=trainer.max_steps,
+        max_epochs=trainer.max_epochs,
+        val_check_interval=trainer.val_every_steps,
+        check_val_every_n_epoch=None,  # count steps across epochs
+        num_sanity_val_steps=0,
+        log_every_n_steps=trainer.log_every_steps,
+        gradient_clip_val=trainer.gradient_clip or None,
+        use_distributed_sampler=False,  # the order is a function of seed and epoch already
+        logger=build_loggers(config, run),
+        callbacks=[
+            *build_checkpointing(run),
+            LearningRateMonitor(logging_interval="step"),
+            RichProgressBar(leave=True),
+            evaluation,
+        ],
+        enable_model_summary=False,
+        default_root_dir=run.path,
+    )
+
+
+def build_checkpointing(run: RunDirectory) -> list[L.Callback]:
+    """``best.ckpt`` by the loss on val, ``last.ckpt`` at each validation and when stopped."""
+    best = ModelCheckpoint(
+        dirpath=run.checkpoints,
+        filename="best",
+        monitor="val/loss",
+        mode="min",
+        save_top_k=1,
+        save_last=True,
+        enable_version_counter=False,
+        auto_insert_metric_name=False,
+    )
+    return [best, SaveWhenStopped(run)]
+
+
+def build_loggers(config: RunConfig, run: RunDirectory) -> list[Logger]:
+    """``metrics.csv`` always; W&B unless it is disabled."""
+    loggers: list[Logger] = [CSVLogger(save_dir=run.path, name="", version="")]
+    mode = config.logger.wandb
+    if mode is not WandbMode.DISABLED and os.environ.get("WANDB_MODE") != "disabled":
+        settings: dict[str, Any] = {"mode": os.environ.get("WANDB_MODE", mode.value)}
+        loggers.append(
+            WandbLogger(
+                project=config.logger.project,
+                name=f"{config.name}-seed{config.seed}",
+                group=config.name,
+                save_dir=run.path,
+                log_model=False,
+                **settings,
+            )
+        )
+    return loggers
+
+
+def find_resume(config: RunConfig, run: RunDirectory) -> str | None:
+    """Checkpoint to go on from, or None to begin.
+
+    Raises:
+        CheckpointError: ``resume`` names a file that does not exist.
+    """
+    if config.resume == "none":
+        return None
+    if config.resume == "auto":
+        return str(run.last_checkpoint) if run.last_checkpoint.exists() else None
+    if not os.path.isfile(config.resume):
+        raise CheckpointError(
+            f"resume={config.resume}: there is no such checkpoint; give none, auto, or the path of "
+            "a .ckpt file."
+        )
+    return config.resume
+
+
+def _count(devices: str) -> int:
+    if not devices.isdigit() or int(devices) < 1:
+        raise ConfigError(
+            f"trainer.devices is {devices!r}; give a number of devices, at least 1, or auto."
+        )
+    return int(devices)

@@ -1,0 +1,76 @@
+"""Callbacks: streaming evaluation, and a checkpoint when training is cut short."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+
+import lightning as L
+from rich.console import Console
+
+from proassist_lit.evaluation import EvaluationResult, Evaluator
+from proassist_lit.lit.module import AssistantModule
+from proassist_lit.run_directory import RunDirectory
+
+
+class StreamingEvaluation(L.Callback):
+    """Answers streams with the model: a few at each validation, all after training.
+
+    Args:
+        evaluator: what answers and scores.
+        run: where streams and metrics are written.
+        streams_on_validation: streams of val answered at each validation; 0 for none.
+    """
+
+    def __init__(
+        self, evaluator: Evaluator, run: RunDirectory, *, streams_on_validation: int
+    ) -> None:
+        self._evaluator, self._run = evaluator, run
+        self._streams_on_validation = streams_on_validation
+        self.result: EvaluationResult | None = None
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Answer a few streams of val and log their metrics under ``val_stream/``."""
+        if trainer.sanity_checking or not self._streams_on_validation:
+            return
+        assert isinstance(pl_module, AssistantModule)
+        metrics = self._evaluator.quick(pl_module.model, self._streams_on_validation)
+        self._log(trainer, {f"val_stream/{name}": value for name, value in metrics.items()})
+
+    def evaluate(self, trainer: L.Trainer, module: AssistantModule) -> EvaluationResult:
+        """Answer every stream of val and test, write and log the result."""
+        self.result = self._evaluator.evaluate(module.model, on_stream=self._run.write_stream)
+        self._run.write_metrics(self.result.metrics)
+        self._log(trainer, self.result.metrics)
+        return self.result
+
+    @staticmethod
+    def _log(trainer: L.Trainer, metrics: Mapping[str, float | str]) -> None:
+        numbers = {name: value for name, value in metrics.items() if isinstance(value, float)}
+        for logger in trainer.loggers:
+            logger.log_metrics(numbers, step=trainer.global_step)
+            logger.save()
+
+
+class SaveWhenStopped(L.Callback):
+    """Saves ``last.ckpt`` when training ends by Ctrl-C or an error, and says where it is."""
+
+    def __init__(self, run: RunDirectory) -> None:
+        self._run = run
+
+    def on_exception(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException
+    ) -> None:
+        """Save, by way of a temporary file: an interrupted save leaves the old one."""
+        if trainer.global_step == 0 or trainer.state.fn != "fit":
+            return
+        target = self._run.last_checkpoint
+        temporary = target.with_name(f".{target.name}.{os.getpid()}")
+        trainer.save_checkpoint(temporary)
+        temporary.replace(target)
+        Console(stderr=True).print(
+            f"Stopped at step {trainer.global_step} by {type(exception).__name__}; the state of "
+            f"training is in {target}. Go on with: hydra.run.dir={self._run.path} resume=auto",
+            highlight=False,
+            soft_wrap=True,
+        )

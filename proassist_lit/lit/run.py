@@ -1,0 +1,75 @@
+"""One run: build, fit, answer the streams, write the report."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import lightning as L
+from rich.console import Console
+
+from proassist_lit.build import build_core
+from proassist_lit.config import RunConfig
+from proassist_lit.lit.build import build_datamodule, build_module, build_trainer, find_resume
+from proassist_lit.lit.callbacks import StreamingEvaluation
+from proassist_lit.report.from_run import gather_report
+from proassist_lit.report.html import write_report
+from proassist_lit.run_directory import RunDirectory
+
+
+def train(config: RunConfig, run_dir: Path) -> float:
+    """Train and evaluate as ``config`` says.
+
+    Args:
+        config: checked configuration.
+        run_dir: directory of the run; everything is written there.
+
+    Returns:
+        Utterance F1 on val, for sweeps to optimise.
+    """
+    started = time.monotonic()
+    run = RunDirectory(run_dir)
+    run.point_latest(Path("outputs") if Path("outputs") in run_dir.parents else run_dir.parent)
+    notes = run.write_notes()
+    L.seed_everything(config.seed, workers=True)
+    core = build_core(config)
+    core.chat.tokenizer.save_pretrained(run.path / "tokenizer")
+    datamodule = build_datamodule(config, core)
+    num_batches = len(datamodule.train_dataloader())
+    module = build_module(config, core, num_batches)
+    evaluation = StreamingEvaluation(
+        core.evaluator, run, streams_on_validation=config.evaluation.streams_on_validation
+    )
+    trainer = build_trainer(config, run, evaluation, num_batches)
+    trainer.fit(module, datamodule=datamodule, ckpt_path=find_resume(config, run))
+    result = evaluation.evaluate(trainer, module)
+    notes["duration"] = f"{time.monotonic() - started:.0f} s"
+    config_file = run.path / "config.yaml"
+    report = gather_report(
+        config.name, run, result, core.data, core.evaluator.similarity,
+        config_yaml=config_file.read_text(encoding="utf-8") if config_file.exists() else "",
+        notes=notes, max_streams=config.evaluation.report_streams,
+    )  # fmt: skip
+    write_report(run.report, report)
+    for logger in trainer.loggers:
+        logger.finalize("success")
+    _finish_wandb()
+    Console().print(_closing_words(result.metrics, run), highlight=False, soft_wrap=True)
+    return float(result.metrics.get("val/utterance_f1", 0.0))
+
+
+def _finish_wandb() -> None:
+    """Close the W&B run: the next job of a multirun lives in the same process."""
+    import wandb
+
+    if wandb.run is not None:
+        wandb.finish(quiet=True)
+
+
+def _closing_words(metrics: dict[str, float | str], run: RunDirectory) -> str:
+    split = "test" if "test/utterance_f1" in metrics else "val"
+    names = ("utterance_f1", "content_accuracy", "dst_update_f1", "dst_joint_goal_accuracy")
+    shown = [
+        f"{name} {metrics[f'{split}/{name}']:.3f}" for name in names if f"{split}/{name}" in metrics
+    ]
+    return f"{split}: {', '.join(shown)}\nReport: {run.report}"

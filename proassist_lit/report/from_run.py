@@ -1,0 +1,93 @@
+"""Gathers what the report of a run shows."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+
+from PIL import Image
+
+from proassist_lit.data.conversation import Conversation
+from proassist_lit.data.dataset import ConversationSet
+from proassist_lit.evaluation import EvaluationResult
+from proassist_lit.metrics.matching import match_window
+from proassist_lit.metrics.similarity import Similarity
+from proassist_lit.metrics.utterances import match_transcript
+from proassist_lit.report.curves import read_curves
+from proassist_lit.report.run_report import RunReport, StreamView
+from proassist_lit.run_directory import RunDirectory
+from proassist_lit.types import Transcript
+
+MAX_PICTURES = 120
+"""Most pictures of a filmstrip."""
+
+
+def gather_report(
+    title: str,
+    run: RunDirectory,
+    result: EvaluationResult,
+    data: Mapping[str, ConversationSet],
+    similarity: Similarity,
+    *,
+    config_yaml: str,
+    notes: Mapping[str, str],
+    max_streams: int,
+) -> RunReport:
+    """Put together the report of a finished run; ``max_streams`` of each split are shown."""
+    views = [
+        stream_view(split, conversation, transcript, data[split], result, similarity)
+        for split, transcripts in reversed(result.transcripts.items())
+        for conversation, transcript in list(zip(data[split], transcripts, strict=True))[
+            :max_streams
+        ]
+    ]
+    return RunReport(
+        title=title,
+        config_yaml=config_yaml,
+        metrics=result.metrics,
+        curves=read_curves(run.metrics_csv),
+        streams=views,
+        notes=notes,
+    )
+
+
+def stream_view(
+    split: str,
+    conversation: Conversation,
+    transcript: Transcript,
+    data: ConversationSet,
+    result: EvaluationResult,
+    similarity: Similarity,
+) -> StreamView:
+    """One stream with its matches and its filmstrip."""
+    match = match_transcript(transcript, similarity, match_window(transcript.dataset))
+    theta_speak, theta_dst = result.config.theta_speak, result.config.theta_dst
+    assert theta_speak is not None
+    assert theta_dst is not None
+    indices = [frame.frame_idx for frame in transcript.frames]
+    shown = indices[:: max(-(-len(indices) // MAX_PICTURES), 1)]
+    pictures = data.frames(conversation, shown)
+    return StreamView(
+        split=split,
+        transcript=transcript,
+        theta_speak=theta_speak,
+        theta_dst=theta_dst,
+        filmstrip=[] if pictures is None else _encoded(shown, pictures),
+        rendered=bool(conversation.metadata.get("rendered")),
+        # The matching counts frames from 0 in the stream, the report from 0 in the video.
+        matched=[
+            (indices[pair.gen_frame], indices[pair.ref_frame], pair.score) for pair in match.pairs
+        ],
+        missed=[indices[frame] for frame in match.missed],
+        redundant=[indices[frame] for frame in match.redundant],
+    )
+
+
+def _encoded(indices: Sequence[int], pictures: object) -> list[tuple[int, bytes]]:
+    out = []
+    for index, picture in zip(indices, pictures, strict=True):  # type: ignore[call-overload]
+        buffer = io.BytesIO()
+        # Noise makes PNG large; a reader needs the look of it, not its grain.
+        Image.fromarray(picture).save(buffer, format="JPEG", quality=70)
+        out.append((index, buffer.getvalue()))
+    return out

@@ -1,0 +1,111 @@
+"""The directory of a run: where everything it leaves behind lies."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import re
+import subprocess
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from proassist_lit.streaming.stream_file import write_stream
+from proassist_lit.types import Transcript
+
+_VERSIONS = ("proassist-lit", "torch", "lightning", "transformers", "hydra-core", "wandb")
+
+
+class RunDirectory:
+    """Names and writes the files of a run; every write is atomic.
+
+    Args:
+        path: the directory; made if need be.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        path.mkdir(parents=True, exist_ok=True)
+
+    @property
+    def checkpoints(self) -> Path:
+        """Folder of ``best.ckpt`` and ``last.ckpt``."""
+        return self.path / "checkpoints"
+
+    @property
+    def last_checkpoint(self) -> Path:
+        """The latest state of training; may not exist yet."""
+        return self.checkpoints / "last.ckpt"
+
+    @property
+    def best_checkpoint(self) -> Path:
+        """The state with the lowest loss on val; may not exist yet."""
+        return self.checkpoints / "best.ckpt"
+
+    @property
+    def metrics_csv(self) -> Path:
+        """Training curves."""
+        return self.path / "metrics.csv"
+
+    @property
+    def report(self) -> Path:
+        """The report, one self-contained page."""
+        return self.path / "report.html"
+
+    def write_metrics(self, metrics: Mapping[str, float | str]) -> None:
+        """Write ``metrics.json``, flat and sorted."""
+        self._write("metrics.json", json.dumps(dict(sorted(metrics.items())), indent=2) + "\n")
+
+    def write_stream(self, split: str, transcript: Transcript) -> None:
+        """Write ``streams/<split>_<stream>.json``."""
+        name = re.sub(r"[^\w.-]+", "_", f"{split}_{transcript.stream_id}")
+        write_stream(self.path / "streams" / f"{name}.json", transcript)
+
+    def write_notes(self) -> dict[str, str]:
+        """Write ``notes.json``: git commit, versions, machine; return them."""
+        notes = {"git commit": _git_commit(), "machine": _machine()}
+        notes["python"] = platform.python_version()
+        for package in _VERSIONS:
+            try:
+                notes[package] = version(package)
+            except PackageNotFoundError:
+                notes[package] = "not installed"
+        self._write("notes.json", json.dumps(notes, indent=2) + "\n")
+        return notes
+
+    def point_latest(self, base: Path) -> None:
+        """Let the link ``latest`` in ``base`` point here; silently not where links are refused."""
+        link = base / "latest"
+        temporary = base / f".latest.{os.getpid()}"
+        try:
+            temporary.symlink_to(os.path.relpath(self.path.resolve(), base.resolve()))
+            temporary.replace(link)
+        except OSError:  # no links on this file system: a convenience only
+            temporary.unlink(missing_ok=True)
+
+    def _write(self, name: str, text: str) -> None:
+        temporary = self.path / f".{name}.{os.getpid()}"
+        temporary.write_text(text, encoding="utf-8")
+        temporary.replace(self.path / name)
+
+
+def _git_commit() -> str:
+    """Commit of the source tree, with ``-dirty`` if it was changed; ``unknown`` outside git."""
+    folder = Path(__file__).parent
+    try:
+        out = subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"],
+            cwd=folder, capture_output=True, text=True, timeout=10, check=True,
+        )  # fmt: skip
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"
+    return out.stdout.strip()
+
+
+def _machine() -> str:
+    import torch
+
+    if torch.cuda.is_available():
+        return str(torch.cuda.get_device_name())
+    return f"{platform.machine()}, {os.cpu_count()} CPU cores"
