@@ -1,0 +1,335 @@
+"""The command lines: Hydra for a run, argparse for the ``proassist-lit`` tools.
+
+Hydra and OmegaConf end here: a job gets a ``RunConfig`` and a directory.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import os
+import random
+import re
+import string
+import sys
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NoReturn
+
+import hydra
+import yaml
+from hydra._internal.utils import get_args_parser
+from hydra.conf import HydraConf
+from hydra.core.config_store import ConfigStore
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser import types as hydra_types
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException, OverrideParseException
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from rich.console import Console
+
+from proassist_lit import __version__
+from proassist_lit.config import RunConfig
+from proassist_lit.config_check import ConfigFiles, Override
+from proassist_lit.config_help import help_text
+from proassist_lit.config_schema import Schema, from_plain, plain_twin, read_config, to_plain
+from proassist_lit.data.records import find_faults, read_records
+from proassist_lit.errors import ConfigError, ProAssistError
+from proassist_lit.report.tables import multirun_table
+
+Job = Callable[[RunConfig, Path], float | None]
+
+_FULL_ERROR = "HYDRA_FULL_ERROR"
+_RUN_DIR = "PROASSIST_LIT_RUN_DIR"
+"""Tells the processes that a job starts on further devices where its run lies."""
+
+_ACTIONS = {
+    hydra_types.OverrideType.CHANGE: "set",
+    hydra_types.OverrideType.ADD: "add",
+    hydra_types.OverrideType.FORCE_ADD: "force",
+    hydra_types.OverrideType.DEL: "delete",
+}
+
+
+def run_app(job: Job, *, conf_dir: Path) -> None:
+    """Run ``job`` as the command line says, once or for every value of a sweep.
+
+    What a user can cause ends in one line on stderr for each fault and exit code 2, an interrupt
+    in exit code 130; any other error of the job keeps its traceback. The resolved configuration
+    lies in the run directory as ``config.yaml`` before the job starts. In a multirun a table over
+    the jobs so far (``table.csv``, ``.md``, ``.html``) is kept in the sweep's directory.
+
+    Args:
+        job: gets the checked configuration and the run directory; what it returns is the value
+            that a sweep optimises.
+        conf_dir: folder of ``config.yaml`` and the config groups.
+    """
+    failures: list[_Failure] = []
+    try:
+        if run_dir := _run_dir_of_parent():
+            job(read_config(RunConfig, run_dir / "config.yaml"), run_dir)
+            return
+        arguments = _parse_arguments()
+        if arguments.help:
+            _write(
+                help_text(f"python {Path(sys.argv[0]).name}", ConfigFiles(conf_dir), RunConfig())
+            )
+            return
+        if not (arguments.hydra_help or arguments.shell_completion):
+            _check(arguments, conf_dir)
+        _run_hydra(job, conf_dir, failures)
+        if failures:  # of a single run, kept back from Hydra, which would add a line of its own
+            raise failures[0].error
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted\n")
+        sys.exit(130)
+    except Exception as error:
+        _end(error, failures)
+
+
+class _Failure:
+    """An error of a job, and whether it was already shown."""
+
+    def __init__(self, error: Exception, *, shown: bool = False) -> None:
+        self.error = error
+        self.shown = shown
+
+
+def _end(error: Exception, failures: Sequence[_Failure]) -> NoReturn:
+    """Leave with the message and exit code that ``error`` calls for."""
+    failure = next((f for f in failures if f.error is error), None)
+    is_users = isinstance(error, ProAssistError) or (failure is None and _is_of_hydra(error))
+    if _wants_traceback() or not (is_users or (failure and failure.shown)):
+        raise error
+    if not (failure and failure.shown):
+        _show(error)
+    sys.exit(2 if is_users else 1)
+
+
+def _wants_traceback() -> bool:
+    return os.environ.get(_FULL_ERROR) == "1"
+
+
+def _show(error: Exception, *, prefix: str = "") -> None:
+    lines = str(error).splitlines() if isinstance(error, ProAssistError) else [_one_line(error)]
+    for line in lines:
+        sys.stderr.write(f"error: {prefix}{line}\n")
+
+
+def _one_line(error: Exception) -> str:
+    """The message of Hydra or OmegaConf without what only their authors need."""
+    text = str(error)
+    if isinstance(error.__cause__, OmegaConfBaseException) and str(error.__cause__) not in text:
+        text += f"\n{error.__cause__}"
+    if isinstance(error, OverrideParseException) and error.override not in text:
+        text = f"{error.override}: {text}"
+    text = re.sub(r"full_key: (\S+)", r"(at \1)", text.partition("Config search path:")[0])
+    dropped = ("See https://", "reference_type=", "object_type=", "^")
+    lines = (line.strip() for line in text.splitlines())
+    return " ".join(line for line in lines if line and not line.startswith(dropped))
+
+
+def _is_of_hydra(error: Exception) -> bool:
+    """Whether Hydra refused something, rather than that a program is wrong."""
+    if isinstance(error, HydraException | OmegaConfBaseException):
+        return True
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    raised_in = frames[-1].f_globals.get("__name__", "").split(".")[0] if frames else ""
+    # ValueError of a wrong option, OSError of a run directory that cannot be made
+    return isinstance(error, ValueError | OSError) and raised_in in ("hydra", "pathlib", "os")
+
+
+def _parse_arguments() -> argparse.Namespace:
+    parser = get_args_parser()
+
+    def refuse(message: str) -> NoReturn:
+        hint = "; give options such as -m before the first KEY=VALUE" if "=" in message else ""
+        raise ConfigError(f"command line: {message}{hint}. --help lists what there is.")
+
+    parser.error = refuse  # type: ignore[method-assign]
+    return parser.parse_args()
+
+
+def _check(arguments: argparse.Namespace, conf_dir: Path) -> None:
+    """Check all configuration files, then the overrides."""
+    parsed = OverridesParser.create().parse_overrides(arguments.overrides)
+    extra = [arguments.config_path, arguments.config_dir]
+    for item in parsed:
+        value = item.value()
+        if item.key_or_group == "hydra.searchpath" and isinstance(value, list):
+            extra += [str(path).removeprefix("file://") for path in value]
+    files = ConfigFiles(conf_dir, extra=[Path(path) for path in extra if path])
+    schema = Schema(RunConfig, beside={"hydra": HydraConf})
+    files.check(schema)
+    files.check_overrides([_plain_override(item, files.groups) for item in parsed], schema)
+
+
+def _plain_override(item: hydra_types.Override, groups: Mapping[str, list[str]]) -> Override:
+    """Take Hydra's parse apart: ``config_check`` knows plain data only."""
+    values: tuple[object, ...]
+    inner: object = item._value  # no property gives the pattern of a glob
+    if isinstance(inner, hydra_types.Glob):
+        found = inner.filter(groups.get(item.key_or_group, []))
+        values = tuple(found) or (
+            item.get_value_string(),
+        )  # a glob that finds nothing runs nothing
+    elif item.is_discrete_sweep():
+        values = tuple(item._convert_value(value) for value in item.sweep_iterator())
+    elif item.value_type in (None, hydra_types.ValueType.INTERVAL_SWEEP):
+        values = ()
+    else:
+        values = (item.value(),)
+    return Override(
+        text=item.input_line or item.key_or_group,
+        action=_ACTIONS[item.type],
+        key=item.key_or_group,
+        package=item.package,
+        values=values,
+    )
+
+
+def _run_hydra(job: Job, conf_dir: Path, failures: list[_Failure]) -> None:
+    ConfigStore.instance().store("base_config", node=plain_twin(RunConfig()))
+    # Cached in the configuration, as Hydra's own ${now:} is: one value for a run or a sweep.
+    OmegaConf.register_new_resolver("short_id", _short_id, use_cache=True, replace=True)
+    full_error = os.environ.get(_FULL_ERROR)
+
+    @functools.wraps(job)  # Hydra names the log file after the file of ``job``
+    def task(composed: DictConfig) -> float | None:
+        settings = HydraConfig.get()
+        is_multirun = settings.mode == RunMode.MULTIRUN
+        run_dir = Path(settings.runtime.output_dir)
+        try:
+            config = _to_config(composed)
+            _write_config(config, run_dir / "config.yaml")
+            with _environment({_FULL_ERROR: full_error, _RUN_DIR: str(run_dir)}):
+                return job(config, run_dir)
+        except Exception as error:
+            failures.append(_Failure(error, shown=is_multirun))
+            if is_multirun:  # the other jobs go on, so say it now; Hydra ends with the first error
+                with _environment({_FULL_ERROR: full_error}):
+                    _show_of_job(error, run_dir)
+                raise
+            return None
+        finally:
+            if is_multirun:
+                _write_table(Path(settings.sweep.dir).absolute())
+
+    start = hydra.main(
+        version_base="1.3", config_path=str(conf_dir.resolve()), config_name="config"
+    )(task)
+    with _environment({_FULL_ERROR: "1"}):  # Hydra then leaves the errors to us
+        start()
+
+
+def _short_id() -> str:
+    """Five letters or digits; not from the seeded generator, which repeats."""
+    return "".join(random.SystemRandom().choices(string.ascii_lowercase + string.digits, k=5))
+
+
+def _to_config(composed: DictConfig) -> RunConfig:
+    try:
+        data = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
+    except OmegaConfBaseException as error:
+        raise ConfigError(_one_line(error)) from error
+    assert isinstance(data, dict)
+    return from_plain(RunConfig, {str(key): value for key, value in data.items()})
+
+
+def _write_config(config: RunConfig, path: Path) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    text = yaml.safe_dump(to_plain(config), sort_keys=False, allow_unicode=True)
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(path)
+
+
+def _show_of_job(error: Exception, run_dir: Path) -> None:
+    if isinstance(error, ProAssistError) and not _wants_traceback():
+        _show(error, prefix=f"job {run_dir.name}: ")
+    else:
+        traceback.print_exception(error)
+
+
+def _write_table(sweep_dir: Path) -> None:
+    table = multirun_table(sweep_dir)
+    for suffix in ("csv", "md", "html"):
+        table.write(sweep_dir / f"table.{suffix}")
+    # A file or pipe has no width to keep to.
+    Console(width=None if sys.stdout.isatty() else 200).print(table)
+
+
+@contextmanager
+def _environment(values: Mapping[str, str | None]) -> Iterator[None]:
+    """Set environment variables (None: unset) and put them back."""
+    before = {name: os.environ.get(name) for name in values}
+    try:
+        _set_environment(values)
+        yield
+    finally:
+        _set_environment(before)
+
+
+def _set_environment(values: Mapping[str, str | None]) -> None:
+    for name, value in values.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
+
+
+def _run_dir_of_parent() -> Path | None:
+    """Run directory of the job that started this process for another device; else None.
+
+    Hydra would make a directory of its own for every process.
+    """
+    run_dir = os.environ.get(_RUN_DIR)
+    return Path(run_dir) if run_dir and os.environ.get("LOCAL_RANK", "0") != "0" else None
+
+
+def _write(text: str) -> None:
+    sys.stdout.write(text)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The ``proassist-lit`` command; returns its exit code."""
+    parser = argparse.ArgumentParser(
+        prog="proassist-lit",
+        description="Tools around proactive streaming assistants; python train.py trains one.",
+    )
+    parser.add_argument("--version", action="version", version=f"proassist-lit {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    validate = commands.add_parser("validate", help="list every fault of prepared records")
+    validate.add_argument("files", nargs="+", type=Path, metavar="FILE", help=".jsonl or .json")
+    validate.set_defaults(run=_validate)
+    runs = commands.add_parser("runs", help="show the table of a multirun")
+    runs.add_argument("directory", type=Path, metavar="DIR", help="directory of the multirun")
+    runs.set_defaults(run=_runs)
+    arguments = parser.parse_args(argv)
+    try:
+        run: Callable[[Any], int] = arguments.run
+        return run(arguments)
+    except KeyboardInterrupt:
+        return 130
+    except ProAssistError as error:
+        _show(error)
+        return 2
+
+
+def _validate(arguments: argparse.Namespace) -> int:
+    num_faults = 0
+    for path in arguments.files:
+        if faults := find_faults(path):
+            _write("".join(f"{fault}\n" for fault in faults))
+        else:
+            _write(f"{path}: {len(read_records(path))} records, no faults\n")
+        num_faults += len(faults)
+    return 1 if num_faults else 0
+
+
+def _runs(arguments: argparse.Namespace) -> int:
+    Console(width=None if sys.stdout.isatty() else 200).print(multirun_table(arguments.directory))
+    return 0

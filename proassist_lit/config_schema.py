@@ -1,0 +1,328 @@
+"""The tree of keys that a configuration may have, and the way between it and plain data.
+
+Plain data is what YAML holds: mappings, lists, numbers and text; a choice is written as the
+enum's value (``per_turn``). Nothing here knows Hydra.
+"""
+
+from __future__ import annotations
+
+import types
+import typing
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import field, fields, is_dataclass, make_dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Any, TypeVar, Union, cast
+
+import yaml
+
+from proassist_lit.data.record_checks import nearest, show
+from proassist_lit.errors import ConfigError
+
+T = TypeVar("T")
+
+_TRUE, _FALSE = ("yes", "y", "on", "true", "1"), ("no", "n", "off", "false", "0")
+
+
+class Schema:
+    """Every key of a configuration with its type.
+
+    Args:
+        root: dataclass of the whole configuration.
+        beside: further sections at the top that are not part of ``root``, by name.
+    """
+
+    def __init__(self, root: type, *, beside: Mapping[str, type] | None = None) -> None:
+        self.root = root
+        self._beside = dict(beside or {})
+
+    def hint(self, key: str) -> Any:
+        """Type of a dotted key; "" is the whole.
+
+        Raises:
+            ConfigError: there is no such key; names the part that is wrong and the nearest key.
+        """
+        hint: Any = self.root
+        known = ""
+        for name in key.split(".") if key else ():
+            names = self._names(hint, known)
+            inner = _element(_split_optional(hint)[0])
+            if names is not None and name in names:
+                hint = names[name]
+            elif inner is not None:
+                hint = inner
+            else:
+                raise ConfigError(self.unknown(known, name))
+            known = _join(known, name)
+        return hint
+
+    def settings(self) -> Iterator[tuple[str, Any]]:
+        """Dotted name and type of every key of ``root``, sections left out."""
+        return _leaves(self.root, "")
+
+    def is_section(self, key: str) -> bool:
+        """Whether ``key`` is a part with keys of its own."""
+        try:
+            hint = self.hint(key)
+        except ConfigError:
+            return False
+        return hint is Any or is_dataclass(_split_optional(hint)[0])
+
+    def unknown(self, section: str, name: str, *, also: Iterable[str] = ()) -> str:
+        """What to say about ``name``, which ``section`` has not.
+
+        Args:
+            section: dotted key, "" for the top.
+            name: the wrong name.
+            also: names that would have been right besides the keys, say config groups.
+        """
+        if "." in name:
+            return (
+                f"the key {name!r} has dots; in a file, write nested keys "
+                f"({': '.join(name.split('.'))}: ...)."
+            )
+        names = self._names(self.hint(section), section)
+        if names is None:
+            kind = describe(self.hint(section))
+            return f"{section!r} is no section but {kind}; it has no part {name!r}."
+        elsewhere = [key for key, _ in self.settings() if key.rpartition(".")[2] == name]
+        guess = elsewhere[0] if elsewhere else _join(section, nearest(name, [*names, *also]))
+        if not section:
+            return f"there is no key or config group {name!r}; the nearest is {guess!r}."
+        return f"the section {section!r} has no key {name!r}; the nearest is {guess!r}."
+
+    def faults(
+        self, value: object, key: str = "", *, final: bool = False
+    ) -> Iterator[tuple[str, str]]:
+        """What is wrong with plain data.
+
+        Args:
+            value: the data.
+            key: where it belongs, a valid dotted key; "" for the whole configuration.
+            final: the values are the run's; else interpolations (``${...}``) and ``???``, whose
+                value is not known yet, are taken as right.
+
+        Yields:
+            (dotted key, message) of each fault.
+        """
+        yield from self._faults(self.hint(key), value, key, final)
+
+    def _faults(self, hint: Any, value: object, key: str, final: bool) -> Iterator[tuple[str, str]]:
+        hint, optional = _split_optional(hint)
+        if hint is Any or (value is None and optional):
+            return
+        if not final and isinstance(value, str) and ("${" in value or value == "???"):
+            return
+        names, element = self._names(hint, key), _element(hint)
+        if names is not None and isinstance(value, Mapping):
+            for name, inner in value.items():
+                if name in names:
+                    yield from self._faults(names[name], inner, _join(key, str(name)), final)
+                else:
+                    yield _join(key, str(name)), self.unknown(key, str(name))
+        elif element is not None and isinstance(value, Mapping if _is_dict(hint) else list):
+            pairs = value.items() if isinstance(value, Mapping) else enumerate(value)
+            for name, inner in pairs:
+                yield from self._faults(element, inner, _join(key, str(name)), final)
+        elif names is not None or element is not None or not _fits(hint, value):
+            yield key, _mismatch(hint, optional, value, key)
+
+    def _names(self, hint: Any, key: str) -> dict[str, Any] | None:
+        """Keys of a section with their types; None if ``hint`` is no section."""
+        names = _section(_split_optional(hint)[0])
+        return names | self._beside if names is not None and not key else names
+
+
+def from_plain(root: type[T], data: Mapping[str, Any], *, where: str = "") -> T:
+    """Make the dataclasses of a configuration.
+
+    Args:
+        root: dataclass of the whole configuration.
+        data: plain data without interpolations; a key that is missing keeps its default.
+        where: file, for the message.
+
+    Raises:
+        ConfigError: unknown keys or values of another type, one a line.
+        ProAssistError: what the dataclasses themselves refuse.
+    """
+    if faults := [message for _, message in Schema(root).faults(data, final=True)]:
+        raise ConfigError("\n".join(f"{where}: {m}" if where else m for m in faults))
+    return cast(T, _build(root, data))
+
+
+def to_plain(config: Any) -> Any:
+    """The plain data of a configuration; ``from_plain`` is the way back."""
+    if is_dataclass(config):
+        return {f.name: to_plain(getattr(config, f.name)) for f in fields(config)}
+    if isinstance(config, Mapping):
+        return {name: to_plain(value) for name, value in config.items()}
+    if isinstance(config, list):
+        return [to_plain(value) for value in config]
+    return _spelling(config) if isinstance(config, Enum) else config
+
+
+def read_config(root: type[T], path: Path) -> T:
+    """Read a ``config.yaml`` that a run has left.
+
+    Raises:
+        ConfigError: the file cannot be read, or does not fit ``root``.
+    """
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        reason = " ".join(str(error).split())
+        raise ConfigError(f"{path}: cannot be read: {reason}. Check the path.") from error
+    return from_plain(root, data, where=str(path))
+
+
+def plain_twin(config: Any) -> type:
+    """A dataclass like that of ``config`` with text in the place of every enum.
+
+    OmegaConf knows an enum's members by their names only (``PER_TURN``) and would refuse what
+    files and messages call them. The values of ``config`` are the twin's defaults.
+    """
+    hints = typing.get_type_hints(type(config))
+    members: list[Any] = []
+    for f in fields(config):
+        value = getattr(config, f.name)
+        if is_dataclass(value):
+            twin = plain_twin(value)
+            members.append((f.name, twin, field(default_factory=twin)))
+        elif isinstance(value, list | dict):
+            plain = to_plain(value)
+            members.append((f.name, _plain_hint(hints[f.name]), _fresh(plain)))
+        else:
+            members.append((f.name, _plain_hint(hints[f.name]), field(default=to_plain(value))))
+    return make_dataclass(type(config).__name__, members, kw_only=True)
+
+
+def describe(hint: Any) -> str:
+    """A type in words, for messages and the help."""
+    hint, optional = _split_optional(hint)
+    if isinstance(hint, type) and issubclass(hint, Enum):
+        text = "|".join(_spelling(member) for member in hint)
+    elif (element := _element(hint)) is not None and element is not Any:
+        text = f"{'mapping' if _is_dict(hint) else 'list'} of {describe(element)}"
+    elif is_dataclass(hint):
+        text = "a section"
+    else:
+        text = getattr(hint, "__name__", str(hint))
+    return f"{text} or null" if optional else text
+
+
+def _fresh(value: Any) -> Any:
+    return field(default_factory=lambda: type(value)(value))
+
+
+def _join(section: str, name: str) -> str:
+    return f"{section}.{name}" if section else name
+
+
+def _spelling(member: Enum) -> str:
+    """How a choice is written: its value, or its name where the value is no text."""
+    return member.value if isinstance(member.value, str) else member.name
+
+
+def _split_optional(hint: Any) -> tuple[Any, bool]:
+    """``X | None`` -> (X, True); another union is taken as anything."""
+    if typing.get_origin(hint) not in (Union, types.UnionType):
+        return hint, False
+    inner = [arg for arg in typing.get_args(hint) if arg is not types.NoneType]
+    return (inner[0] if len(inner) == 1 else Any), len(inner) < len(typing.get_args(hint))
+
+
+def _section(hint: Any) -> dict[str, Any] | None:
+    if not (isinstance(hint, type) and is_dataclass(hint)):
+        return None
+    hints = typing.get_type_hints(hint)
+    return {f.name: hints[f.name] for f in fields(hint)}
+
+
+def _is_dict(hint: Any) -> bool:
+    return (typing.get_origin(hint) or hint) is dict
+
+
+def _element(hint: Any) -> Any:
+    """Type of the parts of a list or mapping; None for anything else."""
+    if hint is Any:
+        return Any
+    if (typing.get_origin(hint) or hint) not in (list, dict):
+        return None
+    return (typing.get_args(hint) or (Any,))[-1]
+
+
+def _leaves(hint: type, key: str) -> Iterator[tuple[str, Any]]:
+    for name, inner in (_section(hint) or {}).items():
+        if is_dataclass(_split_optional(inner)[0]):
+            yield from _leaves(_split_optional(inner)[0], _join(key, name))
+        else:
+            yield _join(key, name), inner
+
+
+def _fits(hint: Any, value: object) -> bool:
+    try:
+        _leaf(hint, value)
+    except (TypeError, ValueError, KeyError):
+        return False
+    return True
+
+
+def _leaf(hint: Any, value: Any) -> Any:
+    """Convert as OmegaConf does, but never a bool to text: ``resume: no`` means "no"."""
+    if isinstance(hint, type) and issubclass(hint, Enum):
+        if isinstance(value, hint):
+            return value
+        return {_spelling(member): member for member in hint}[_text(value)]
+    if hint is bool:
+        word = str(value).lower()
+        if not isinstance(value, bool | int | str) or word not in _TRUE + _FALSE:
+            raise ValueError
+        return word in _TRUE
+    if hint in (int, float):
+        numbers = (int, str) if hint is int else (int, float, str)
+        if isinstance(value, bool) or not isinstance(value, numbers):
+            raise ValueError
+        return hint(value)
+    return _text(value) if hint is str else value
+
+
+def _text(value: object) -> str:
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        raise ValueError
+    return str(value)
+
+
+def _mismatch(hint: Any, optional: bool, value: object, key: str) -> str:
+    wanted = describe(hint | None if optional and hint is not Any else hint)
+    text = f"{key} must be {wanted}, got {show(value)}"
+    if isinstance(hint, type) and issubclass(hint, Enum) and isinstance(value, str):
+        return f"{text}; the nearest is {nearest(value, map(_spelling, hint))!r}."
+    if isinstance(value, bool) and not is_dataclass(hint):
+        return f"{text}; put quotes around text that YAML takes for a bool."
+    return f"{text}."
+
+
+def _build(hint: Any, value: Any) -> Any:
+    hint, _ = _split_optional(hint)
+    if value is None or hint is Any:
+        return value
+    if (names := _section(hint)) is not None:
+        return hint(**{name: _build(names[name], inner) for name, inner in value.items()})
+    if (element := _element(hint)) is not None:
+        if isinstance(value, Mapping):
+            return {name: _build(element, inner) for name, inner in value.items()}
+        return [_build(element, inner) for inner in value]
+    return _leaf(hint, value)
+
+
+def _plain_hint(hint: Any) -> Any:
+    inner, optional = _split_optional(hint)
+    if isinstance(inner, type) and issubclass(inner, Enum):
+        inner = str
+    elif is_dataclass(inner):
+        inner = plain_twin(cast(type, inner)())
+    elif typing.get_origin(inner) is list:
+        inner = list[_plain_hint(typing.get_args(inner)[0])]  # type: ignore[misc]
+    elif typing.get_origin(inner) is dict:
+        inner = dict[str, _plain_hint(typing.get_args(inner)[1])]  # type: ignore[misc]
+    return inner | None if optional else inner
