@@ -24,10 +24,19 @@ from proassist_lit.types import Reference, StepState, Update, apply_updates, for
 
 @dataclass(frozen=True)
 class Text:
-    """A turn of text that does not follow a frame: fed as it is."""
+    """A turn of text that does not follow a frame: fed as it is.
+
+    Attributes:
+        role: who it is from.
+        content: the words.
+        updates: of a dst turn, what ``content`` writes.
+        keywords: of an assistant turn, words that a right utterance must hold.
+    """
 
     role: Role
     content: str
+    updates: tuple[Update, ...] = ()
+    keywords: tuple[str, ...] = ()
 
 
 @dataclass(kw_only=True)
@@ -108,13 +117,13 @@ def read_script(conversation: Conversation) -> Script:
             if frame is not None:
                 frame.updates += turn.updates
             else:
-                pending.append(Text(Role.DST, format_updates(turn.updates)))
+                pending.append(Text(Role.DST, format_updates(turn.updates), updates=turn.updates))
         elif isinstance(turn, AssistantTurn):
             if frame is not None:
                 frame.utterance = f"{frame.utterance} {turn.content}".strip()
                 frame.keywords += turn.keywords
             else:
-                pending.append(Text(Role.ASSISTANT, turn.content))
+                pending.append(Text(Role.ASSISTANT, turn.content, keywords=turn.keywords))
     script.after = tuple(pending)
     _label(script)
     return script
@@ -154,22 +163,28 @@ def system_text(script: Script, state: Mapping[str, StepState], summary: str = "
 def references(script: Script) -> tuple[Reference, ...]:
     """What the reference does at every frame, for metrics and reports.
 
-    Assistant text without a frame of its own is kept, at the last frame before it.
+    Assistant and dst turns without a frame of their own are kept, at the last frame before them
+    (before the first frame, at that one).
     """
     out: list[Reference] = []
     state: dict[str, StepState] = dict(script.initial_state)
+    early = script.moments[0].before if script.moments else ()
     followers = [moment.before for moment in script.moments[1:]] + [script.after]
-    for moment, follower in zip(script.moments, followers, strict=True):
-        state, _ = apply_updates(state, moment.updates)
-        late = [text.content for text in follower if text.role is Role.ASSISTANT]
+    for moment, late in zip(script.moments, followers, strict=True):
+        own = Text(Role.ASSISTANT, moment.utterance, moment.updates, moment.keywords)
+        texts = (*early, own, *late)
+        said = [text for text in texts if text.role is Role.ASSISTANT]
+        updates = tuple(update for text in texts for update in text.updates)
+        state, _ = apply_updates(state, updates)
         out.append(
             Reference(
-                text=" ".join(filter(None, [moment.utterance, *late])),
-                updates=moment.updates,
+                text=" ".join(text.content for text in said if text.content),
+                updates=updates,
                 state=state,
-                keywords=moment.keywords,
+                keywords=tuple(word for text in said for word in text.keywords),
                 speak_label=moment.speak_label,
                 dst_label=moment.dst_label,
             )
         )
+        early = ()
     return tuple(out)

@@ -1,0 +1,104 @@
+from __future__ import annotations
+
+from proassist_lit.data.conversation import (
+    AssistantTurn,
+    DstTurn,
+    FramesTurn,
+    SystemTurn,
+    UserTurn,
+)
+from proassist_lit.sequence.chat import Role
+from proassist_lit.sequence.script import Text, read_script, references, state_text
+from proassist_lit.types import StepState, Transition, Update
+from tests.fakes import STEPS, dialogue
+
+
+def test_script_joins_turns_of_a_frame_and_labels_every_frame() -> None:
+    script = read_script(dialogue())
+
+    assert script.prompt == "please help"
+    assert [m.frame_idx for m in script.moments] == list(range(10, 20))
+    assert [m.speak_label for m in script.moments] == [1, 0, 0, 0, 1, 0, None, 1, 0, None]
+    assert [m.dst_label for m in script.moments] == [0, 0, 0, 1, 1, 0, None, 0, 0, None]
+    assert script.moments[4].utterance == "well done now peel"
+    assert script.moments[4].keywords == ("peel",)
+    assert script.moments[4].updates == (
+        Update("S1", Transition.COMPLETE),
+        Update("S2", Transition.START),
+    )
+    assert script.moments[0].before == (Text(Role.USER, "make soup"),)
+    assert script.moments[7].before == (Text(Role.USER, "how many"),)
+
+
+def test_only_the_first_system_turn_is_the_prompt() -> None:
+    turns = (
+        SystemTurn(content="please help"),
+        SystemTurn(content="use the knife"),
+        FramesTurn(start=0, end=1),
+        SystemTurn(content="wait"),
+    )
+    script = read_script(dialogue(turns))
+
+    assert script.prompt == "please help"
+    assert script.moments[0].before == (Text(Role.SYSTEM, "use the knife"),)
+    assert script.after == (Text(Role.SYSTEM, "wait"),)
+
+
+def test_how_frames_turns_are_split_does_not_matter() -> None:
+    one = (FramesTurn(start=0, end=4), AssistantTurn(content="wait"), FramesTurn(start=4, end=6))
+    many = (
+        *(FramesTurn(start=i, end=i + 1) for i in range(4)),
+        AssistantTurn(content="wait"),
+        *(FramesTurn(start=i, end=i + 1) for i in (4, 5)),
+    )
+
+    assert read_script(dialogue(one)) == read_script(dialogue(many))
+
+
+def test_references_follow_the_state() -> None:
+    refs = references(read_script(dialogue()))
+
+    assert [r.text for r in refs if r.text] == ["first wash", "well done now peel", "one of two"]
+    assert [r.state["S1"] for r in refs] == [
+        *[StepState.NOT_STARTED] * 3,
+        StepState.IN_PROGRESS,
+        *[StepState.COMPLETED] * 6,
+    ]
+    assert [r.state["S2"] for r in refs] == [
+        *[StepState.NOT_STARTED] * 4,
+        *[StepState.IN_PROGRESS] * 6,
+    ]
+    assert refs[7].keywords == ("one",)
+
+
+def test_references_keep_what_does_not_follow_a_frame() -> None:
+    turns = (
+        SystemTurn(content="please help"),
+        AssistantTurn(content="first wash", keywords=("wash",)),
+        FramesTurn(start=0, end=2),
+        UserTurn(content="how many"),
+        DstTurn(updates=(Update("S1", Transition.START),)),
+        AssistantTurn(content="one of two", keywords=("one",)),
+        FramesTurn(start=2, end=3),
+        UserTurn(content="wait"),
+        AssistantTurn(content="well done"),
+    )
+    refs = references(read_script(dialogue(turns)))
+
+    assert [r.text for r in refs] == ["first wash", "one of two", "well done"]
+    assert [r.keywords for r in refs] == [("wash",), ("one",), ()]
+    assert refs[1].updates == (Update("S1", Transition.START),)
+    assert [r.state["S1"] for r in refs] == [
+        StepState.NOT_STARTED,
+        StepState.IN_PROGRESS,
+        StepState.IN_PROGRESS,
+    ]
+    assert [r.speak_label for r in refs] == [0, None, None]
+
+
+def test_state_text_names_what_is_under_way_and_done() -> None:
+    state = {"S1": StepState.COMPLETED, "S2": StepState.IN_PROGRESS}
+
+    assert state_text(STEPS, state) == "Steps: S1: wash (completed). S2: peel (in progress)."
+    assert state_text(STEPS, {}) == "Steps: S1: wash. S2: peel."
+    assert state_text((), {}) == ""
