@@ -1,0 +1,152 @@
+from __future__ import annotations
+
+from dataclasses import fields, replace
+
+import pytest
+import torch
+
+from proassist_lit.data.collate import collate
+from proassist_lit.data.conversation import FramesTurn
+from proassist_lit.errors import RecordError
+from proassist_lit.sequence.batching import EpochBatches
+from proassist_lit.sequence.examples import ExampleSet
+from proassist_lit.types import Batch
+from tests.fakes import DIALOGUE, dialogue, random_features, tiny_model, word_chat
+
+LENGTHS = [(i * 37) % 101 for i in range(70)]
+
+
+def order(seed: int = 0, epoch: int = 0, **kwargs) -> list[list[tuple[int, int]]]:
+    batches = EpochBatches(LENGTHS, 4, seed=seed, **kwargs)
+    batches.set_epoch(epoch)
+    return list(batches)
+
+
+def test_order_is_a_function_of_seed_and_epoch() -> None:
+    first = EpochBatches(LENGTHS, 4, seed=0)
+
+    assert list(first) == list(first) == order()
+    assert order(epoch=1) != order()
+    assert order(seed=1) != order()
+
+
+def test_every_example_comes_once_an_epoch() -> None:
+    batches = order(epoch=3)
+
+    assert sorted(index for batch in batches for _, index in batch) == list(range(70))
+    assert {epoch for batch in batches for epoch, _ in batch} == {3}
+    assert sorted(map(len, batches)) == [2] + [4] * 17
+    assert len(EpochBatches(LENGTHS, 4, seed=0)) == 18
+
+
+def test_batches_hold_examples_of_similar_length() -> None:
+    def padding(batches) -> int:
+        rows = [[LENGTHS[index] for _, index in batch] for batch in batches]
+        return sum(max(row) * len(row) - sum(row) for row in rows)
+
+    assert padding(order()) < 0.3 * padding(order(shuffle=False))
+
+
+def test_without_shuffling_order_and_epoch_stay() -> None:
+    assert order(shuffle=False, epoch=5) == order(shuffle=False)
+    assert [i for batch in order(shuffle=False, epoch=5) for _, i in batch] == list(range(70))
+    assert {epoch for batch in order(shuffle=False, epoch=5) for epoch, _ in batch} == {0}
+
+
+def test_batch_sampler_is_its_own_sampler() -> None:
+    batches = EpochBatches(LENGTHS, 4, seed=0)
+    batches.sampler.set_epoch(7)  # how Lightning reaches a batch sampler
+
+    assert next(iter(batches))[0][0] == 7
+
+
+def example_set(k: int = 1, *, max_seq_len: int = 4096, rho: float = 0.5, **kwargs) -> ExampleSet:
+    short = dialogue((*DIALOGUE[:4], FramesTurn(start=11, end=14)), video_uid="short")
+    return ExampleSet(
+        [dialogue(), short],
+        lambda c: random_features(c.num_frames, k, seed=len(c.video_uid)),
+        word_chat(),
+        num_tokens_per_img=k,
+        max_seq_len=max_seq_len,
+        rho=rho,
+        turn_frames=None,
+        seed=3,
+        **kwargs,
+    )
+
+
+def test_example_is_a_function_of_epoch_and_index() -> None:
+    examples = example_set()
+    masks = [examples[epoch, 0].neg_frame_mask.tolist() for epoch in range(6)]
+
+    assert examples[4, 0].neg_frame_mask.tolist() == masks[4]
+    assert len({tuple(mask) for mask in masks}) > 1
+    assert len(examples) == 2
+    assert examples.lengths == [len(examples[0, i].input_ids) for i in range(2)]
+
+
+def test_cut_example_brings_the_features_of_its_frames_only() -> None:
+    whole, cut = example_set(5)[0, 0], example_set(5, max_seq_len=40)[0, 0]
+
+    assert len(cut.input_ids) <= 40
+    assert len(cut.image_features) == int(cut.image_mask.sum())
+    assert len(cut.image_features) < len(whole.image_features)
+    assert torch.equal(cut.image_features, whole.image_features[: len(cut.image_features)])
+
+
+def test_example_set_names_a_record_that_does_not_fit() -> None:
+    with pytest.raises(RecordError, match=r"train\.jsonl:1: the prompt and the first frame"):
+        example_set(max_seq_len=8)
+
+
+@pytest.mark.parametrize("k", [1, 5])
+def test_padded_batch_equals_its_members(k: int) -> None:
+    model = tiny_model()
+    examples = [example_set(k, rho=1.0)[0, i] for i in range(2)]
+    batch = collate(examples)
+    with torch.no_grad():
+        out = model(batch)
+        for row, example in enumerate(examples):
+            alone = model(collate([example]))
+            length = len(example.input_ids)
+            torch.testing.assert_close(out.hidden[row, :length], alone.hidden[0])
+            torch.testing.assert_close(out.speak_logits[row, :length], alone.speak_logits[0])
+            torch.testing.assert_close(out.dst_logits[row, :length], alone.dst_logits[0])
+
+    for row, example in enumerate(examples):
+        length = len(example.input_ids)
+        assert batch.attention_mask[row].tolist() == [1] * length + [0] * (
+            batch.input_ids.shape[1] - length
+        )
+        for name in ("input_ids", "labels", "dst_labels", "image_mask", "pos_frame_mask",
+                     "neg_frame_mask", "dst_pos_frame_mask", "dst_neg_frame_mask"):  # fmt: skip
+            assert torch.equal(getattr(batch, name)[row, :length], getattr(example, name)), name
+        for name in ("labels", "dst_labels"):
+            assert (getattr(batch, name)[row, length:] == -100).all()
+        for name in ("image_mask", "pos_frame_mask", "neg_frame_mask", "dst_pos_frame_mask",
+                     "dst_neg_frame_mask"):  # fmt: skip
+            assert getattr(batch, name).dtype == torch.bool
+            assert not getattr(batch, name)[row, length:].any()
+
+
+def test_padding_is_known_by_length_not_by_token() -> None:
+    example = example_set()[0, 1]
+    zeros = replace(example, input_ids=torch.zeros_like(example.input_ids))  # 0 is what pads
+
+    batch = collate([zeros, example_set()[0, 0]])
+
+    assert int(batch.attention_mask[0].sum()) == len(example.input_ids)
+
+
+def test_collate_refuses_nothing() -> None:
+    with pytest.raises(ValueError, match="got no examples"):
+        collate([])
+
+
+def test_batch_moves_every_field() -> None:
+    batch = collate([example_set()[0, 0]])
+
+    moved = batch.to("meta", non_blocking=True)
+
+    assert isinstance(moved, Batch)
+    assert {getattr(moved, f.name).device.type for f in fields(moved)} == {"meta"}

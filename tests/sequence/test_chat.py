@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from proassist_lit.errors import ConfigError
+from proassist_lit.model.tokenizer import train_tokenizer
+from proassist_lit.sequence.chat import FORMATS, Chat, Role, chat_format
+from tests.fakes import WordTokenizer, word_chat
+
+
+def words(chat: Chat, ids: list[int]) -> str:
+    return " ".join(chat.tokenizer.words[i] for i in ids)
+
+
+@pytest.mark.parametrize(
+    ("name", "turn"),
+    [
+        ("compact", "<|user|> make soup <|end|>"),
+        ("chatml", "<|im_start|> user \n make soup <|im_end|> \n"),
+        (
+            "llama3",
+            "<|start_header_id|> user <|end_header_id|> \n\n make soup <|eot_id|>",
+        ),
+    ],
+)
+def test_turn_is_opening_content_end_and_closing(name: str, turn: str) -> None:
+    chat = word_chat(name)
+
+    assert words(chat, chat.turn_ids(Role.USER, "make soup")) == turn
+
+
+def test_chat_format_names_the_known_ones() -> None:
+    assert chat_format("chatml") is FORMATS["chatml"]
+    with pytest.raises(ConfigError, match=r"'chatlm'; known are chatml, compact, llama3"):
+        chat_format("chatlm")
+
+
+def test_chat_refuses_a_special_token_of_several_tokens() -> None:
+    tokenizer = train_tokenizer(["make soup"], FORMATS["compact"], 300)
+
+    with pytest.raises(ConfigError, match=r"model\.chat 'chatml': '<\|im_end\|>' is \d+ tokens"):
+        Chat(FORMATS["chatml"], tokenizer)
+
+
+def test_every_role_has_its_own_opening_in_every_format() -> None:
+    for name in FORMATS:
+        chat = word_chat(name)
+        assert len({tuple(chat.opening_ids(role)) for role in Role}) == len(Role)
+
+
+def test_pieces_are_tokenized_alone() -> None:
+    calls = []
+
+    class Spy(WordTokenizer):
+        def encode(self, text: str, *, add_special_tokens: bool) -> list[int]:
+            calls.append(text)
+            return super().encode(text, add_special_tokens=add_special_tokens)
+
+    chat = Chat(FORMATS["chatml"], Spy())
+    calls.clear()
+
+    chat.turn_ids(Role.USER, "make soup")
+
+    assert calls == ["make soup"]
+
+
+def test_decode_drops_special_tokens_and_outer_spaces() -> None:
+    tokenizer = train_tokenizer(["make soup now"] * 3, FORMATS["compact"], 300)
+    chat = Chat(FORMATS["compact"], tokenizer)
+
+    ids = [*chat.encode(" make soup"), chat.end_of_turn_id, chat.image_id]
+
+    assert chat.decode(ids) == "make soup"
+
+
+def test_empty_pieces_are_no_tokens() -> None:
+    chat = Chat(replace(FORMATS["compact"], bos=""), WordTokenizer())
+
+    assert chat.bos_ids == []
+    assert chat.separator_ids == []
+    assert chat.after_turn_ids == []

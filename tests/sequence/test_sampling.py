@@ -1,0 +1,119 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from proassist_lit.sequence.builder import TokenSequence
+from proassist_lit.sequence.sampling import DecisionMasks, sample_decisions, turn_ends
+
+
+def sequence(speak: list[int], dst: list[int]) -> TokenSequence:
+    """Two tokens a frame: one image token, one word."""
+    num_frames = len(speak)
+    nothing = torch.full((2 * num_frames,), -100)
+    return TokenSequence(
+        input_ids=torch.zeros(2 * num_frames, dtype=torch.int64),
+        labels=nothing,
+        dst_labels=nothing,
+        image_mask=torch.arange(2 * num_frames) % 2 == 0,
+        decision_positions=torch.arange(0, 2 * num_frames, 2),
+        speak_labels=torch.tensor(speak, dtype=torch.int8),
+        dst_update_labels=torch.tensor(dst, dtype=torch.int8),
+        frame_indices=torch.arange(num_frames),
+    )
+
+
+def draw(source: TokenSequence, **changes) -> DecisionMasks:
+    arguments = {
+        "rho": 0.5, "turn_frames": None, "seed": 1, "epoch": 0, "record_id": "video_0_user"
+    } | changes  # fmt: skip
+    return sample_decisions(source, **arguments)
+
+
+def frames(mask: Tensor) -> list[int]:
+    positions = mask.nonzero().flatten()
+    assert (positions % 2 == 0).all()  # at decision tokens only
+    return (positions // 2).tolist()
+
+
+LONG = sequence([0] * 30 + [1, 0, -1] + [0] * 7, [0] * 30 + [0, 1, -1] + [0] * 7)
+"""37 silent frames, frame 30 with words, frame 31 with an update, frame 32 neither."""
+
+
+@pytest.mark.parametrize("rho", [0.0, 0.02, 0.1, 0.29, 0.5, 0.999, 1.0])
+def test_nfs_keeps_floor_of_rho_n_silent_frames(rho: float) -> None:
+    masks = draw(LONG, rho=rho)
+
+    number = {0.0: 0, 0.02: 0, 0.1: 3, 0.29: 10, 0.5: 18, 0.999: 36, 1.0: 37}[rho]
+    silent = [frame for frame in frames(masks.neg_frame_mask) if frame != 31]
+    assert len(silent) == number
+    assert set(silent) <= {*range(30), *range(33, 40)}
+
+
+def test_nfs_count_has_no_rounding_error() -> None:
+    hundred = sequence([0] * 100, [0] * 100)
+
+    assert len(frames(draw(hundred, rho=0.29).neg_frame_mask)) == 29  # 0.29 * 100 = 28.999...
+    assert len(frames(draw(hundred, rho=0.1).neg_frame_mask)) == 10
+
+
+def test_nfs_always_keeps_frames_with_a_span_and_shares_the_draw() -> None:
+    for rho in (0.0, 0.3):
+        masks = draw(LONG, rho=rho)
+
+        assert frames(masks.pos_frame_mask) == [30]
+        assert frames(masks.dst_pos_frame_mask) == [31]
+        assert 31 in frames(masks.neg_frame_mask)  # an update alone is silence
+        assert 30 in frames(masks.dst_neg_frame_mask)
+        shared = [f for f in frames(masks.neg_frame_mask) if f != 31]
+        assert shared == [f for f in frames(masks.dst_neg_frame_mask) if f != 30]
+
+
+def test_nfs_draw_depends_on_seed_epoch_and_record_only() -> None:
+    base = frames(draw(LONG).neg_frame_mask)
+
+    assert frames(draw(LONG).neg_frame_mask) == base
+    for change in ({"seed": 2}, {"epoch": 1}, {"record_id": "video_1_user"}):
+        assert frames(draw(LONG, **change).neg_frame_mask) != base
+
+
+def test_frames_that_are_neither_are_never_trained_on() -> None:
+    masks = draw(LONG, rho=1.0)
+    trained = (
+        masks.pos_frame_mask | masks.neg_frame_mask
+        | masks.dst_pos_frame_mask | masks.dst_neg_frame_mask
+    )  # fmt: skip
+
+    assert 32 not in frames(trained)
+    assert len(frames(trained)) == 39
+
+
+def test_turns_end_at_spans_and_after_silent_frames() -> None:
+    #           0  1  2  3  4  5  6  7   8  9 10 11 12
+    speak = [0, 0, 1, 0, 0, 0, 0, 0, -1, 0, 0, 0, -1]
+    dst__ = [0, 0, 0, 0, 1, 0, 0, 0, -1, 0, 0, 0, -1]
+    source = sequence(speak, dst__)
+
+    assert turn_ends(source, 3).nonzero().flatten().tolist() == [2, 4, 7, 11]
+    assert turn_ends(source, 2).nonzero().flatten().tolist() == [1, 2, 4, 6, 10]
+    assert turn_ends(source, 1).nonzero().flatten().tolist() == [*range(8), 9, 10, 11]
+    assert turn_ends(source, 99).nonzero().flatten().tolist() == [2, 4]
+
+
+def test_per_turn_trains_at_turn_ends_only() -> None:
+    source = sequence([0, 0, 1, 0, 0, 0, 0, 0, 0, -1], [0, 0, 0, 0, 1, 0, 0, 0, 0, -1])
+    masks = draw(source, rho=1.0, turn_frames=2)
+
+    assert frames(masks.pos_frame_mask) == [2]
+    assert frames(masks.neg_frame_mask) == [1, 4, 6, 8]
+    assert frames(masks.dst_pos_frame_mask) == [4]
+    assert frames(masks.dst_neg_frame_mask) == [1, 2, 6, 8]
+
+
+def test_per_turn_draws_among_silent_turns() -> None:
+    masks = draw(LONG, rho=0.5, turn_frames=4)  # 7 silent turns before frame 30, 1 after 32
+
+    assert len([f for f in frames(masks.neg_frame_mask) if f != 31]) == 4
+    assert set(frames(masks.neg_frame_mask)) <= {3, 7, 11, 15, 19, 23, 27, 31, 36}
+    assert frames(masks.pos_frame_mask) == [30]
