@@ -50,6 +50,8 @@ def best_threshold(probs: Tensor, labels: Tensor) -> float:
     # A threshold lies between two different probabilities; it fires at all above it.
     nexts = torch.cat([sorted_probs[1:], sorted_probs.new_zeros(1)])
     distinct = sorted_probs > nexts
+    if not distinct.any():  # every probability is 0
+        return FALLBACK
     good = distinct & (f1 >= f1[distinct].max() - 1e-9)
     middles = (sorted_probs + nexts)[good] / 2
     return float(middles[len(middles) // 2])

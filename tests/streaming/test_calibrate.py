@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from proassist_lit.streaming.calibrate import FALLBACK, best_threshold, choose_thresholds
+from proassist_lit.streaming.teacher import TeacherForced
+
+
+def f1(theta: float, probs: list[float], labels: list[int]) -> float:
+    kept = [(p >= theta, y == 1) for p, y in zip(probs, labels, strict=True) if y >= 0]
+    hits = sum(yes and truth for yes, truth in kept)
+    return 2 * hits / (sum(yes for yes, _ in kept) + sum(truth for _, truth in kept))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_best_threshold_has_the_best_f1_of_all(seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.randint(-1, 2, (40,), generator=generator)
+    probs = (0.3 * labels + torch.rand(40, generator=generator)).clamp(0, 1)
+    probs = (probs * 20).round() / 20  # many ties
+
+    theta = best_threshold(probs, labels)
+
+    grid = [i / 400 for i in range(401)]
+    got = f1(theta, probs.tolist(), labels.tolist())
+    assert got == pytest.approx(max(f1(t, probs.tolist(), labels.tolist()) for t in grid))
+
+
+def test_threshold_lies_between_separable_classes() -> None:
+    probs = torch.tensor([0.1, 0.2, 0.8, 0.9])
+
+    assert best_threshold(probs, torch.tensor([0, 0, 1, 1])) == pytest.approx(0.5)
+
+
+def test_frames_that_are_neither_are_left_out() -> None:
+    probs = torch.tensor([0.1, 0.2, 0.8, 0.9, 0.99, 0.01])
+    labels = torch.tensor([0, 0, 1, 1, -1, -1])
+
+    assert best_threshold(probs, labels) == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize("labels", [[0, 0, 0], [1, 1, 1], [-1, -1, -1]])
+def test_a_missing_class_gives_the_fallback(labels: list[int]) -> None:
+    assert best_threshold(torch.tensor([0.1, 0.5, 0.9]), torch.tensor(labels)) == FALLBACK
+
+
+def test_all_probabilities_zero_gives_the_fallback() -> None:
+    assert best_threshold(torch.zeros(3), torch.tensor([0, 1, 0])) == FALLBACK
+
+
+def forced(*, dst: bool = True) -> TeacherForced:
+    return TeacherForced(
+        speak_probs=torch.tensor([0.1, 0.3, 0.9]),
+        dst_probs=torch.tensor([0.6, 0.2, 0.1]) if dst else None,
+        speak_labels=torch.tensor([0, 0, 1], dtype=torch.int8),
+        dst_labels=torch.tensor([1, 0, 0], dtype=torch.int8),
+    )
+
+
+def test_both_heads_are_chosen_over_all_passes() -> None:
+    speak, dst = choose_thresholds([forced(), forced()])
+
+    assert (speak, dst) == (pytest.approx(0.6), pytest.approx(0.4))
+
+
+def test_without_a_dst_head_its_threshold_is_the_fallback() -> None:
+    assert choose_thresholds([forced(dst=False)]) == (pytest.approx(0.6), FALLBACK)
