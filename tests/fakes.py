@@ -26,9 +26,16 @@ from proassist_lit.model.config import HeadType, ModelConfig
 from proassist_lit.sequence.chat import FORMATS, Chat
 from proassist_lit.types import StepState, Transition, Update
 
+torch.set_num_threads(1)  # products of 16 numbers only wait for each other on more
+
 VISION_SIZE = 6
 SEPARATOR = "<|sep|>"
-WORDS = ["please", "help", "Steps:", "S1:", "S2:", "S3:", "wash.", "peel.", "fry.", "fry", "(in", "progress).", "(completed).", "make", "soup", "first", "wash", "well", "done", "now", "peel", "how", "many", "one", "of", "two", "three", "it", "is", "all", "good", "wait", "use", "the", "knife", "pan", "S1", "S2", "S1->start", "S1->complete", "S2->start", "S2->complete", "S1->complete;S2->start", "S9->start", "nonsense", "system", "user", "assistant", "dst", "Okay.", "Summary:", "so", "far"]  # fmt: skip
+WORDS = (
+    "please help Steps: S1: S2: S3: wash. peel. fry. wash peel fry (in progress). (completed). "
+    "make soup first well done now how many one of two three it is all good wait use the knife pan "
+    "S1->start S1->complete S2->start S2->complete S1->complete;S2->start S9->start nonsense "
+    "system user assistant dst Okay. Summary: so far"
+)
 STEPS = (TaskStep(id="S1", name="wash"), TaskStep(id="S2", name="peel"))
 NOT_STARTED = {step.id: StepState.NOT_STARTED for step in STEPS}
 
@@ -41,7 +48,7 @@ class WordTokenizer:
     def __init__(self) -> None:
         special = [token for table in FORMATS.values() for token in table.special_tokens]
         self.special = list(dict.fromkeys(["<image>", *special, SEPARATOR]))
-        self.words = [*self.special, "\n", "\n\n", *dict.fromkeys(WORDS)]
+        self.words = [*self.special, "\n", "\n\n", *dict.fromkeys(WORDS.split())]
         self._ids = {word: i for i, word in enumerate(self.words)}
 
     def __len__(self) -> int:

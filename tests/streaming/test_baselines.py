@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from proassist_lit.data.conversation import AssistantTurn, FramesTurn
+from proassist_lit.streaming.baselines import (
+    borrowed_features,
+    clock,
+    clock_candidates,
+    frequent_utterance,
+    speak_when,
+)
+from tests.fakes import DIALOGUE, dialogue, random_features
+
+
+def test_frequent_utterance_is_the_most_common_then_the_first() -> None:
+    turns = (
+        FramesTurn(start=0, end=1),
+        *(AssistantTurn(content=text) for text in ("wait", "good", "wait", "all", "good")),
+    )
+
+    assert frequent_utterance([dialogue(turns)]) == "good"
+    assert frequent_utterance([dialogue(turns), dialogue((*turns, turns[1]))]) == "wait"
+    assert frequent_utterance([dialogue((FramesTurn(start=0, end=1),))]) == "Okay."
+
+
+def test_speak_when_speaks_there_and_nowhere_else() -> None:
+    transcript = speak_when(dialogue(), "wait", lambda index: index in (0, 3))
+
+    assert [f.text for f in transcript.frames] == ["wait", "", "", "wait"] + [""] * 6
+    assert [f.speak for f in transcript.frames] == [True, False, False, True] + [False] * 6
+    assert [f.frame_idx for f in transcript.frames] == list(range(10, 20))
+    assert transcript.frames[2].time_s == 6.0
+    assert transcript.frames[7].user_text == "how many"
+    assert next(r.text for r in transcript.references if r.text) == "first wash"
+    assert transcript.stream_id == "video_0_user"
+
+
+def test_clock_speaks_at_the_end_of_every_interval() -> None:
+    frames = clock(dialogue(), "wait", 1.5).frames  # 3 frames at 2 fps
+
+    assert [i for i, frame in enumerate(frames) if frame.speak] == [2, 5, 8]
+    assert all(frame.speak for frame in clock(dialogue(), "wait", 0.01).frames)
+
+
+def test_clock_candidates_surround_the_intervals_of_training() -> None:
+    turns = [FramesTurn(start=0, end=1)]
+    turns += [AssistantTurn(content="wait", time_s=t) for t in (0.0, 4.0, 8.0, 20.0)]
+
+    candidates = clock_candidates([dialogue(tuple(turns))])
+
+    mean = 20 / 3
+    assert candidates == sorted({4.0, 8.0, round(mean, 2), round(mean / 2, 2), mean * 1.5})
+    assert clock_candidates([dialogue((FramesTurn(start=0, end=1),))]) == [10.0]
+
+
+def test_borrowed_features_are_of_another_recording() -> None:
+    longer = dialogue((*DIALOGUE, FramesTurn(start=20, end=34)), video_uid="longer")
+    conversations = [dialogue(), dialogue(metadata={"user_type": "other"}), longer]
+    files = {"video": random_features(10, seed=1), "longer": random_features(24, seed=2)}
+
+    def read(conversation):
+        return files[conversation.video_uid]
+
+    assert torch.equal(borrowed_features(conversations, 0, read), files["longer"][:10])
+    assert torch.equal(borrowed_features(conversations, 1, read), files["longer"][:10])
+    repeated = borrowed_features(conversations, 2, read)
+    assert torch.equal(repeated, torch.cat([files["video"]] * 3)[:24])
+
+
+def test_a_single_recording_is_run_backwards() -> None:
+    features = random_features()
+
+    assert torch.equal(borrowed_features([dialogue()], 0, lambda _: features), features.flip(0))
+
+
+@pytest.mark.parametrize("k", [1, 5])
+def test_borrowed_features_keep_their_shape(k: int) -> None:
+    conversations = [dialogue(), dialogue(video_uid="other")]
+
+    assert borrowed_features(conversations, 0, lambda _: random_features(4, k)).shape == (10, k, 6)
