@@ -1,11 +1,10 @@
-"""Trains an assistant and ends with streaming evaluation: ``python train.py +experiment=per_turn``."""
+"""Train an assistant, then let it answer streams: ``python train.py +experiment=per_turn``."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from proassist_lit.cli import run_app
-from proassist_lit.config import RunConfig
 from proassist_lit.lit.run import train
 
 if __name__ == "__main__":

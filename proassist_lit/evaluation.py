@@ -1,4 +1,4 @@
-"""Streaming evaluation of a model: thresholds from val, every stream answered, metrics, baselines."""
+"""Streaming evaluation: thresholds from val, every stream answered, metrics, baselines."""
 
 from __future__ import annotations
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from enum import Enum
+from enum import StrEnum
 from pathlib import Path
 
 from proassist_lit.data.dialogue import DialogueConfig
@@ -12,7 +12,7 @@ from proassist_lit.errors import ConfigError
 from proassist_lit.vision.encoders import build_encoder, grids_for
 
 
-class Source(str, Enum):
+class Source(StrEnum):
     """Where recordings come from."""
 
     TOY = "toy"

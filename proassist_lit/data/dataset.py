@@ -19,7 +19,7 @@ from proassist_lit.data.render import Renderer
 from proassist_lit.data.sources.proassist import feature_file, read_proassist
 from proassist_lit.data.timeline import Timeline
 from proassist_lit.errors import FeatureError, RecordError
-from proassist_lit.types import Transition, format_updates, Update
+from proassist_lit.types import Transition, Update, format_updates
 from proassist_lit.vision.encoders import grids_for
 
 
@@ -136,5 +136,6 @@ def training_texts(conversations: ConversationSet) -> Iterator[str]:
             if isinstance(turn, AssistantTurn) and turn.progress:
                 yield turn.progress
         for step in conversation.steps:
-            yield f"Steps: {step.id}: {step.name} (in progress). {step.id}: {step.name} (completed)."
+            for state in ("in progress", "completed"):
+                yield f"Steps: {step.id}: {step.name} ({state})."
             yield format_updates([Update(step.id, t) for t in Transition])

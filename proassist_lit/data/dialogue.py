@@ -7,10 +7,11 @@ from the timeline, every word from ``phrases``; the wording is drawn from the se
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from enum import Enum
+from enum import StrEnum
 
 import numpy as np
 
@@ -31,7 +32,7 @@ from proassist_lit.errors import ConfigError
 from proassist_lit.types import StepState, Transition, Update, apply_updates
 
 
-class UserType(str, Enum):
+class UserType(StrEnum):
     """How much the user says, besides the goal."""
 
     NO_TALK = "no_talk"
@@ -150,7 +151,7 @@ class _Writer:
         self._user(time_s, self._pick(phrases.GOAL).format(task=task))
         if performed:
             first = performed[0]
-            text = self._pick(phrases.FIRST).format(step=first.name)
+            text = self._pick(phrases.FIRST).format(id=first.id, step=first.name)
             self._assistant(time_s, text, "instruction", (first.verb, first.item))
 
     def _start(self, time_s: float, step: Step) -> None:
@@ -164,7 +165,7 @@ class _Writer:
         self._update(time_s, step, Transition.COMPLETE)
         todo = [s for s in performed if self.state[s.id] is StepState.NOT_STARTED]
         if todo:
-            text = self._pick(phrases.NEXT).format(step=todo[0].name)
+            text = self._pick(phrases.NEXT).format(id=todo[0].id, step=todo[0].name)
             self._assistant(time_s, text, "feedback,instruction", (todo[0].verb, todo[0].item))
         elif all(self.state[s.id] is StepState.COMPLETED for s in performed):
             text = self._pick(phrases.FINISH).format(task=self.timeline.task)
@@ -341,5 +342,5 @@ def utterance_intervals_s(conversations: Sequence[Conversation]) -> np.ndarray:
     for conversation in conversations:
         times = [t.time_s for t in conversation.turns if isinstance(t, AssistantTurn)]
         known = [t for t in times if t is not None]
-        gaps += [b - a for a, b in zip(known, known[1:], strict=False)]
+        gaps += [b - a for a, b in itertools.pairwise(known)]
     return np.array(gaps)

@@ -48,10 +48,8 @@ class FeatureFile:
 
     def shape(self, *, where: str = "") -> tuple[int, int, int]:
         """(F, K, E): frames, tokens per frame, feature size."""
-        shapes = []
         with self._open(where) as file:
-            for grid in self.grids:
-                shapes.append(self._slice(file, grid).get_shape())
+            shapes = [self._slice(file, grid).get_shape() for grid in self.grids]
         num_frames = min(shape[0] for shape in shapes)
         return num_frames, sum(shape[1] for shape in shapes), shapes[0][2]
 

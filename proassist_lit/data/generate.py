@@ -56,8 +56,8 @@ def generated_folder(config: DataConfig) -> Path:
 def generate(config: DataConfig) -> Path:
     """Make the data set of ``config`` if it is not there yet; return its folder.
 
-    The folder holds ``<split>.jsonl``, ``timelines.jsonl``, ``features/<encoder>/<video>.safetensors``
-    and, written last, ``manifest.json``.
+    The folder holds ``<split>.jsonl``, ``timelines.jsonl``, one file per video in
+    ``features/<encoder>`` and, written last, ``manifest.json``.
     """
     folder = generated_folder(config)
     if (folder / "manifest.json").exists():

@@ -1,8 +1,8 @@
 """Wordings: a dozen or so for every act, so that no assistant is learnt by heart.
 
-Fields in braces are filled by the dialogue writer: ``task``, ``step`` (the next step), ``done``
-(the step just finished), ``wrong`` and ``right`` (of a mistake), ``tool``, ``item``, ``count``,
-``total``.
+Fields in braces are filled by the dialogue writer: ``task``, ``id`` and ``step`` (id and name of
+the next step; some people count along, some don't), ``done`` (the step just finished), ``wrong``
+and ``right`` (of a mistake), ``tool``, ``item``, ``count``, ``total``.
 """
 
 SYSTEM_PROMPTS = (
@@ -31,31 +31,31 @@ GOAL = (
 
 FIRST = (
     "Great, let's start. First, {step}.",
-    "Good idea! To begin, {step}.",
+    "Good idea! To begin, {id}: {step}.",
     "Let's get going: first {step}.",
-    "Happy to help. Start here: {step}.",
-    "Sure! Your first job is this: {step}.",
+    "Happy to help. Start with {id}: {step}.",
+    "Sure! Your first job is {id}: {step}.",
     "All right. At first, please {step}.",
-    "Let's do it. Begin like this: {step}.",
+    "Let's do it. Begin with {id}: {step}.",
     "Nice plan! For a start, {step}.",
     "Of course. The first thing is to {step}.",
     "With pleasure. Please {step} first.",
     "Let us begin. Please {step}.",
-    "Okay, step one: {step}.",
+    "Okay, {id}: {step}.",
 )
 
 NEXT = (
     "Well done. Now {step}.",
-    "Good job! Next, {step}.",
+    "Good job! Next, {id}: {step}.",
     "That is finished. Now please {step}.",
-    "Perfect. The next step: {step}.",
+    "Perfect. The next step is {id}: {step}.",
     "Great work. Go on and {step}.",
-    "Very good, that's done. Then {step}.",
-    "Nicely done! After that, {step}.",
+    "Very good, that's done. Then {id}: {step}.",
+    "Nicely done! After that, {id}: {step}.",
     "That looks right. Now you can {step}.",
-    "Excellent. Continue: {step}.",
+    "Excellent. Continue with {id}: {step}.",
     "Done! Next you should {step}.",
-    "Good, we can move on. Please {step}.",
+    "Good, we can move on to {id}: {step}.",
     "Lovely. Now it is time to {step}.",
 )
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from enum import Enum
+from enum import StrEnum
 from typing import Any
 
 from proassist_lit.errors import RecordError
 
 
-class ActivityKind(str, Enum):
+class ActivityKind(StrEnum):
     """What the hands do during an activity."""
 
     WORK = "work"

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from enum import Enum
+from enum import StrEnum
 from typing import Any
 
 from proassist_lit.errors import ConfigError
 
 
-class Role(str, Enum):
+class Role(StrEnum):
     """Who a piece of text is from."""
 
     SYSTEM = "system"
@@ -79,7 +79,7 @@ FORMATS = {
             "<|start_header_id|>",
             "<|end_header_id|>",
             "<|eot_id|>",
-        ),  # fmt: skip
+        ),
     ),
 }
 

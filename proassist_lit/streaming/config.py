@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import Enum
+from enum import StrEnum
 
 from proassist_lit.errors import ConfigError
 
 
-class Strategy(str, Enum):
+class Strategy(StrEnum):
     """What happens when the context is nearly full."""
 
     NONE = "none"

@@ -144,7 +144,8 @@ class Session:
         if features.ndim != 2 or features.shape[0] != self._num_tokens_per_img:
             raise StreamError(
                 f"{where}: features are {tuple(features.shape)}, expected "
-                f"({self._num_tokens_per_img}, E); encode with the grids of data.num_tokens_per_img."
+                f"({self._num_tokens_per_img}, E); encode with the grids that "
+                "data.num_tokens_per_img names."
             )
         if not torch.isfinite(features).all():
             raise StreamError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -75,8 +76,8 @@ class ThumbnailEncoder:
         cols = np.linspace(0, width, side + 1).round().astype(int)
         cells = [
             _shrink(frames[:, top:bottom, left:right], self.size).reshape(num_frames, -1)
-            for top, bottom in zip(rows, rows[1:], strict=False)
-            for left, right in zip(cols, cols[1:], strict=False)
+            for top, bottom in itertools.pairwise(rows)
+            for left, right in itertools.pairwise(cols)
         ]
         return np.stack(cells, axis=1).astype(np.float16)
 

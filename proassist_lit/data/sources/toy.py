@@ -9,7 +9,7 @@ again, wrong objects and wrong tools are used and put right, strangers walk thro
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import permutations
+from itertools import pairwise, permutations
 
 import numpy as np
 
@@ -102,25 +102,31 @@ class Family:
 
     product: str
     items: tuple[str, ...]
-    steps: tuple[tuple[str, int], ...]  # (verb, slot) in order; slots 0, 1, 2
+    recipe: str  # "wash 0, peel 1": verbs in order, each with the slot of its object, 0 to 2
+
+    @property
+    def steps(self) -> list[tuple[str, int]]:
+        """(verb, slot) in order."""
+        pairs = (entry.split() for entry in self.recipe.split(", "))
+        return [(verb, int(slot)) for verb, slot in pairs]
 
 
 FAMILIES = (
-    Family("soup", ROOTS, (("wash", 0), ("peel", 1), ("chop", 0), ("slice", 2), ("fry", 1), ("mash", 2))),
-    Family("salad", ROOTS + FRUITS, (("wash", 1), ("slice", 0), ("grate", 2), ("chop", 1), ("peel", 0))),
-    Family("stew", ROOTS, (("peel", 0), ("chop", 1), ("fry", 0), ("wash", 2), ("slice", 2), ("fry", 2))),
-    Family("curry", ROOTS + FRUITS, (("chop", 0), ("fry", 0), ("wash", 1), ("mash", 1), ("grate", 2))),
-    Family("pie", FRUITS, (("wash", 0), ("peel", 0), ("slice", 1), ("mash", 2), ("grate", 1))),
-    Family("jam", FRUITS, (("peel", 2), ("mash", 2), ("wash", 0), ("chop", 1), ("mash", 0), ("fry", 1))),
-    Family("relish", FRUITS, (("grate", 0), ("wash", 1), ("slice", 2), ("chop", 0), ("peel", 1))),
-    Family("bench", WOODS, (("saw", 0), ("sand", 0), ("drill", 1), ("paint", 2), ("saw", 1))),
-    Family("cabinet", WOODS, (("sand", 1), ("saw", 2), ("drill", 0), ("sand", 2), ("paint", 1), ("drill", 1))),
-    Family("frame", WOODS + CRAFTS, (("cut", 0), ("paint", 0), ("sand", 1), ("drill", 2), ("print", 1))),
-    Family("puppet", CRAFTS, (("cut", 0), ("sew", 1), ("paint", 2), ("print", 0), ("sew", 2))),
-    Family("banner", CRAFTS, (("print", 1), ("cut", 1), ("trim", 0), ("sew", 0), ("paint", 2), ("cut", 2))),
-    Family("bouquet", PLANTS + CRAFTS, (("trim", 0), ("water", 0), ("cut", 1), ("plant", 2), ("sew", 1))),
-    Family("planter", PLANTS + WOODS, (("wash", 2), ("plant", 0), ("water", 0), ("saw", 1), ("paint", 1), ("trim", 0))),
-)  # fmt: skip
+    Family("soup", ROOTS, "wash 0, peel 1, chop 0, slice 2, fry 1, mash 2"),
+    Family("salad", ROOTS + FRUITS, "wash 1, slice 0, grate 2, chop 1, peel 0"),
+    Family("stew", ROOTS, "peel 0, chop 1, fry 0, wash 2, slice 2, fry 2"),
+    Family("curry", ROOTS + FRUITS, "chop 0, fry 0, wash 1, mash 1, grate 2"),
+    Family("pie", FRUITS, "wash 0, peel 0, slice 1, mash 2, grate 1"),
+    Family("jam", FRUITS, "peel 2, mash 2, wash 0, chop 1, mash 0, fry 1"),
+    Family("relish", FRUITS, "grate 0, wash 1, slice 2, chop 0, peel 1"),
+    Family("bench", WOODS, "saw 0, sand 0, drill 1, paint 2, saw 1"),
+    Family("cabinet", WOODS, "sand 1, saw 2, drill 0, sand 2, paint 1, drill 1"),
+    Family("frame", WOODS + CRAFTS, "cut 0, paint 0, sand 1, drill 2, print 1"),
+    Family("puppet", CRAFTS, "cut 0, sew 1, paint 2, print 0, sew 2"),
+    Family("banner", CRAFTS, "print 1, cut 1, trim 0, sew 0, paint 2, cut 2"),
+    Family("bouquet", PLANTS + CRAFTS, "trim 0, water 0, cut 1, plant 2, sew 1"),
+    Family("planter", PLANTS + WOODS, "wash 2, plant 0, water 0, saw 1, paint 1, trim 0"),
+)
 
 
 def _slots_fit(family: Family, items: tuple[str, ...]) -> bool:
@@ -243,7 +249,7 @@ def _invent_work(
     stops.sort()
     work: list[Activity] = []
     now = start
-    for begin, end in zip(stops, stops[1:], strict=False):
+    for begin, end in pairwise(stops):
         if begin > 0.0:  # a pause: the object stays, the tool and the hand go
             length = float(rng.uniform(1.5, 4.5))
             work.append(
