@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from enum import Enum
+from enum import StrEnum
 
 from proassist_lit.data.config import DataConfig
 from proassist_lit.errors import ConfigError
@@ -12,7 +12,7 @@ from proassist_lit.objectives import ObjectiveConfig
 from proassist_lit.streaming.config import StreamConfig
 
 
-class Compat(str, Enum):
+class Compat(StrEnum):
     """Whose rules apply where we differ from the reference on purpose."""
 
     NONE = "none"
@@ -95,7 +95,7 @@ class TrainerConfig:
             )
 
 
-class WandbMode(str, Enum):
+class WandbMode(StrEnum):
     """What W&B does."""
 
     OFFLINE = "offline"
