@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -68,15 +69,32 @@ def word_chat(name: str = "compact", *, separator: bool = False) -> Chat:
     return Chat(replace(table, separator=SEPARATOR if separator else ""), WordTokenizer())
 
 
+class Words:
+    """Token ids of given spans, again and again; each ends with the end of turn."""
+
+    def __init__(self, chat: Chat, utterances: Sequence[str], dst: Sequence[str]) -> None:
+        def ids(spans: Sequence[str]) -> Iterator[int]:
+            for span in itertools.cycle(spans):
+                yield from [*chat.encode(span), chat.end_of_turn_id]
+
+        self._utterances, self._dst = ids(utterances), ids(dst)
+
+    def next_id(self, *, dst: bool) -> int:
+        return next(self._dst if dst else self._utterances)
+
+
 class ScriptedModel(AssistantModel):
     """A model whose words are given, whose decisions are its own; it notes what it is fed."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.script: list[int] | None = None  # ids to write next; None: the model's own words
+        self.words: Words | None = None  # None: the model's own words
         self.fed: list[Tensor] = []
-        self.logits: list[Tensor] = []  # decision logits (speak, dst), one pair per head reading
-        self.speak_head.register_forward_hook(lambda _m, _i, out: self.logits.append(out))
+        self.speak_logits: list[Tensor] = []  # one per reading of the head
+        self.dst_logits: list[Tensor] = []
+        self.speak_head.register_forward_hook(lambda _m, _i, out: self.speak_logits.append(out))
+        if self.dst_head is not None:
+            self.dst_head.register_forward_hook(lambda _m, _i, out: self.dst_logits.append(out))
 
     def hidden_states(self, inputs_embeds: Tensor, **kwargs: Any) -> Tensor:
         self.fed.append(inputs_embeds)
@@ -84,14 +102,14 @@ class ScriptedModel(AssistantModel):
 
     def lm_logits(self, hidden: Tensor, *, dst: bool = False) -> Tensor:
         logits = super().lm_logits(hidden, dst=dst)
-        if self.script is not None:
+        if self.words is not None:
             logits = torch.zeros_like(logits)
-            logits[..., self.script.pop(0)] = 1.0
+            logits[..., self.words.next_id(dst=dst)] = 1.0
         return logits
 
 
 def tiny_model(
-    seed: int = 0,
+    seed: int = 2,
     *,
     head: HeadType = HeadType.LINEAR,
     dst: bool = True,
@@ -119,9 +137,13 @@ def tiny_model(
     )
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.ndim > 1:
+        for name, parameter in model.named_parameters():
+            if name.endswith("bias"):
+                parameter.zero_()
+            elif parameter.ndim > 1:
                 parameter.normal_(std=spread, generator=generator)
+                if name.startswith("projector"):
+                    parameter *= 4  # what is seen decides, more than what was said
     return model.to(dtype).eval()
 
 

@@ -74,6 +74,12 @@ class Session:
         self._dst_policy = ThresholdPolicy(config.theta_dst)
         self._cache = KVCache(model.lm.config.num_hidden_layers)
         self._pending = prefix_ids(chat, script, script.initial_state)
+        if len(self._pending) >= config.max_context - config.reserve:
+            raise ConfigError(
+                f"stream {name!r}: the prompt takes {len(self._pending)} tokens, which leaves no "
+                f"room for frames in stream.max_context {config.max_context} less stream.reserve "
+                f"{config.reserve}; raise stream.max_context."
+            )
         self._after_silence = False
         self.state: dict[str, StepState] = dict(script.initial_state)
 
@@ -162,11 +168,11 @@ class Session:
     def _watch(self, features: Tensor, texts: tuple[Text, ...]) -> None:
         """Feed what waits, the texts, and the frame; leave the last hidden state."""
         chat, model = self._chat, self._model
+        image = model.project(features.to(model.device)).unsqueeze(0)  # first: it may refuse
         ids = self._pending + text_ids(chat, texts)
         if self._after_silence and not texts:
             ids = self._pending + chat.separator_ids
         self._pending = []
-        image = model.project(features.to(model.device)).unsqueeze(0)
         embeds = image
         if ids:
             words = model.embed_tokens(torch.tensor([ids], device=model.device))
