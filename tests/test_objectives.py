@@ -1,0 +1,117 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from proassist_lit.data.collate import collate
+from proassist_lit.errors import ConfigError
+from proassist_lit.model.config import HeadType
+from proassist_lit.objectives import ObjectiveConfig, ObjectiveKind, compute_losses
+from proassist_lit.sequence.examples import ExampleSet
+from proassist_lit.types import Batch
+from tests.fakes import DIALOGUE, dialogue, random_features, tiny_model, word_chat
+
+
+def make_batch(config: ObjectiveConfig, *, steps: bool = True) -> Batch:
+    turns = DIALOGUE if steps else tuple(t for t in DIALOGUE if not hasattr(t, "updates"))
+    record = dialogue(turns) if steps else dialogue(turns, steps=())
+    examples = ExampleSet(
+        [record], lambda c: random_features(c.num_frames), word_chat(),
+        num_tokens_per_img=1, max_seq_len=4096, rho=config.rho,
+        turn_frames=config.sampled_turn_frames, seed=0,
+    )  # fmt: skip
+    return collate([examples[0, 0]])
+
+
+@pytest.mark.parametrize("kind", list(ObjectiveKind))
+def test_total_is_the_weighted_sum(kind: ObjectiveKind) -> None:
+    config = ObjectiveConfig(
+        kind=kind, turn_frames=2, pos_weight=3.0, response_gen_weight=2.0,
+        speaking_binary_weight=3.0, dst_gen_weight=5.0, dst_binary_weight=7.0,
+    )  # fmt: skip
+    with torch.no_grad():
+        losses = compute_losses(tiny_model(), make_batch(config), config)
+
+    def decide(loss):
+        if kind is ObjectiveKind.PER_TOKEN:
+            return (3 * loss.pos.sum / loss.pos.count + loss.neg.sum / loss.neg.count) / 4
+        return (3 * loss.pos.sum + loss.neg.sum) / (3 * loss.pos.count + loss.neg.count)
+
+    want = (
+        2 * losses.response.sum / losses.response.count
+        + 3 * decide(losses.speak)
+        + 5 * losses.dst_response.sum / losses.dst_response.count
+        + 7 * decide(losses.dst)
+    )
+    torch.testing.assert_close(losses.total, want)
+
+
+def test_per_turn_reads_one_decision_a_turn() -> None:
+    config = ObjectiveConfig(kind=ObjectiveKind.PER_TURN, turn_frames=2)
+    batch = make_batch(config)
+
+    # frames 10, 13, 14, 17 end with a span; 12 after two silent frames
+    assert int((batch.pos_frame_mask | batch.neg_frame_mask).sum()) == 5
+    per_token = make_batch(ObjectiveConfig(kind=ObjectiveKind.PER_TOKEN))
+    assert int((per_token.pos_frame_mask | per_token.neg_frame_mask).sum()) == 8
+
+
+@pytest.mark.parametrize("kind", list(ObjectiveKind))
+@pytest.mark.parametrize("head", list(HeadType))
+@pytest.mark.parametrize("dst_output_head", [False, True])
+def test_every_trainable_parameter_gets_a_gradient(
+    kind: ObjectiveKind, head: HeadType, dst_output_head: bool
+) -> None:
+    config = ObjectiveConfig(kind=kind, turn_frames=2, focal_gamma=1.0)
+    model = tiny_model(head=head, dst_output_head=dst_output_head).train()
+
+    compute_losses(model, make_batch(config), config).total.backward()
+
+    for name, parameter in model.named_parameters():
+        assert parameter.requires_grad, name
+        assert parameter.grad is not None, name
+        assert parameter.grad.abs().sum() > 0, name
+        assert torch.isfinite(parameter.grad).all(), name
+
+
+@pytest.mark.parametrize("kind", list(ObjectiveKind))
+def test_without_decisions_or_dst_labels_every_parameter_still_has_a_gradient(
+    kind: ObjectiveKind,
+) -> None:
+    config = ObjectiveConfig(kind=kind, rho=0.0)
+    model = tiny_model(dst_output_head=True).train()
+    batch = make_batch(config, steps=False)
+    batch = Batch(**{**vars(batch), "pos_frame_mask": torch.zeros_like(batch.pos_frame_mask)})
+
+    losses = compute_losses(model, batch, config)
+    losses.total.backward()
+
+    assert torch.isfinite(losses.total)
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None, name  # DDP waits for every one
+        assert torch.isfinite(parameter.grad).all(), name
+
+
+def test_without_a_dst_head_there_are_no_dst_losses() -> None:
+    config = ObjectiveConfig()
+
+    losses = compute_losses(tiny_model(dst=False), make_batch(config), config)
+
+    assert losses.dst is None
+    assert losses.dst_response is None
+    assert torch.isfinite(losses.total)
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ({"rho": 1.1}, r"objective\.rho must be in \[0, 1\], got 1\.1; use 1\.0"),
+        ({"turn_frames": 0}, r"objective\.turn_frames must be at least 1, got 0"),
+        ({"pos_weight": 0.0}, r"objective\.pos_weight must be > 0, got 0\.0"),
+        ({"focal_gamma": -1.0}, r"objective\.focal_gamma must be >= 0, got -1\.0"),
+        ({"dst_gen_weight": -1.0}, r"objective\.dst_gen_weight must be >= 0"),
+    ],
+)
+def test_objective_settings_are_checked(setting: dict, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        ObjectiveConfig(**setting)
