@@ -50,7 +50,7 @@ class DataConfig:
     max_seq_len: int = 4096
     """Longest training sequence, tokens; a longer conversation is cut after a whole frame."""
 
-    batch_size: int = 8
+    batch_size: int = 2
     """Conversations per batch; >= 1."""
 
     num_workers: int = 0

@@ -48,7 +48,7 @@ class DialogueConfig:
     """Frames per second; > 0."""
 
     user_types: list[UserType] = field(default_factory=lambda: list(UserType))
-    """One conversation is written per recording and user type."""
+    """Training has one conversation per recording and user type, evaluation one per recording."""
 
     knowledge: bool = False
     """Put the steps into the system prompt as task knowledge, too."""
@@ -326,13 +326,22 @@ class _Writer:
 
 
 def write_dialogues(
-    timelines: Sequence[Timeline], config: DialogueConfig, *, seed: int
+    timelines: Sequence[Timeline], config: DialogueConfig, *, seed: int, every_type: bool
 ) -> list[Conversation]:
-    """Write one conversation per recording and user type."""
+    """Write the conversations of many recordings.
+
+    Args:
+        timelines: the recordings.
+        config: how conversations are written.
+        seed: seed of the wording.
+        every_type: one conversation per recording and user type (training); otherwise one per
+            recording, the user types taking turns (evaluation: each stream another recording).
+    """
+    types = config.user_types
     return [
         write_dialogue(timeline, config, user_type, seed=seed)
-        for timeline in timelines
-        for user_type in config.user_types
+        for index, timeline in enumerate(timelines)
+        for user_type in (types if every_type else [types[index % len(types)]])
     ]
 
 

@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -81,7 +82,7 @@ class FeatureFile:
                 parts.append(rows[start:end].float())
         return torch.cat(parts, dim=1)
 
-    def _open(self, where: str = "") -> safe_open:
+    def _open(self, where: str = "") -> Any:
         asked = f"{where}: " if where else ""
         if not self.path.exists():
             raise FeatureError(
@@ -96,7 +97,7 @@ class FeatureFile:
                 "video again."
             ) from error
 
-    def _slice(self, file: safe_open, grid: str):  # type: ignore[no-untyped-def] # noqa: ANN202
+    def _slice(self, file: Any, grid: str) -> Any:
         if grid not in file.keys():  # noqa: SIM118 - safe_open is no mapping
             raise FeatureError(
                 f"feature file {self.path} has no grid {grid!r}, only "

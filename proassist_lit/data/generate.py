@@ -67,7 +67,9 @@ def generate(config: DataConfig) -> Path:
     _draw_and_encode(config, folder, [t for split in timelines.values() for t in split])
     counts = {}
     for split, recordings in timelines.items():
-        conversations = write_dialogues(recordings, config.dialogue, seed=config.seed)
+        conversations = write_dialogues(
+            recordings, config.dialogue, seed=config.seed, every_type=split == "train"
+        )
         write_records(folder / f"{split}.jsonl", conversations)
         counts[split] = len(conversations)
     lines = [t.to_json() for split in timelines.values() for t in split]

@@ -66,6 +66,8 @@ GO_ON = (
     "You managed to {done}. Continue with the rest.",
     "Nice, {done} is ready. Keep at it.",
     "One thing less: {done}. Go on like this.",
+    "All right, {done} is behind you. Keep working.",
+    "{done}: done. You may go on.",
 )
 
 FINISH = (
@@ -116,6 +118,8 @@ ASK_TOOL = (
     "Remind me, which tool is it?",
     "What tool was that again?",
     "With what do I do it?",
+    "Sorry, which tool do I take?",
+    "What do I need in my hand now?",
 )
 
 ANSWER_TOOL = (
@@ -125,6 +129,8 @@ ANSWER_TOOL = (
     "The {tool} is the right one.",
     "Please use the {tool} here.",
     "That is the {tool}.",
+    "Work with the {tool}.",
+    "For this you use the {tool}.",
 )
 
 ASK_ITEM = (
@@ -134,6 +140,8 @@ ASK_ITEM = (
     "Remind me, what is it that I need?",
     "What was I supposed to take?",
     "Which one do you mean?",
+    "What comes under my hands now?",
+    "Which thing was it again?",
 )
 
 ANSWER_ITEM = (
@@ -143,6 +151,8 @@ ANSWER_ITEM = (
     "You need the {item} now.",
     "It is the {item}.",
     "Please work on the {item}.",
+    "This step is about the {item}.",
+    "You work on the {item}.",
 )
 
 ASK_COUNT = (
@@ -152,6 +162,8 @@ ASK_COUNT = (
     "How much is done already?",
     "Where are we?",
     "How is it going?",
+    "How much have I done so far?",
+    "Are we getting anywhere?",
 )
 
 ANSWER_COUNT = (
@@ -161,6 +173,8 @@ ANSWER_COUNT = (
     "So far {count} of {total} are done.",
     "{count} out of {total} steps are complete.",
     "That makes {count} of {total} steps.",
+    "You are through {count} of {total} steps.",
+    "By now {count} of {total} steps are behind us.",
 )
 
 REMARKS = (

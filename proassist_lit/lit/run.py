@@ -63,7 +63,7 @@ def _finish_wandb() -> None:
     import wandb
 
     if wandb.run is not None:
-        wandb.finish(quiet=True)
+        wandb.finish()
 
 
 def _closing_words(metrics: dict[str, float | str], run: RunDirectory) -> str:

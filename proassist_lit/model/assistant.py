@@ -65,8 +65,8 @@ class AssistantModel(nn.Module):
                 f"features are {features.shape[-1]} wide, but the model's projector reads "
                 f"{self.projector.vision_size}; use the encoder that the model was trained with."
             )
-        weight = self.projector[0].weight
-        out: Tensor = self.projector(features.to(weight.dtype))
+        dtype = next(self.projector.parameters()).dtype
+        out: Tensor = self.projector(features.to(dtype))
         return out
 
     def embed(self, input_ids: Tensor, image_mask: Tensor, image_features: Tensor) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from torch import Tensor, nn
+from torch import nn
 
 
 class Projector(nn.Sequential):
@@ -20,8 +20,3 @@ class Projector(nn.Sequential):
             nn.Linear(vision_size, hidden_size), nn.GELU(), nn.Linear(hidden_size, hidden_size)
         )
         self.vision_size = vision_size
-
-    def forward(self, features: Tensor) -> Tensor:  # type: ignore[override]
-        """Map (..., E) features to (..., D) embeddings."""
-        out: Tensor = super().forward(features)
-        return out

@@ -55,7 +55,7 @@ class EpochBatches(Sampler[list[tuple[int, int]]]):
             ]
         batches = [order[start : start + size] for start in range(0, len(order), size)]
         if self._shuffle:
-            rng.shuffle(batches)  # type: ignore[arg-type]
+            rng.shuffle(batches)
         epoch = self.epoch if self._shuffle else 0
         for batch in batches:
             yield [(epoch, index) for index in batch]
