@@ -217,7 +217,7 @@ def _run_hydra(job: Job, conf_dir: Path, failures: list[_Failure]) -> None:
             return None
         finally:
             if is_multirun:
-                _write_table(Path(settings.sweep.dir).absolute())
+                _write_table(Path(settings.runtime.cwd, settings.sweep.dir))
 
     start = hydra.main(
         version_base="1.3", config_path=str(conf_dir.resolve()), config_name="config"

@@ -56,24 +56,13 @@ class ConfigFile:
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML as OmegaConf reads it: ``1e-3`` is a number, a date is text."""
+    """YAML in which a date is text, as OmegaConf reads it."""
 
 
 _Loader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in found if not tag.endswith((":timestamp", ":float"))]
+    first: [(tag, pattern) for tag, pattern in found if not tag.endswith(":timestamp")]
     for first, found in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(
-        r"""[-+]?[0-9][0-9_]*\.[0-9_]*([eE][-+]?[0-9]+)?$
-        |[-+]?[0-9][0-9_]*[eE][-+]?[0-9]+$
-        |\.[0-9][0-9_]*([eE][-+][0-9]+)?$
-        |[-+]?\.(inf|Inf|INF)$|\.(nan|NaN|NAN)$""",
-        re.VERBOSE,
-    ),
-    list("-+0123456789."),
-)
 
 
 def read_config_file(folder: Path, path: Path) -> ConfigFile:

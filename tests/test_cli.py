@@ -98,7 +98,8 @@ def test_job_gets_config_and_directory_with_the_resolved_config(app: App) -> Non
     assert config.objective.kind is ObjectiveKind.PER_TOKEN
     assert re.fullmatch(r"outputs/x-3/[\d_-]+-[a-z0-9]{5}", str(run_dir.relative_to(Path.cwd())))
     written = yaml.safe_load((run_dir / "config.yaml").read_text())
-    assert (written["name"], written["objective"]["kind"]) == ("x-3", "per_token")
+    assert (written["name"], written["seed"]) == ("x-3", 3)
+    assert written["objective"]["kind"] == "per_token"
     assert read_config(RunConfig, run_dir / "config.yaml") == config
 
 
@@ -221,10 +222,13 @@ def test_what_a_user_can_cause_ends_in_one_line(app: App, argument: str, said: s
     assert app.jobs == []
 
 
-@pytest.mark.parametrize("argument", ["seed=2,x", "+experiment=per_turn,per_tokn", "+foo=1,2"])
+@pytest.mark.parametrize(
+    "argument",
+    ["seed=2,x", "+experiment=per_turn,per_tokn", "+foo=1,2", "+experiment=glob(x*)"],
+)
 def test_sweep_values_are_checked_before_the_first_job(app: App, argument: str) -> None:
     assert app("-m", argument) == 2
-    app.said()
+    assert app.said().startswith(f"error: {argument}: ")
     assert app.jobs == []
 
 
@@ -274,6 +278,16 @@ def test_other_errors_of_the_job_keep_their_traceback(app: App, error: Exception
         app()
     assert caught.traceback[-1].name == "job"
     assert "HYDRA_FULL_ERROR" not in os.environ
+
+
+def test_missing_folder_of_the_job_is_no_error_of_hydra(app: App) -> None:
+    def job(config: RunConfig, run_dir: Path) -> float:
+        (run_dir / "none/of/these").mkdir()
+        return 0.0
+
+    app.job = job  # type: ignore[method-assign]
+    with pytest.raises(FileNotFoundError):
+        app()
 
 
 def test_full_error_shows_the_traceback(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -359,7 +373,15 @@ def test_options_of_hydra_still_work(app: App, arguments: list[str], said: str) 
     assert app.jobs == []
 
 
-@pytest.mark.parametrize("path", sorted(REPO_CONF.rglob("*.yaml")), ids=lambda p: p.stem)
+def chosen_by_none() -> list[Path]:
+    """The file of the default run, and all that it does not use itself."""
+    defaults = yaml.safe_load((REPO_CONF / "config.yaml").read_text())["defaults"]
+    used = {f"{g}/{o}.yaml" for d in defaults if isinstance(d, dict) for g, o in d.items()}
+    paths = sorted(REPO_CONF.rglob("*.yaml"))
+    return [path for path in paths if path.relative_to(REPO_CONF).as_posix() not in used]
+
+
+@pytest.mark.parametrize("path", chosen_by_none(), ids=lambda p: p.stem)
 def test_every_yaml_of_the_repository_composes(app: App, path: Path) -> None:
     group = path.parent.relative_to(REPO_CONF).as_posix()
     choice = {".": [], "experiment": [f"+experiment={path.stem}"]}.get(group)
