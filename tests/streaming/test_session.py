@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 
 import pytest
@@ -107,7 +108,7 @@ def test_session_feeds_the_builders_tokens_and_equals_one_forward(
     # The stream must hold every case: nothing, words, updates, both; silence side by side.
     kinds = [(o.speak, o.dst) for o in outputs]
     assert set(kinds) == {(False, False), (True, False), (False, True), (True, True)}
-    assert ((False, False), (False, False)) in list(zip(kinds, kinds[1:], strict=False))
+    assert ((False, False), (False, False)) in list(itertools.pairwise(kinds))
 
     sequence = resulting_sequence(chat, outputs, k)
     with torch.no_grad():
@@ -369,7 +370,7 @@ def test_strategy_goes_on_from_the_right_prefix(
     assert num_events > 1
     assert {o.event for o in outputs} == {None, strategy.value}
     assert max(o.context_len for o in outputs) <= 80
-    for one, following in zip(outputs, outputs[1:], strict=False):
+    for one, following in itertools.pairwise(outputs):
         if one.event:
             assert one.context_len >= 80 - 24
             assert following.context_len < one.context_len
@@ -384,7 +385,7 @@ def test_strategy_goes_on_from_the_right_prefix(
 
 @pytest.mark.parametrize("missing", ["theta_speak", "theta_dst"])
 def test_session_refuses_unset_thresholds(missing: str) -> None:
-    with pytest.raises(ConfigError, match="theta_speak and stream.theta_dst are not set"):
+    with pytest.raises(ConfigError, match=r"theta_speak and stream\.theta_dst are not set"):
         open_session(tiny_model(), word_chat(), config=replace(CONFIG, **{missing: None}))
 
 
@@ -430,7 +431,7 @@ def test_session_refuses_another_number_of_tokens_per_frame() -> None:
 def test_session_refuses_features_of_another_width_and_stays_as_it_was() -> None:
     session = open_session(tiny_model(), word_chat())
 
-    with pytest.raises(FeatureError, match="features are 4 wide.*reads 6"):
+    with pytest.raises(FeatureError, match=r"features are 4 wide.*reads 6"):
         session.step(random_features(1)[0, :, :4])
 
     frame = random_features(1)[0]

@@ -1,0 +1,349 @@
+from __future__ import annotations
+
+import json
+import re
+import string
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from proassist_lit.data import phrases
+from proassist_lit.data.conversation import (
+    AssistantTurn,
+    Conversation,
+    DstTurn,
+    FramesTurn,
+    SystemTurn,
+    UserTurn,
+)
+from proassist_lit.data.dialogue import (
+    DialogueConfig,
+    UserType,
+    event_frame,
+    utterance_intervals_s,
+    write_dialogue,
+    write_dialogues,
+)
+from proassist_lit.data.records import parse_record, record_to_json
+from proassist_lit.data.sources.toy import ToyConfig, make_toy
+from proassist_lit.data.timeline import Mistake, Step, Timeline
+from proassist_lit.errors import ConfigError
+from proassist_lit.sequence.script import read_script, references
+from proassist_lit.types import StepState, Transition, Update
+
+CONFIG = DialogueConfig()
+
+
+@pytest.fixture(scope="module")
+def timelines() -> list[Timeline]:
+    return make_toy(ToyConfig(num_train=56, num_val=1, num_test=1))["train"]
+
+
+@pytest.fixture(scope="module")
+def conversations(timelines: list[Timeline]) -> list[Conversation]:
+    return write_dialogues(timelines, CONFIG, seed=1, every_type=True)
+
+
+def turns_of(conversation: Conversation, kind: type) -> list:
+    return [turn for turn in conversation.turns if isinstance(turn, kind)]
+
+
+def words(text: str) -> set[str]:
+    return set(re.findall(r"\w+", text.lower()))
+
+
+def plain_timeline(**changes) -> Timeline:
+    steps = (
+        Step(id="S1", name="wash the leek", verb="wash", item="leek", start_s=5.2, end_s=9.0,
+             mistakes=(Mistake(time_s=3.1, kind="wrong_item", description="the lime",
+                               correction="wash the leek", keywords=("leek",)),)),
+        Step(id="S2", name="peel the beet", verb="peel", item="beet"),
+        Step(id="S3", name="slice the plum with the knife", verb="slice", item="plum",
+             tool="knife", start_s=12.5, end_s=20.25),
+    )  # fmt: skip
+    base = Timeline(dataset="toy", video_uid="v", task="make a pie", duration_s=25.0, steps=steps)
+    return replace(base, **changes)
+
+
+def test_same_seed_gives_the_same_dialogues(
+    timelines: list[Timeline], conversations: list[Conversation]
+) -> None:
+    again = write_dialogues(timelines, CONFIG, seed=1, every_type=True)
+    assert again == conversations
+    assert write_dialogues(timelines, CONFIG, seed=2, every_type=True) != conversations
+
+
+def test_one_conversation_per_user_type_or_per_recording(
+    timelines: list[Timeline], conversations: list[Conversation]
+) -> None:
+    assert len(conversations) == 3 * len(timelines)
+    assert len({c.id for c in conversations}) == len(conversations)
+    single = write_dialogues(timelines, CONFIG, seed=1, every_type=False)
+    assert [c.video_uid for c in single] == [t.video_uid for t in timelines]
+    assert {c.metadata["user_type"] for c in single} == {t.value for t in UserType}
+    assert set(map(str, single)) <= set(map(str, conversations))
+
+
+def test_every_dialogue_is_a_record_that_can_be_read(conversations: list[Conversation]) -> None:
+    for conversation in conversations:
+        raw = json.loads(json.dumps(record_to_json(conversation)))
+        read = parse_record(raw, where="train.jsonl:1")
+        assert replace(read, source="") == conversation
+
+
+def test_utterances_are_far_apart_and_irregular(conversations: list[Conversation]) -> None:
+    for user_type in UserType:
+        gaps = utterance_intervals_s(
+            [c for c in conversations if c.metadata["user_type"] == user_type.value]
+        )
+        low, high = np.percentile(gaps, [10, 90])
+        assert gaps.mean() >= 10.0
+        assert high / low >= 3.0
+
+
+def test_intervals_are_between_utterances_of_one_conversation() -> None:
+    one = write_dialogue(plain_timeline(), CONFIG, UserType.NO_TALK, seed=1)
+    times = [t.time_s for t in turns_of(one, AssistantTurn)]
+
+    assert utterance_intervals_s([one, one]).tolist() == [*np.diff(times)] * 2
+    assert utterance_intervals_s([]).size == 0
+
+
+def test_user_types_differ_in_how_much_users_say(conversations: list[Conversation]) -> None:
+    said = {
+        user_type: np.mean(
+            [
+                len(turns_of(c, UserTurn))
+                for c in conversations
+                if c.metadata["user_type"] == user_type.value
+            ]
+        )
+        for user_type in UserType
+    }
+
+    assert said[UserType.NO_TALK] == 1  # the goal
+    assert said[UserType.NO_TALK] + 0.8 < said[UserType.TALK_SOME]
+    assert said[UserType.TALK_SOME] + 0.8 < said[UserType.TALK_MORE]
+
+
+def test_keywords_are_words_of_their_utterance(conversations: list[Conversation]) -> None:
+    num_keywords = 0
+    for conversation in conversations:
+        for turn in turns_of(conversation, AssistantTurn):
+            for keyword in turn.keywords:
+                num_keywords += 1
+                assert words(keyword) <= words(turn.content), turn
+    assert num_keywords > 10 * len(conversations) / 3
+
+
+def test_events_land_on_the_first_frame_at_or_after_their_time() -> None:
+    assert [event_frame(t, 2.0) for t in (0.0, 0.01, 0.5, 0.50001, 0.99, 1.0)] == [0, 1, 1, 2, 2, 2]
+    assert event_frame(0.1 + 0.2, 10.0) == 3  # 0.30000000000000004
+    assert event_frame(-1.0, 2.0) == 0
+
+
+@pytest.mark.parametrize("fps", [1.0, 2.0, 3.7])
+def test_turns_stand_after_their_frame(timelines: list[Timeline], fps: float) -> None:
+    config = DialogueConfig(fps=fps)
+    for timeline in timelines[:6]:
+        script = read_script(write_dialogue(timeline, config, UserType.TALK_MORE, seed=1))
+        started = {
+            update.id: moment.frame_idx
+            for moment in script.moments
+            for update in moment.updates
+            if update.transition is Transition.START
+        }
+        completed = {
+            update.id: moment.frame_idx
+            for moment in script.moments
+            for update in moment.updates
+            if update.transition is Transition.COMPLETE
+        }
+        for step in timeline.steps:
+            for frame, time_s in (
+                (started[step.id], step.start_s),
+                (completed[step.id], step.end_s),
+            ):
+                assert frame / fps >= time_s - 1e-6
+                assert (frame - 1) / fps < time_s
+
+
+def test_user_turn_precedes_the_frame_of_its_time() -> None:
+    conversation = write_dialogue(plain_timeline(), CONFIG, UserType.TALK_MORE, seed=3)
+    script = read_script(conversation)
+    said = [(m.frame_idx, t) for m in script.moments for t in m.before]
+
+    times = [t.time_s for t in turns_of(conversation, UserTurn)]
+    assert len(said) == len(times)
+    for (frame, _), time_s in zip(said, times, strict=True):
+        assert abs(frame - time_s * 2) <= 1.01
+    # A question is answered at the very frame that it precedes; a remark is not answered.
+    for moment in script.moments:
+        for text in moment.before:
+            if text.content in phrases.REMARKS:
+                assert not moment.utterance
+            elif text.content in (*phrases.ASK_COUNT, *phrases.ASK_ITEM, *phrases.ASK_TOOL):
+                assert moment.utterance
+
+
+def test_dialogue_covers_every_act_of_a_recording() -> None:
+    conversation = write_dialogue(plain_timeline(), CONFIG, UserType.NO_TALK, seed=1)
+    script = read_script(conversation)
+    refs = references(script)
+    spoken = {m.frame_idx: m.utterance for m in script.moments if m.utterance}
+    updates = {m.frame_idx: m.updates for m in script.moments if m.updates}
+
+    assert updates == {
+        11: (Update("S1", Transition.START),),
+        18: (Update("S1", Transition.COMPLETE),),
+        25: (Update("S3", Transition.START),),
+        41: (Update("S3", Transition.COMPLETE),),
+    }
+    goal = next(frame for frame in spoken)
+    assert goal < 7
+    assert {"wash", "leek"} <= words(spoken[goal])  # the first instruction
+    assert {"lime", "leek"} <= words(spoken[7])  # the correction, at 3.1 s
+    assert {"slice", "plum", "knife"} <= words(spoken[18])  # confirms, and gives the next
+    assert {"peel", "beet"} <= words(spoken[25])  # what was skipped
+    assert set(spoken) == {goal, 7, 18, 25, 41}
+    assert refs[-1].state == {
+        "S1": StepState.COMPLETED, "S2": StepState.NOT_STARTED, "S3": StepState.COMPLETED
+    }  # fmt: skip
+
+
+def test_labels_say_what_kind_of_utterance() -> None:
+    conversation = write_dialogue(plain_timeline(), CONFIG, UserType.NO_TALK, seed=1)
+
+    assert [t.labels for t in turns_of(conversation, AssistantTurn)] == [
+        "instruction", "correction", "feedback,instruction", "correction", "feedback"
+    ]  # fmt: skip
+
+
+def test_progress_tells_what_was_done_by_then() -> None:
+    conversation = write_dialogue(plain_timeline(), CONFIG, UserType.NO_TALK, seed=1)
+    progress = [t.progress for t in turns_of(conversation, AssistantTurn)]
+
+    assert "Nothing is done yet." in progress[0]
+    assert "make a pie" in progress[0]
+    assert "Done: wash the leek." in progress[2]
+    assert "Under way: slice the plum with the knife." in progress[3]
+
+
+def test_answers_are_true(conversations: list[Conversation], timelines: list[Timeline]) -> None:
+    by_uid = {t.video_uid: t for t in timelines}
+    seen = set()
+    for conversation in conversations:
+        state_at: dict[str, StepState] = dict(conversation.initial_state)
+        question = ""
+        for turn in conversation.turns:
+            if isinstance(turn, UserTurn):
+                question = turn.content
+            elif isinstance(turn, DstTurn):
+                for update in turn.updates:
+                    done = update.transition is Transition.COMPLETE
+                    state_at[update.id] = StepState.COMPLETED if done else StepState.IN_PROGRESS
+            elif isinstance(turn, AssistantTurn) and turn.labels == "answer":
+                steps = by_uid[conversation.video_uid].steps
+                current = (
+                    s
+                    for wanted in (StepState.IN_PROGRESS, StepState.NOT_STARTED)
+                    for s in steps
+                    if state_at[s.id] is wanted
+                )
+                now = next(current, None)  # None: everything is done
+                num_done = sum(s is StepState.COMPLETED for s in state_at.values())
+                if question in phrases.ASK_COUNT:
+                    assert {str(num_done), str(len(steps))} <= words(turn.content)
+                elif question in phrases.ASK_TOOL:
+                    assert now.tool in words(turn.content)
+                else:
+                    assert question in phrases.ASK_ITEM
+                    assert now.item in words(turn.content)
+                seen.add(question)
+    assert len(seen) > 9
+
+
+def test_knowledge_and_steps_are_switches() -> None:
+    with_both = write_dialogue(
+        plain_timeline(), DialogueConfig(knowledge=True), UserType.NO_TALK, seed=1
+    )
+    without = write_dialogue(
+        plain_timeline(), DialogueConfig(steps=False), UserType.NO_TALK, seed=1
+    )
+
+    knowledge = turns_of(with_both, SystemTurn)[1].content
+    assert knowledge.startswith("Task knowledge: make a pie")
+    assert "3. slice the plum with the knife" in knowledge
+    assert with_both.steps
+    assert not without.steps
+    assert not turns_of(without, DstTurn)
+    assert not without.initial_state
+    assert len(turns_of(without, SystemTurn)) == 1
+    texts = [t.content for t in turns_of(without, AssistantTurn)]
+    assert texts == [t.content for t in turns_of(with_both, AssistantTurn)]
+
+
+def test_frames_cover_the_recording(conversations: list[Conversation]) -> None:
+    for conversation in conversations[:20]:
+        frames = [i for t in turns_of(conversation, FramesTurn) for i in range(t.start, t.end)]
+        assert frames == list(range(conversation.end_frame_idx))
+
+
+def test_a_recording_that_begins_at_once_still_has_a_goal() -> None:
+    timeline = plain_timeline(
+        steps=(Step(id="S1", name="wash the leek", verb="wash", item="leek", start_s=0.0,
+                    end_s=24.9),),
+    )  # fmt: skip
+    conversation = write_dialogue(timeline, CONFIG, UserType.TALK_MORE, seed=1)
+
+    assert isinstance(conversation.turns[1], UserTurn)
+    parse_record(record_to_json(conversation), where="x:1")
+
+
+FIELDS = {
+    "GOAL": {"task"},
+    "FIRST": {"step"},
+    "NEXT": {"step"},
+    "GO_ON": {"done"},
+    "CORRECT": {"wrong", "right"},
+    "SKIPPED": {"step"},
+    "ANSWER_TOOL": {"tool"},
+    "ANSWER_ITEM": {"item"},
+    "ANSWER_COUNT": {"count", "total"},
+    "FINISH": set(),
+    "REMARKS": set(),
+    "ASK_TOOL": set(),
+    "ASK_ITEM": set(),
+    "ASK_COUNT": set(),
+    "SYSTEM_PROMPTS": set(),
+}
+OPTIONAL = {"FIRST": {"id"}, "NEXT": {"id"}, "FINISH": {"task"}}
+FREQUENT = {"GOAL", "FIRST", "NEXT", "FINISH", "CORRECT", "REMARKS"}
+
+
+@pytest.mark.parametrize("table", sorted(FIELDS))
+def test_wordings_are_many_different_and_hold_their_fields(table: str) -> None:
+    wordings = getattr(phrases, table)
+
+    assert len(set(wordings)) == len(wordings)
+    assert len(wordings) >= (12 if table in FREQUENT else 6 if table == "SYSTEM_PROMPTS" else 8)
+    for wording in wordings:
+        fields = {name for _, name, _, _ in string.Formatter().parse(wording) if name}
+        assert FIELDS[table] <= fields <= FIELDS[table] | OPTIONAL.get(table, set()), wording
+
+
+def test_every_table_of_wordings_is_checked() -> None:
+    assert {name for name in vars(phrases) if name.isupper()} == set(FIELDS)
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ({"fps": 0.0}, r"data\.dialogue\.fps must be > 0 frames per second, got 0\.0"),
+        ({"user_types": []}, r"user_types is empty; name at least one of no_talk"),
+    ],
+)
+def test_dialogue_settings_are_checked(setting: dict, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        DialogueConfig(**setting)
