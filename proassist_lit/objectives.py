@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import Enum
+from enum import StrEnum
 
 from torch import Tensor
 
@@ -13,7 +13,7 @@ from proassist_lit.model.assistant import AssistantModel
 from proassist_lit.types import Batch
 
 
-class ObjectiveKind(str, Enum):
+class ObjectiveKind(StrEnum):
     """Where decisions are trained."""
 
     PER_TOKEN = "per_token"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
-from enum import Enum
+from enum import StrEnum
 from typing import Self
 
 import torch
@@ -18,7 +18,7 @@ IGNORE_INDEX = -100
 """Label of a token without a loss (Hugging Face's and PyTorch's convention)."""
 
 
-class StepState(str, Enum):
+class StepState(StrEnum):
     """State of one step of the task."""
 
     NOT_STARTED = "not_started"
@@ -26,7 +26,7 @@ class StepState(str, Enum):
     COMPLETED = "completed"
 
 
-class Transition(str, Enum):
+class Transition(StrEnum):
     """What a state update does to a step."""
 
     START = "start"

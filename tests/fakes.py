@@ -25,6 +25,8 @@ from proassist_lit.data.conversation import (
 from proassist_lit.model.assistant import AssistantModel
 from proassist_lit.model.config import HeadType, ModelConfig
 from proassist_lit.sequence.chat import FORMATS, Chat
+from proassist_lit.streaming.cache import KVCache
+from proassist_lit.streaming.decoder import Decoder, make_decoder
 from proassist_lit.types import StepState, Transition, Update
 
 torch.set_num_threads(1)  # products of 16 numbers only wait for each other on more
@@ -96,9 +98,15 @@ class ScriptedModel(AssistantModel):
         if self.dst_head is not None:
             self.dst_head.register_forward_hook(lambda _m, _i, out: self.dst_logits.append(out))
 
-    def hidden_states(self, inputs_embeds: Tensor, **kwargs: Any) -> Tensor:
-        self.fed.append(inputs_embeds)
-        return super().hidden_states(inputs_embeds, **kwargs)
+    def noting_decoder(self) -> Decoder:
+        """The decoder a session would take, noting what it is fed."""
+        decode = make_decoder(self)
+
+        def note(inputs_embeds: Tensor, cache: KVCache) -> Tensor:
+            self.fed.append(inputs_embeds[None])
+            return decode(inputs_embeds, cache)
+
+        return note
 
     def lm_logits(self, hidden: Tensor, *, dst: bool = False) -> Tensor:
         logits = super().lm_logits(hidden, dst=dst)

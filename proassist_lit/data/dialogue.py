@@ -302,7 +302,7 @@ class _Writer:
                 turns.extend(events.assistant)
         if watched < self.num_frames:
             turns.append(FramesTurn(start=watched, end=self.num_frames))
-        steps = tuple(TaskStep(id=s.id, name=s.name) for s in timeline.steps)
+        steps = tuple(TaskStep(id=s.id, name=s.label or s.name) for s in timeline.steps)
         return Conversation(
             dataset=timeline.dataset,
             video_uid=timeline.video_uid,

@@ -82,6 +82,8 @@ class Step:
         verb: main verb; a keyword of right instructions.
         item: object worked on; the other keyword.
         tool: tool named by the plan; empty if none.
+        label: short form for lists, without articles: ``slice carrot with knife``; empty for the
+            name itself.
         start_s: when it began, seconds; None if it was skipped.
         end_s: when it was finished, seconds; None if it was skipped.
         mistakes: what went wrong in it, in order of time.
@@ -92,6 +94,7 @@ class Step:
     verb: str
     item: str
     tool: str = ""
+    label: str = ""
     start_s: float | None = None
     end_s: float | None = None
     mistakes: tuple[Mistake, ...] = ()

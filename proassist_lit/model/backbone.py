@@ -57,6 +57,7 @@ def _build_tiny(config: TinyConfig, vocab_size: int) -> Any:
             num_attention_heads=config.num_heads,
             num_key_value_heads=config.num_heads,
             max_position_embeddings=131072,
+            rope_parameters={"rope_type": "default", "rope_theta": config.rope_theta},
             initializer_range=config.init_std,
             tie_word_embeddings=True,
             bos_token_id=None,

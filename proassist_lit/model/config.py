@@ -41,6 +41,10 @@ class TinyConfig:
     mlp_size: int = 384
     """Inner size of the feed-forward blocks."""
 
+    rope_theta: float = 1e6
+    """Base of the rotary positions. With 10 000 most pairs of a small head turn many times between
+    a sentence and the plan it quotes, and the plan is hard to find."""
+
     init_std: float = 0.06
     """Standard deviation of the initial weights. Hugging Face's 0.02 is made for wide models; at
     this width attention would stay flat for hundreds of steps."""

@@ -13,6 +13,10 @@ FALLBACK = 0.5
 """Threshold where val has no frame of one of the classes."""
 
 
+MOST_YES = 2
+"""Largest ratio of yes-decisions to yes-labels that a threshold may lead to."""
+
+
 def choose_thresholds(passes: Sequence[TeacherForced]) -> tuple[float, float]:
     """Thresholds of both heads with the best F1 over single frames.
 
@@ -35,6 +39,9 @@ def choose_thresholds(passes: Sequence[TeacherForced]) -> tuple[float, float]:
 def best_threshold(probs: Tensor, labels: Tensor) -> float:
     """Threshold with the best F1; the middle of the plateau where many are as good.
 
+    It never answers yes more than ``MOST_YES`` times as often as the labels do: a model that knows
+    nothing has its best F1 where it always says yes.
+
     Args:
         probs: (F,) float in [0, 1].
         labels: (F,) 1 yes, 0 no, -1 left out.
@@ -52,6 +59,9 @@ def best_threshold(probs: Tensor, labels: Tensor) -> float:
     distinct = sorted_probs > nexts
     if not distinct.any():  # every probability is 0
         return FALLBACK
-    good = distinct & (f1 >= f1[distinct].max() - 1e-9)
+    candidates = distinct & (fired <= MOST_YES * num_pos)
+    if not candidates.any():  # too many frames share the highest probability
+        return min(float(sorted_probs[0]) + 1e-6, 1.0)
+    good = candidates & (f1 >= f1[candidates].max() - 1e-9)
     middles = (sorted_probs + nexts)[good] / 2
     return float(middles[len(middles) // 2])

@@ -20,6 +20,7 @@ from proassist_lit.sequence.chat import Chat, Role
 from proassist_lit.sequence.script import Script, Text
 from proassist_lit.streaming.cache import KVCache
 from proassist_lit.streaming.config import Strategy, StreamConfig
+from proassist_lit.streaming.decoder import Decoder, make_decoder
 from proassist_lit.streaming.policy import ThresholdPolicy
 from proassist_lit.types import FrameOutput, StepState, Update, apply_updates, parse_updates
 
@@ -36,6 +37,7 @@ class Session:
         num_tokens_per_img: K.
         start_frame_idx: index of the first frame in the video.
         name: name of the stream, for messages.
+        decoder: how tokens are fed; None for the fastest way that fits the backbone.
     """
 
     def __init__(
@@ -49,6 +51,7 @@ class Session:
         num_tokens_per_img: int,
         start_frame_idx: int = 0,
         name: str = "stream",
+        decoder: Decoder | None = None,
     ) -> None:
         if config.theta_speak is None or config.theta_dst is None:
             raise ConfigError(
@@ -72,6 +75,7 @@ class Session:
         self._frame_idx, self._name = start_frame_idx, name
         self._speak_policy = ThresholdPolicy(config.theta_speak, config.min_gap_frames)
         self._dst_policy = ThresholdPolicy(config.theta_dst)
+        self._decoder = decoder or make_decoder(model)
         self._cache = KVCache(model.lm.config.num_hidden_layers)
         self._pending = prefix_ids(chat, script, script.initial_state)
         if len(self._pending) >= config.max_context - config.reserve:
@@ -168,16 +172,16 @@ class Session:
     def _watch(self, features: Tensor, texts: tuple[Text, ...]) -> None:
         """Feed what waits, the texts, and the frame; leave the last hidden state."""
         chat, model = self._chat, self._model
-        image = model.project(features.to(model.device)).unsqueeze(0)  # first: it may refuse
+        image = model.project(features.to(model.device))  # first: it may refuse
         ids = self._pending + text_ids(chat, texts)
         if self._after_silence and not texts:
             ids = self._pending + chat.separator_ids
         self._pending = []
         embeds = image
         if ids:
-            words = model.embed_tokens(torch.tensor([ids], device=model.device))
-            embeds = torch.cat([words, image.to(words.dtype)], dim=1)
-        self._last_hidden = model.hidden_states(embeds, cache=self._cache)[0, -1]
+            words = model.embed_tokens(torch.tensor(ids, device=model.device))
+            embeds = torch.cat([words, image.to(words.dtype)])
+        self._last_hidden = self._decoder(embeds, self._cache)
 
     def _write(self, role: Role, max_tokens: int) -> str:
         """Write one span greedily. Opening and closing are fed, never generated.
@@ -189,8 +193,8 @@ class Session:
         feed = self._pending + chat.opening_ids(role)
         written: list[int] = []
         while True:
-            embeds = model.embed_tokens(torch.tensor([feed], device=model.device))
-            hidden = model.hidden_states(embeds, cache=self._cache)[0, -1]
+            embeds = model.embed_tokens(torch.tensor(feed, device=model.device))
+            hidden = self._decoder(embeds, self._cache)
             token = int(model.lm_logits(hidden, dst=role is Role.DST).argmax())
             if token == chat.end_of_turn_id or len(written) == max_tokens:
                 break

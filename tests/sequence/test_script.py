@@ -30,6 +30,24 @@ def test_script_joins_turns_of_a_frame_and_labels_every_frame() -> None:
     assert script.moments[7].before == (Text(Role.USER, "how many"),)
 
 
+def test_a_frame_with_one_span_is_no_for_the_other_head_whatever_follows() -> None:
+    update = DstTurn(updates=(Update("S1", Transition.START),))
+    turns = (
+        FramesTurn(start=0, end=1),
+        update,
+        UserTurn(content="wait"),
+        FramesTurn(start=1, end=2),
+        AssistantTurn(content="good"),
+        UserTurn(content="wait"),
+        FramesTurn(start=2, end=3),
+        update,
+    )
+    script = read_script(dialogue(turns))
+
+    assert [m.speak_label for m in script.moments] == [0, 1, 0]
+    assert [m.dst_label for m in script.moments] == [1, 0, 1]
+
+
 def test_only_the_first_system_turn_is_the_prompt() -> None:
     turns = (
         SystemTurn(content="please help"),

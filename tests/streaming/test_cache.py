@@ -76,17 +76,22 @@ def test_crop_refuses_more_than_it_holds(model: ScriptedModel) -> None:
     assert len(cache) == 24
 
 
-def test_fork_goes_its_own_way(model: ScriptedModel) -> None:
-    cache = KVCache(2, 16)
+@pytest.mark.parametrize("capacity", [16, 512])  # room to grow into, or not
+def test_fork_goes_its_own_way(model: ScriptedModel, capacity: int) -> None:
+    cache = KVCache(2, capacity)
     list(stream(model, [embeds()], cache))
     fork = cache.fork()
-    [on_fork] = stream(model, [embeds(1)], fork)
-    [on_cache] = stream(model, [embeds(2)], cache)
+    got: list[list[Tensor]] = [[], []]
+    for ours, theirs in zip(embeds(1).split(8, dim=1), embeds(2).split(8, dim=1), strict=True):
+        got[0] += stream(model, [ours], cache)
+        got[1] += stream(model, [theirs], fork)
 
     with torch.no_grad():
-        for got, tail in ((on_fork, embeds(1)), (on_cache, embeds(2))):
+        for parts, tail in zip(got, (embeds(1), embeds(2)), strict=True):
             whole = model.hidden_states(torch.cat([embeds(), tail], dim=1))
-            torch.testing.assert_close(got, whole[:, LENGTH:], atol=1e-12, rtol=0)
+            torch.testing.assert_close(
+                torch.cat(parts, dim=1), whole[:, LENGTH:], atol=1e-12, rtol=0
+            )
 
 
 def test_fork_of_an_empty_cache_is_usable(model: ScriptedModel) -> None:

@@ -67,7 +67,7 @@ def open_session(
 ) -> Session:
     script = read_script(dialogue(user_talk(), steps=steps))
     return Session(model, chat, script, config, fps=2.0, num_tokens_per_img=k,
-                   start_frame_idx=4, name="kitchen")  # fmt: skip
+                   start_frame_idx=4, name="kitchen", decoder=model.noting_decoder())  # fmt: skip
 
 
 def play(session: Session, features: Tensor) -> list[FrameOutput]:

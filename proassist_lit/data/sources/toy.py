@@ -207,8 +207,9 @@ def _record(
         work, now = _invent_work(config, start, step_id, item, tool, pace, rng)
         activities += work
         steps.append(
-            Step(id=step_id, name=f"{verb} the {item} with the {tool}", verb=verb, item=item,
-                 tool=tool, start_s=start, end_s=now, mistakes=mistakes)
+            Step(id=step_id, name=f"{verb} the {item} with the {tool}",
+                 label=f"{verb} {item} with {tool}", verb=verb, item=item, tool=tool,
+                 start_s=start, end_s=now, mistakes=mistakes)
         )  # fmt: skip
     duration = now + float(rng.uniform(5.0, 9.0))
     strangers = rng.poisson(config.distraction_rate * duration)
