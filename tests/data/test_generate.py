@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from proassist_lit.data import generate as module
 from proassist_lit.data.config import DataConfig, Source
@@ -44,7 +45,16 @@ def copy(made: Path, tmp_path: Path) -> DataConfig:
 
 
 def content(folder: Path) -> dict[str, bytes]:
-    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+    """Every file; of features the values only, whose header safetensors writes in any order."""
+    return {
+        str(p.relative_to(folder)): b"".join(
+            tensor.numpy().tobytes() for _, tensor in sorted(load_file(p).items())
+        )
+        if p.suffix == ".safetensors"
+        else p.read_bytes()
+        for p in folder.rglob("*")
+        if p.is_file()
+    }
 
 
 def count_drawn(monkeypatch: pytest.MonkeyPatch) -> list[str]:

@@ -3,12 +3,15 @@ from __future__ import annotations
 import pytest
 import torch
 
-from proassist_lit.streaming.calibrate import FALLBACK, best_threshold, choose_thresholds
+from proassist_lit.streaming.calibrate import FALLBACK, MOST_YES, best_threshold, choose_thresholds
 from proassist_lit.streaming.teacher import TeacherForced
 
 
 def f1(theta: float, probs: list[float], labels: list[int]) -> float:
+    """F1, or -1 where yes is answered too often."""
     kept = [(p >= theta, y == 1) for p, y in zip(probs, labels, strict=True) if y >= 0]
+    if sum(yes for yes, _ in kept) > MOST_YES * sum(truth for _, truth in kept):
+        return -1.0
     hits = sum(yes and truth for yes, truth in kept)
     return 2 * hits / (sum(yes for yes, _ in kept) + sum(truth for _, truth in kept))
 
@@ -47,6 +50,17 @@ def test_a_missing_class_gives_the_fallback(labels: list[int]) -> None:
 
 def test_all_probabilities_zero_gives_the_fallback() -> None:
     assert best_threshold(torch.zeros(3), torch.tensor([0, 1, 0])) == FALLBACK
+
+
+def test_a_model_that_knows_nothing_does_not_always_say_yes() -> None:
+    labels = torch.tensor([1] * 4 + [0] * 16)
+    probs = torch.linspace(0.4, 0.41, 20)  # the wrong way round: F1 is best at always
+
+    assert int((probs >= best_threshold(probs, labels)).sum()) <= MOST_YES * 4
+
+
+def test_a_probability_shared_by_too_many_frames_lies_below_the_threshold() -> None:
+    assert 0.3 < best_threshold(torch.full((10,), 0.3), torch.tensor([1] + [0] * 9)) < 0.31
 
 
 def forced(*, dst: bool = True) -> TeacherForced:
