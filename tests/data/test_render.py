@@ -12,6 +12,10 @@ from proassist_lit.data.seeding import stable_rng, stable_seed
 from proassist_lit.data.sources.toy import ToyConfig, make_toy
 from proassist_lit.data.timeline import Activity, ActivityKind, Step, Timeline
 
+# A thing and its look-alike, whatever they are called.
+THING = next(name for name, look in ITEMS.items() if look == ("green", "pillar"))
+ALIKE = next(name for name, look in ITEMS.items() if look == ("green", "diamond"))
+OTHERS = [name for name, (color, _) in ITEMS.items() if color in ("purple", "blue")][:2]
 BOARD = np.s_[17:45, 13:47]
 
 
@@ -24,17 +28,17 @@ def work(**changes) -> Timeline:
     """One step, worked on from 4 s to 12 s with a pause from 6 s to 8 s."""
     kind = ActivityKind.WORK
     activities = (
-        Activity(kind=kind, start_s=4.0, end_s=6.0, step_id="S1", item="leek", tool="knife",
+        Activity(kind=kind, start_s=4.0, end_s=6.0, step_id="S1", item=THING, tool="knife",
                  progress=(0.02, 0.5)),
-        Activity(kind=kind, start_s=6.0, end_s=8.0, step_id="S1", item="leek", progress=(0.5, 0.5)),
-        Activity(kind=kind, start_s=8.0, end_s=12.0, step_id="S1", item="leek", tool="knife",
+        Activity(kind=kind, start_s=6.0, end_s=8.0, step_id="S1", item=THING, progress=(0.5, 0.5)),
+        Activity(kind=kind, start_s=8.0, end_s=12.0, step_id="S1", item=THING, tool="knife",
                  progress=(0.5, 1.0)),
     )  # fmt: skip
-    step = Step(id="S1", name="slice the leek", verb="slice", item="leek", tool="knife",
+    step = Step(id="S1", name="slice it", verb="slice", item=THING, tool="knife",
                 start_s=4.0, end_s=12.0)  # fmt: skip
     base = Timeline(
         dataset="toy", video_uid="v", task="make a soup", duration_s=20.0, steps=(step,),
-        activities=activities, scene_seed=5, metadata={"shelf": ["leek", "plum", "pot"]},
+        activities=activities, scene_seed=5, metadata={"shelf": [THING, *OTHERS]},
     )  # fmt: skip
     return replace(base, **changes)
 
@@ -93,18 +97,18 @@ def test_what_happens_can_be_seen() -> None:
 
 def test_tool_and_hand_are_away_in_a_pause() -> None:
     knife = np.array(HUES[TOOLS["knife"][0]])
-    leek = np.array(HUES[ITEMS["leek"][0]])
+    thing = np.array(HUES[ITEMS[THING][0]])
 
     def share(time_s: float, color: np.ndarray) -> float:
         board = frame(work(), time_s)[BOARD].astype(int)
         return float((np.abs(board - color).max(-1) < 34).mean())
 
     assert share(5.0, knife) > share(7.0, knife) + 0.02
-    assert share(7.0, leek) > 0.1  # the object stays
+    assert share(7.0, thing) > 0.1  # the object stays
 
 
 def test_another_object_looks_different_even_where_it_is_a_look_alike() -> None:
-    activities = tuple(replace(a, item="lime") for a in work().activities)  # green, too
+    activities = tuple(replace(a, item=ALIKE) for a in work().activities)
 
     other = work(activities=activities)
 
@@ -138,7 +142,7 @@ def test_stranger_walks_through_the_picture() -> None:
 
 
 def test_of_stretches_that_overlap_the_last_begun_is_seen() -> None:
-    long = Activity(kind=ActivityKind.WORK, start_s=1.0, end_s=18.0, step_id="S1", item="pot",
+    long = Activity(kind=ActivityKind.WORK, start_s=1.0, end_s=18.0, step_id="S1", item=OTHERS[0],
                     tool="pan", progress=(0.0, 0.1))  # fmt: skip
     both = work(activities=(long, *work().activities))
 
