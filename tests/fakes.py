@@ -57,7 +57,9 @@ class WordTokenizer:
     def __len__(self) -> int:
         return len(self.words)
 
-    def encode(self, text: str, *, add_special_tokens: bool) -> list[int]:
+    def encode(
+        self, text: str, *, add_special_tokens: bool, split_special_tokens: bool
+    ) -> list[int]:
         assert not add_special_tokens
         return [self._ids[piece] for piece in self._PIECES.findall(text)]
 

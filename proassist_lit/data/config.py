@@ -5,11 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
+from typing import TypeVar
 
 from proassist_lit.data.dialogue import DialogueConfig
 from proassist_lit.data.sources.toy import ToyConfig
 from proassist_lit.errors import ConfigError
 from proassist_lit.vision.encoders import build_encoder, grids_for
+
+_T = TypeVar("_T")
 
 
 class Source(StrEnum):
@@ -56,11 +59,14 @@ class DataConfig:
     num_workers: int = 0
     """Processes that load batches; 0 loads in the main process."""
 
+    max_train: int = 0
+    """Most recordings of train that are used (proassist: conversations); 0 for all."""
+
     max_val: int = 0
-    """Most conversations of val that are used; 0 for all."""
+    """Most recordings of val that are used; 0 for all."""
 
     max_test: int = 0
-    """Most conversations of test that are used; 0 for all."""
+    """Most recordings of test that are used; 0 for all."""
 
     train_files: str = "train*.jsonl"
     """proassist: prepared files of train, as a pattern below ``root``."""
@@ -89,11 +95,16 @@ class DataConfig:
                 "data.root=captaincook4d/annotations."
             )
         for name, least in (("batch_size", 1), ("num_workers", 0), ("max_seq_len", 64),
-                            ("max_val", 0), ("max_test", 0)):  # fmt: skip
+                            ("max_train", 0), ("max_val", 0), ("max_test", 0)):  # fmt: skip
             if getattr(self, name) < least:
                 raise ConfigError(
                     f"data.{name} must be at least {least}, got {getattr(self, name)}."
                 )
+
+    def limited(self, split: str, records: list[_T]) -> list[_T]:
+        """The first records of ``split``, as many as are wanted."""
+        limit = {"train": self.max_train, "val": self.max_val, "test": self.max_test}[split]
+        return records[: limit or None]
 
     @property
     def source_root(self) -> Path:

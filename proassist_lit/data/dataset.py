@@ -114,13 +114,13 @@ def load_data(config: DataConfig) -> dict[str, ConversationSet]:
         folder = generate(config)
         paths = {split: folder / f"{split}.jsonl" for split in ("train", "val", "test")}
         records = {split: read_records(path) for split, path in paths.items() if path.exists()}
-    limits = {"val": config.max_val, "test": config.max_test}
     sets = {}
     for split, conversations in records.items():
         if not conversations:
             raise RecordError(f"{folder}: split {split!r} is empty; it needs at least one record.")
-        kept = conversations[: limits.get(split, 0) or None]
-        sets[split] = ConversationSet(split, tuple(kept), folder, config)
+        if config.source is Source.PROASSIST:  # generated ones were limited before being drawn
+            conversations = config.limited(split, conversations)
+        sets[split] = ConversationSet(split, tuple(conversations), folder, config)
     for split in ("train", "val"):
         if split not in sets:
             raise RecordError(f"{folder}: has no {split} records; every run needs them.")

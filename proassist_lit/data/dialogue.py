@@ -165,7 +165,9 @@ class _Writer:
         self._update(time_s, step, Transition.COMPLETE)
         todo = [s for s in performed if self.state[s.id] is StepState.NOT_STARTED]
         if todo:
-            text = self._pick(phrases.NEXT).format(id=todo[0].id, step=todo[0].name)
+            text = self._pick(phrases.NEXT).format(
+                id=todo[0].id, step=todo[0].name, done=f"{step.verb} {step.item}"
+            )
             self._assistant(time_s, text, "feedback,instruction", (todo[0].verb, todo[0].item))
         elif all(self.state[s.id] is StepState.COMPLETED for s in performed):
             text = self._pick(phrases.FINISH).format(task=self.timeline.task)

@@ -45,18 +45,18 @@ FIRST = (
 )
 
 NEXT = (
-    "Well done. Now {step}.",
-    "Good job! Next, {id}: {step}.",
-    "That is finished. Now please {step}.",
-    "Perfect. The next step is {id}: {step}.",
-    "Great work. Go on and {step}.",
-    "Very good, that's done. Then {id}: {step}.",
-    "Nicely done! After that, {id}: {step}.",
-    "That looks right. Now you can {step}.",
-    "Excellent. Continue with {id}: {step}.",
-    "Done! Next you should {step}.",
-    "Good, we can move on to {id}: {step}.",
-    "Lovely. Now it is time to {step}.",
+    "Well done, you managed to {done}. Now {step}.",
+    "Good job! Done: {done}. Next, {id}: {step}.",
+    "Finished: {done}. Now please {step}.",
+    "Perfect, no need to {done} any more. The next step is {id}: {step}.",
+    "Great work, that was how to {done}. Go on and {step}.",
+    "Very good, I saw you {done}. Then {id}: {step}.",
+    "Nicely done! You could {done}. After that, {id}: {step}.",
+    "That looks right: {done}. Now you can {step}.",
+    "Excellent, ready: {done}. Continue with {id}: {step}.",
+    "Done, you did {done}! Next you should {step}.",
+    "Good, after {done} we can move on to {id}: {step}.",
+    "Lovely, enough of {done}. Now it is time to {step}.",
 )
 
 GO_ON = (
@@ -86,17 +86,17 @@ FINISH = (
 )
 
 CORRECT = (
-    "Wait, that is {wrong}. Please {right}.",
+    "Wait, I see {wrong}. Please {right}.",
     "Stop, you are using {wrong}. Please {right}.",
-    "Careful: this is {wrong}. You should {right}.",
+    "Careful: I see {wrong}. You should {right}.",
     "Hold on! I see {wrong}. Instead, {right}.",
-    "Not quite: that is {wrong}. Better {right}.",
-    "Oops, that's {wrong}. Please {right} instead.",
+    "Not quite, I see {wrong}. Better {right}.",
+    "Oops, you took {wrong}. Please {right} instead.",
     "One moment, I see {wrong}. Please {right}.",
-    "That is not right, it is {wrong}. Please {right}.",
+    "That is not right, there is {wrong}. Please {right}.",
     "Hmm, this looks like {wrong}. You need to {right}.",
-    "Please stop, it is {wrong}. Now {right}.",
-    "That's a mistake: {wrong}. Do this: {right}.",
+    "Please stop, you took {wrong}. Now {right}.",
+    "There is a mistake: {wrong}. Do this: {right}.",
     "Let me correct you: {wrong}. Please {right}.",
 )
 
@@ -145,14 +145,14 @@ ASK_ITEM = (
 )
 
 ANSWER_ITEM = (
-    "The {item}.",
-    "Take the {item}.",
-    "I mean the {item}.",
-    "You need the {item} now.",
-    "It is the {item}.",
-    "Please work on the {item}.",
-    "This step is about the {item}.",
-    "You work on the {item}.",
+    "You work on {item}.",
+    "Take {item}.",
+    "I mean {item}.",
+    "You need {item} now.",
+    "It is about {item}.",
+    "Please work on {item}.",
+    "Go for {item}.",
+    "Now it is {item}.",
 )
 
 ASK_COUNT = (

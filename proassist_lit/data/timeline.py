@@ -78,11 +78,11 @@ class Step:
 
     Attributes:
         id: ``S1`` .. ``Sn``, in the order of the plan (not of the doing).
-        name: what to do, in the imperative: ``slice the carrot with the knife``.
+        name: what to do, in the imperative: ``slice carrots with the knife``.
         verb: main verb; a keyword of right instructions.
         item: object worked on; the other keyword.
         tool: tool named by the plan; empty if none.
-        label: short form for lists, without articles: ``slice carrot with knife``; empty for the
+        label: short form for lists, without articles: ``slice carrots with knife``; empty for the
             name itself.
         start_s: when it began, seconds; None if it was skipped.
         end_s: when it was finished, seconds; None if it was skipped.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from typing import Any
 
 import lightning as L
@@ -85,6 +86,9 @@ def build_checkpointing(run: RunDirectory) -> list[L.Callback]:
 
 def build_loggers(config: RunConfig, run: RunDirectory) -> list[Logger]:
     """``metrics.csv`` always; W&B unless it is disabled."""
+    _keep_earlier_curves(run)
+    # The run directory holds more than logs, and what would be deleted was set aside.
+    warnings.filterwarnings("ignore", message="Experiment logs directory")
     loggers: list[Logger] = [CSVLogger(save_dir=run.path, name="", version="")]
     mode = config.logger.wandb
     if mode is not WandbMode.DISABLED and os.environ.get("WANDB_MODE") != "disabled":
@@ -100,6 +104,13 @@ def build_loggers(config: RunConfig, run: RunDirectory) -> list[Logger]:
             )
         )
     return loggers
+
+
+def _keep_earlier_curves(run: RunDirectory) -> None:
+    """Set the curves of an earlier part of the run aside: the logger begins a new file."""
+    if run.metrics_csv.exists():
+        number = len(list(run.path.glob("metrics.part*.csv"))) + 1
+        run.metrics_csv.rename(run.path / f"metrics.part{number}.csv")
 
 
 def find_resume(config: RunConfig, run: RunDirectory) -> str | None:

@@ -112,18 +112,16 @@ class Chat:
         self.tokenizer = tokenizer
         self.image_id = self._single(chat_format.image)
         self.end_of_turn_id = self._single(chat_format.end_of_turn)
-        self.bos_ids = self.encode(chat_format.bos)
-        self.after_turn_ids = self.encode(chat_format.after_turn)
-        self.separator_ids = self.encode(chat_format.separator)
-        self._openings = {role: self.encode(text) for role, text in chat_format.openings.items()}
+        self.bos_ids = self._ids(chat_format.bos)
+        self.after_turn_ids = self._ids(chat_format.after_turn)
+        self.separator_ids = self._ids(chat_format.separator)
+        self._openings = {role: self._ids(text) for role, text in chat_format.openings.items()}
         for token in chat_format.special_tokens:
             self._single(token)
 
     def encode(self, text: str) -> list[int]:
-        """Token ids of one piece of text, with nothing added."""
-        if not text:
-            return []
-        return list(self.tokenizer.encode(text, add_special_tokens=False))
+        """Token ids of what people say: a special token in it is spelt out, never obeyed."""
+        return self._ids(text, split_special_tokens=True)
 
     def decode(self, ids: list[int]) -> str:
         """Text of generated tokens, without special tokens and outer spaces."""
@@ -142,8 +140,17 @@ class Chat:
             *self.after_turn_ids,
         ]
 
+    def _ids(self, text: str, *, split_special_tokens: bool = False) -> list[int]:
+        if not text:
+            return []
+        return list(
+            self.tokenizer.encode(
+                text, add_special_tokens=False, split_special_tokens=split_special_tokens
+            )
+        )
+
     def _single(self, token: str) -> int:
-        ids = self.encode(token)
+        ids = self._ids(token)
         if len(ids) != 1:
             raise ConfigError(
                 f"model.chat {self.format.name!r}: {token!r} is {len(ids)} tokens of the "

@@ -37,12 +37,13 @@ class HuggingFaceDecoder:
 
 
 class LlamaDecoder:
-    """A Llama (SmolLM2 is one), operation by operation.
+    """A Llama (SmolLM2 is one) or Qwen3, operation by operation.
 
     Args:
         model: its backbone must satisfy ``fits``. Weights are shared, not copied.
 
-    Source: Llama, arXiv:2302.13971; grouped-query attention, arXiv:2305.13245.
+    Source: Llama, arXiv:2302.13971; grouped-query attention, arXiv:2305.13245; Qwen3 adds norms of
+    queries and keys, arXiv:2505.09388.
     """
 
     def __init__(self, model: AssistantModel) -> None:
@@ -53,15 +54,17 @@ class LlamaDecoder:
         config = model.lm.config
         self._head_size = int(self._layers[0].self_attn.head_dim)
         self._gqa = config.num_key_value_heads != config.num_attention_heads
+        self._qk_norm = config.model_type == "qwen3"
         self._cos = self._sin = torch.empty(0)
 
     @staticmethod
     def fits(model: AssistantModel) -> bool:
-        """Whether the backbone is a Llama whose rotation does not depend on the length."""
+        """Whether the backbone is one of the two, with a rotation that knows no length."""
         config = model.lm.config
         rope = getattr(config, "rope_parameters", None) or {}
         return (
-            getattr(config, "model_type", "") == "llama"
+            getattr(config, "model_type", "") in ("llama", "qwen3")
+            and not getattr(config, "use_sliding_window", False)
             and config.hidden_act == "silu"
             and rope.get("rope_type", "default") in ("default", "linear", "llama3")
             and hasattr(model.lm, "get_decoder")
@@ -80,8 +83,10 @@ class LlamaDecoder:
             attention = layer.self_attn
             h = _norm(x, layer.input_layernorm)
             shape = (new, -1, self._head_size)
-            query = _rotate(attention.q_proj(h).view(shape), cos, sin)
-            key = _rotate(attention.k_proj(h).view(shape), cos, sin)
+            query, key = attention.q_proj(h).view(shape), attention.k_proj(h).view(shape)
+            if self._qk_norm:
+                query, key = _norm(query, attention.q_norm), _norm(key, attention.k_norm)
+            query, key = _rotate(query, cos, sin), _rotate(key, cos, sin)
             value = attention.v_proj(h).view(shape)
             keys, values = cache.layers[index].update(
                 key.transpose(0, 1)[None], value.transpose(0, 1)[None]

@@ -3,7 +3,14 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import Tensor
-from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
+from transformers import (
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+)
 
 from proassist_lit.model.assistant import AssistantModel
 from proassist_lit.model.config import ModelConfig
@@ -42,11 +49,34 @@ def llama(rope: str = "default", *, num_kv_heads: int = 2, bias: bool = False) -
         eos_token_id=None,
     )
     model = AssistantModel(LlamaForCausalLM(config), vision_size=4, config=ModelConfig())
+    return shaken(model)
+
+
+def shaken(model: AssistantModel) -> AssistantModel:
     with torch.no_grad():  # norms and biases start as ones and zeros, which hide mistakes
         for parameter in model.parameters():
             if parameter.ndim == 1:
                 parameter.add_(torch.randn_like(parameter) * 0.3)
     return model.double().eval()
+
+
+def qwen3() -> AssistantModel:
+    torch.manual_seed(3)
+    config = Qwen3Config(
+        vocab_size=11,
+        hidden_size=24,
+        intermediate_size=20,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=8,
+        rope_parameters=ROPES["default"],
+        initializer_range=0.5,
+        bos_token_id=None,
+        eos_token_id=None,
+    )
+    model = AssistantModel(Qwen3ForCausalLM(config), vision_size=4, config=ModelConfig())
+    return shaken(model)
 
 
 def chunks(sizes: list[int]) -> list[Tensor]:
@@ -57,7 +87,14 @@ def chunks(sizes: list[int]) -> list[Tensor]:
 @pytest.mark.parametrize("rope", ROPES)
 @pytest.mark.parametrize("num_kv_heads", [1, 2, 4])
 def test_llama_decoder_equals_hugging_face(rope: str, num_kv_heads: int) -> None:
-    model = llama(rope, num_kv_heads=num_kv_heads, bias=rope == "linear")
+    check_equal(llama(rope, num_kv_heads=num_kv_heads, bias=rope == "linear"))
+
+
+def test_qwen3_decoder_equals_hugging_face() -> None:
+    check_equal(qwen3())
+
+
+def check_equal(model: AssistantModel) -> None:
     ours, theirs = LlamaDecoder(model), HuggingFaceDecoder(model)
     mine, other = KVCache(3, capacity=4), KVCache(3)
     with torch.inference_mode():

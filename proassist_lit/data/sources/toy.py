@@ -89,11 +89,11 @@ VERB_TOOLS: dict[str, tuple[str, ...]] = {
 }
 """Tools that fit each verb."""
 
-ROOTS = ("carrot", "potato", "parsnip", "leek", "cabbage", "beet", "pumpkin", "eggplant")
-FRUITS = ("tomato", "chili", "apple", "lime", "lemon", "banana", "melon", "plum")
-WOODS = ("shelf", "post", "panel", "bracket", "hinge", "pipe")
-CRAFTS = ("ribbon", "cloth", "card", "felt", "bead", "button")
-PLANTS = ("tulip", "fern", "bulb", "pot")
+ROOTS = ("carrots", "potatoes", "parsnips", "leeks", "cabbages", "beets", "pumpkins", "eggplants")
+FRUITS = ("tomatoes", "chilies", "apples", "limes", "lemons", "bananas", "melons", "plums")
+WOODS = ("shelves", "posts", "panels", "brackets", "hinges", "pipes")
+CRAFTS = ("ribbons", "cloths", "cards", "patches", "beads", "buttons")
+PLANTS = ("tulips", "ferns", "bulbs", "pots")
 
 
 @dataclass(frozen=True)
@@ -114,16 +114,16 @@ class Family:
 FAMILIES = (
     Family("soup", ROOTS, "wash 0, peel 1, chop 0, slice 2, fry 1, mash 2"),
     Family("salad", ROOTS + FRUITS, "wash 1, slice 0, grate 2, chop 1, peel 0"),
-    Family("stew", ROOTS, "peel 0, chop 1, fry 0, wash 2, slice 2, fry 2"),
+    Family("stew", ROOTS, "peel 0, chop 1, fry 0, wash 2, slice 2"),
     Family("curry", ROOTS + FRUITS, "chop 0, fry 0, wash 1, mash 1, grate 2"),
     Family("pie", FRUITS, "wash 0, peel 0, slice 1, mash 2, grate 1"),
-    Family("jam", FRUITS, "peel 2, mash 2, wash 0, chop 1, mash 0, fry 1"),
+    Family("jam", FRUITS, "peel 2, mash 2, wash 0, chop 1, fry 0"),
     Family("relish", FRUITS, "grate 0, wash 1, slice 2, chop 0, peel 1"),
-    Family("bench", WOODS, "saw 0, sand 0, drill 1, paint 2, saw 1"),
-    Family("cabinet", WOODS, "sand 1, saw 2, drill 0, sand 2, paint 1, drill 1"),
+    Family("bench", WOODS, "saw 0, sand 0, drill 1, paint 2, wash 1"),
+    Family("cabinet", WOODS, "sand 1, saw 2, drill 0, paint 1, cut 2, wash 0"),
     Family("frame", WOODS + CRAFTS, "cut 0, paint 0, sand 1, drill 2, print 1"),
-    Family("puppet", CRAFTS, "cut 0, sew 1, paint 2, print 0, sew 2"),
-    Family("banner", CRAFTS, "print 1, cut 1, trim 0, sew 0, paint 2, cut 2"),
+    Family("puppet", CRAFTS, "cut 0, sew 1, paint 2, print 0, trim 2"),
+    Family("banner", CRAFTS, "print 1, cut 1, trim 0, sew 0, paint 2"),
     Family("bouquet", PLANTS + CRAFTS, "trim 0, water 0, cut 1, plant 2, sew 1"),
     Family("planter", PLANTS + WOODS, "wash 2, plant 0, water 0, saw 1, paint 1, trim 0"),
 )
@@ -131,8 +131,8 @@ FAMILIES = (
 
 def _slots_fit(family: Family, items: tuple[str, ...]) -> bool:
     """Only plants are planted and watered; nobody sews a pot."""
-    living = set(PLANTS) - {"pot"}
-    rules = {"plant": living, "water": living, "sew": set(CRAFTS) - {"card", "button"}}
+    living = set(PLANTS) - {"pots"}
+    rules = {"plant": living, "water": living, "sew": set(CRAFTS) - {"cards", "buttons"}}
     return all(items[slot] in rules.get(verb, items) for verb, slot in family.steps)
 
 
@@ -207,7 +207,7 @@ def _record(
         work, now = _invent_work(config, start, step_id, item, tool, pace, rng)
         activities += work
         steps.append(
-            Step(id=step_id, name=f"{verb} the {item} with the {tool}",
+            Step(id=step_id, name=f"{verb} {item} with the {tool}",
                  label=f"{verb} {item} with {tool}", verb=verb, item=item, tool=tool,
                  start_s=start, end_s=now, mistakes=mistakes)
         )  # fmt: skip
@@ -285,8 +285,8 @@ def _invent_mistake(
         mistake = Mistake(
             time_s=time_s,
             kind="wrong_item",
-            description=f"the {wrong} instead of the {item}",
-            correction=f"{verb} the {item}",
+            description=f"{wrong} instead of {item}",
+            correction=f"{verb} {item}",
             keywords=(item,),
         )
         return mistake, wrong, tool
