@@ -33,7 +33,7 @@ class ObjectiveConfig:
     rho: float = 1.0
     """Share of the silent frames (per_turn: silent turns) trained on, drawn anew each epoch."""
 
-    turn_frames: int = 4
+    turn_frames: int = 2
     """per_turn: silent frames after which a turn ends; >= 1."""
 
     pos_weight: float = 1.0

@@ -14,6 +14,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, Llama
 
 from proassist_lit.errors import ConfigError
 from proassist_lit.model.config import ModelConfig, TinyConfig
+from proassist_lit.model.quoting import wire_quoting
 from proassist_lit.model.tokenizer import train_tokenizer
 from proassist_lit.sequence.chat import chat_format
 
@@ -62,33 +63,12 @@ def _build_tiny(config: TinyConfig, vocab_size: int) -> Any:
             tie_word_embeddings=True,
             bos_token_id=None,
             eos_token_id=None,
-            attention_bias=config.look_back > 0,
+            attention_bias=config.quoting,
         )
     )
-    _look_back(model, config.look_back)
+    if config.quoting:
+        wire_quoting(model)
     return model
-
-
-def _look_back(model: Any, num_heads: int) -> None:
-    """Let head h of the first layer begin by attending to the token h + 1 places back.
-
-    Queries and keys get constant biases that rotary positions turn into a preference for one
-    distance: with b_k = v and b_q = v turned back by d positions, the score of a key at distance
-    x is the sum over pairs of |v|^2 cos(theta (x - d)), which is largest at x = d.
-
-    Source: heads of this kind are what induction is built on, arXiv:2209.11895.
-    """
-    attention = model.get_decoder().layers[0].self_attn
-    size, num_pairs, strength = attention.head_dim, 4, 7.0
-    thetas = model.get_decoder().rotary_emb.inv_freq[:num_pairs]
-    with torch.no_grad():
-        for head in range(num_heads):
-            start, half = head * size, size // 2
-            angles = thetas * (head + 1)
-            attention.k_proj.bias[start : start + num_pairs] = strength
-            attention.q_proj.bias[start : start + num_pairs] = strength * angles.cos()
-            sines = slice(start + half, start + half + num_pairs)
-            attention.q_proj.bias[sines] = -strength * angles.sin()
 
 
 def _locate(backbone: str) -> str:

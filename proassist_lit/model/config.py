@@ -45,21 +45,15 @@ class TinyConfig:
     """Base of the rotary positions. With 10 000 most pairs of a small head turn many times between
     a sentence and the plan it quotes, and the plan is hard to find."""
 
-    look_back: int = 2
-    """Heads of the first layer that begin by looking 1, 2, ... tokens back. Quoting the plan
-    ("after this word comes that one") is built on such heads; to find them takes a small model
-    longer than the rest of its training."""
+    quoting: bool = True
+    """Begin with heads that can quote (see ``model.quoting``). Pretrained models have learnt them;
+    to find them takes a small one longer than the rest of its training."""
 
     init_std: float = 0.06
     """Standard deviation of the initial weights. Hugging Face's 0.02 is made for wide models; at
     this width attention would stay flat for hundreds of steps."""
 
     def __post_init__(self) -> None:
-        if not 0 <= self.look_back <= self.num_heads:
-            raise ConfigError(
-                f"model.tiny.look_back is {self.look_back}; the first layer has "
-                f"{self.num_heads} heads."
-            )
         if self.hidden_size % self.num_heads or self.hidden_size // self.num_heads % 2:
             raise ConfigError(
                 f"model.tiny.hidden_size {self.hidden_size} cannot be split into "
