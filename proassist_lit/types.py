@@ -109,7 +109,8 @@ class FrameOutput:
         dst_invalid: pieces of the dst span that were unreadable or changed nothing.
         state: state of every step after this frame.
         user_text: what the user (or system) said since the frame before.
-        context_len: tokens in the cache after this frame.
+        context_len: tokens of the context after this frame, those that wait to be fed included,
+            before the context strategy ran.
         event: name of the context strategy if it ran after this frame.
     """
 

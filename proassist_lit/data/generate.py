@@ -29,7 +29,7 @@ from proassist_lit.data.timeline import Timeline
 from proassist_lit.errors import ConfigError
 from proassist_lit.vision.encoders import build_encoder, grids_for
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 4
 """Raised whenever generated files of the same settings change."""
 
 

@@ -72,17 +72,17 @@ GO_ON = (
 
 FINISH = (
     "All done! You managed to {task}.",
-    "That was the last step. Well done!",
-    "Finished! You did great work.",
-    "Perfect, everything is done now.",
-    "Congratulations, the task is complete.",
-    "That's it, nothing is left to do.",
-    "Wonderful, you are finished.",
-    "Great, this completes the task.",
-    "Everything is ready. Enjoy!",
-    "Well done, that was all of it.",
-    "The work is complete. Nice job!",
-    "You made it! No steps are left.",
+    "That was the last step. You did {task}, well done!",
+    "Finished! It was great work to {task}.",
+    "Perfect, everything is done now to {task}.",
+    "Congratulations, nothing more to do to {task}.",
+    "That's it, nothing is left to {task}.",
+    "Wonderful, you are finished: you could {task}.",
+    "Great, this was all you need to {task}.",
+    "Everything is ready. That was how to {task}.",
+    "Well done, that was all of it to {task}.",
+    "The work is complete. You know how to {task}!",
+    "You made it! No steps are left to {task}.",
 )
 
 CORRECT = (

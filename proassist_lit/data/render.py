@@ -8,6 +8,7 @@ looking:
 * the *board* in the middle shows the object in the hands. Work covers it from below with a
   darker, striped finish; when the work is done, the object has a bright rim. The tool and the hand
   are on it while they work, and away in a pause;
+* wrong work spills something on both sides of the board;
 * the *tray* at the bottom holds what is finished;
 * a stranger to the task may wander through the picture.
 """
@@ -31,6 +32,7 @@ Image = NDArray[np.uint8]
 
 _SKIN = (232, 190, 160)
 _RIM = (255, 255, 255)
+_SPILL = (20, 16, 40)
 _SHELF_Y, _BOARD_Y, _TRAY_Y = 2, 17, 53
 _ICON, _BOARD_ICON, _TOOL_ICON = 9, 28, 13
 _DONE_VISIBLE_S = 2.0
@@ -157,6 +159,8 @@ class Renderer:
         share = (time_s - current.start_s) / span
         begin, end = current.progress
         self._draw_work(picture, current.item, min(begin + (end - begin) * share, 0.999))
+        if current.kind is ActivityKind.MISTAKE:
+            self._draw_spill(picture)
         working = current.kind in (ActivityKind.WORK, ActivityKind.MISTAKE) and current.tool
         if working and end > begin:
             # At work the tool moves over the object; the hand holds its end.
@@ -188,6 +192,11 @@ class Renderer:
             worked[: size - rows] = False
             worked[:, ::4] = False
             _paint(picture, worked, y, x, tuple(c // 3 for c in look.color))
+
+    def _draw_spill(self, picture: NDArray[np.int16]) -> None:
+        x, size = self._look.board_x, 12
+        for y, left in ((_BOARD_Y + 20, x - 4 - size), (_BOARD_Y + 24, x + _BOARD_ICON + 4)):
+            _paint(picture, shape_mask("disc", size), y, left, _SPILL)
 
     def _draw_stranger(
         self, picture: NDArray[np.int16], distraction: Activity, time_s: float

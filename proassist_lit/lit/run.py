@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from pathlib import Path
 
 import lightning as L
+import transformers
 from rich.console import Console
 
 from proassist_lit.build import build_core
@@ -28,8 +30,12 @@ def train(config: RunConfig, run_dir: Path) -> float:
         Utterance F1 on val, for sweeps to optimise.
     """
     started = time.monotonic()
+    _quiet_libraries()
     run = RunDirectory(run_dir)
-    run.point_latest(Path("outputs") if Path("outputs") in run_dir.parents else run_dir.parent)
+    for parent in run_dir.resolve().parents:
+        if parent.name == "outputs":
+            run.point_latest(parent)
+            break
     notes = run.write_notes()
     L.seed_everything(config.seed, workers=True)
     core = build_core(config)
@@ -56,6 +62,13 @@ def train(config: RunConfig, run_dir: Path) -> float:
     _finish_wandb()
     Console().print(_closing_words(result.metrics, run), highlight=False, soft_wrap=True)
     return float(result.metrics.get("val/utterance_f1", 0.0))
+
+
+def _quiet_libraries() -> None:
+    """Leave the terminal to the run: no tips, no list of absent devices, no bars of loaders."""
+    for name in ("lightning.pytorch.utilities.rank_zero", "sentence_transformers"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    transformers.utils.logging.disable_progress_bar()
 
 
 def _finish_wandb() -> None:

@@ -18,6 +18,9 @@ from proassist_lit.report.run_report import RunReport, StreamView
 from proassist_lit.run_directory import RunDirectory
 from proassist_lit.types import Transcript
 
+CURVES = ("train/", "val/loss", "val_stream/utterance_f1", "val_stream/dst_update_f1", "lr-")
+"""What is drawn over the steps of training; the final metrics stand in the table."""
+
 MAX_PICTURES = 120
 """Most pictures of a filmstrip."""
 
@@ -45,7 +48,11 @@ def gather_report(
         title=title,
         config_yaml=config_yaml,
         metrics=result.metrics,
-        curves=read_curves(run.metrics_csv),
+        curves={
+            name: points
+            for name, points in read_curves(run.metrics_csv).items()
+            if name.startswith(CURVES)
+        },
         streams=views,
         notes=notes,
     )

@@ -28,16 +28,16 @@ class ToyConfig:
     num_train: int = 320
     """Recordings in train; >= 1."""
 
-    num_val: int = 14
+    num_val: int = 10
     """Recordings in val, of compositions that train never shows; >= 1."""
 
-    num_test: int = 21
+    num_test: int = 14
     """Recordings in test, of compositions that train and val never show; >= 1."""
 
     seed: int = 1
     """Seed of the whole data set."""
 
-    mistake_rate: float = 0.2
+    mistake_rate: float = 0.15
     """Share of steps in which something is done wrong first; in [0, 1]."""
 
     false_start_rate: float = 0.2

@@ -1,0 +1,117 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from proassist_lit.config import (
+    DataConfig,
+    EvaluationConfig,
+    LoggerConfig,
+    ModelConfig,
+    ObjectiveConfig,
+    RunConfig,
+    StreamConfig,
+    TrainerConfig,
+)
+from proassist_lit.config_schema import to_plain
+from proassist_lit.data.sources.toy import ToyConfig
+from proassist_lit.errors import CheckpointError
+from proassist_lit.lit.module import AssistantModule
+from proassist_lit.lit.run import train
+from proassist_lit.model.config import TinyConfig
+from proassist_lit.objectives import ObjectiveKind
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # of Lightning and W&B: not tested here
+
+
+def config(tmp_path: Path, *, resume: str = "none", steps: int = 4) -> RunConfig:
+    return RunConfig(
+        name="small",
+        resume=resume,
+        data=DataConfig(
+            cache=str(tmp_path / "data"), toy=ToyConfig(num_train=1, num_val=1, num_test=1)
+        ),
+        model=ModelConfig(tiny=TinyConfig(hidden_size=32, num_layers=2, num_heads=2, mlp_size=32)),
+        objective=ObjectiveConfig(kind=ObjectiveKind.PER_TOKEN),
+        stream=StreamConfig(max_new_tokens=4, max_dst_tokens=4),
+        trainer=TrainerConfig(max_steps=steps, val_every_steps=2, log_every_steps=1),
+        evaluation=EvaluationConfig(similarity="words", streams_on_validation=1),
+        logger=LoggerConfig(),
+    )
+
+
+@pytest.fixture(autouse=True)
+def quiet_wandb(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+
+
+def test_run_leaves_everything_behind(tmp_path: Path) -> None:
+    run = tmp_path / "outputs" / "small" / "run"
+
+    train(config(tmp_path), run)
+
+    metrics = json.loads((run / "metrics.json").read_text())
+    for split in ("val", "test"):
+        for name in ("speak_f1", "utterance_precision", "utterance_recall", "utterance_f1",
+                     "content_accuracy", "dst_update_f1", "dst_joint_goal_accuracy",
+                     "theta_speak", "theta_dst"):  # fmt: skip
+            assert f"{split}/{name}" in metrics
+    for baseline in ("always_silent", "always_speak", "clock", "blind", "blind_zeros"):
+        assert f"baseline/{baseline}/test/utterance_f1" in metrics
+    assert metrics["similarity"]
+    assert (tmp_path / "outputs" / "latest").resolve() == run.resolve()
+    rows = json.loads(next(run.glob("streams/test_*.json")).read_text())
+    assert {"frame_idx", "time_s", "speak_prob", "dst_prob", "speak", "dst", "text", "updates",
+            "state", "ref_text", "ref_updates", "user_text", "context_len", "event"} <= set(
+        rows[0]
+    )  # fmt: skip
+    assert "<html" in (run / "report.html").read_text()
+    header = (run / "metrics.csv").read_text().splitlines()[0].split(",")
+    assert {"train/loss", "val/loss", "val_stream/utterance_f1", "test/utterance_f1"} <= set(header)
+    for name in ("best", "last"):
+        state = torch.load(run / "checkpoints" / f"{name}.ckpt", weights_only=True)
+        assert state["global_step"] > 0
+
+
+def test_interrupt_leaves_a_checkpoint_that_training_goes_on_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, step = tmp_path / "run", AssistantModule.training_step
+
+    def interrupted(self: AssistantModule, batch: object, batch_idx: int) -> torch.Tensor:
+        if self.global_step == 3:
+            raise KeyboardInterrupt
+        return step(self, batch, batch_idx)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(AssistantModule, "training_step", interrupted)
+        with pytest.raises(SystemExit):
+            train(config(tmp_path), run)
+
+    saved = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
+    assert saved["global_step"] == 3
+    assert f"hydra.run.dir={run} resume=auto" in capsys.readouterr().err
+    begun: list[int] = []
+
+    def noted(self: AssistantModule, batch: object, batch_idx: int) -> torch.Tensor:
+        begun.append(self.global_step)
+        return step(self, batch, batch_idx)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(AssistantModule, "training_step", noted)
+    train(config(tmp_path, resume="auto"), run)
+
+    assert begun == [3]
+    assert (run / "report.html").exists()
+    assert (run / "metrics.part1.csv").exists()  # the curves of the first part are kept
+
+
+def test_resume_from_a_missing_checkpoint_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"nowhere\.ckpt: there is no such checkpoint"):
+        train(config(tmp_path, resume=str(tmp_path / "nowhere.ckpt")), tmp_path / "run")
+
+
+def test_config_of_a_run_is_plain_data(tmp_path: Path) -> None:
+    assert to_plain(config(tmp_path))["objective"]["kind"] == "per_token"
