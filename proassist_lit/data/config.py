@@ -60,13 +60,13 @@ class DataConfig:
     """Processes that load batches; 0 loads in the main process."""
 
     max_train: int = 0
-    """Most recordings of train that are used (proassist: conversations); 0 for all."""
+    """Most conversations (captaincook4d: recordings) of train that are used; 0 for all."""
 
     max_val: int = 0
-    """Most recordings of val that are used; 0 for all."""
+    """Most conversations of val that are used; 0 for all."""
 
     max_test: int = 0
-    """Most recordings of test that are used; 0 for all."""
+    """Most conversations of test that are used; 0 for all."""
 
     train_files: str = "train*.jsonl"
     """proassist: prepared files of train, as a pattern below ``root``."""

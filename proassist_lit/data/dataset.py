@@ -118,7 +118,7 @@ def load_data(config: DataConfig) -> dict[str, ConversationSet]:
     for split, conversations in records.items():
         if not conversations:
             raise RecordError(f"{folder}: split {split!r} is empty; it needs at least one record.")
-        if config.source is Source.PROASSIST:  # generated ones were limited before being drawn
+        if config.source is not Source.CAPTAINCOOK4D:  # limited before it was drawn
             conversations = config.limited(split, conversations)
         sets[split] = ConversationSet(split, tuple(conversations), folder, config)
     for split in ("train", "val"):

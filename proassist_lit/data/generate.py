@@ -47,7 +47,7 @@ def generated_folder(config: DataConfig) -> Path:
         relevant["toy"] = asdict(config.toy)
     else:
         relevant["root"] = str(config.source_root.resolve())
-    relevant["limits"] = [config.max_train, config.max_val, config.max_test]
+        relevant["limits"] = [config.max_train, config.max_val, config.max_test]
     text = json.dumps(relevant, sort_keys=True, default=str)
     digest = hashlib.blake2b(text.encode(), digest_size=4).hexdigest()
     base = config.source_root if config.source is Source.TOY else Path(config.cache)
@@ -98,8 +98,9 @@ def read_timelines(folder: Path) -> dict[str, Timeline]:
 def _timelines(config: DataConfig) -> Mapping[str, list[Timeline]]:
     if config.source is Source.PROASSIST:
         raise ConfigError(f"data.source {config.source.value} is read in place, not generated.")
-    toy = config.source is Source.TOY
-    timelines = make_toy(config.toy) if toy else read_captaincook4d(config.source_root)
+    if config.source is Source.TOY:
+        return make_toy(config.toy)
+    timelines = read_captaincook4d(config.source_root)
     return {split: config.limited(split, recordings) for split, recordings in timelines.items()}
 
 

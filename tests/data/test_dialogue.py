@@ -304,7 +304,7 @@ def test_a_recording_that_begins_at_once_still_has_a_goal() -> None:
 FIELDS = {
     "GOAL": {"task"},
     "FIRST": {"step"},
-    "NEXT": {"step"},
+    "NEXT": {"step", "done"},
     "GO_ON": {"done"},
     "CORRECT": {"wrong", "right"},
     "SKIPPED": {"step"},

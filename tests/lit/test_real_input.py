@@ -21,6 +21,7 @@ from proassist_lit.config import (
     WandbMode,
 )
 from proassist_lit.data.config import Source
+from proassist_lit.data.dialogue import DialogueConfig
 from proassist_lit.data.features import write_features
 from proassist_lit.data.sources.proassist import ENCODER, feature_file, read_proassist
 from proassist_lit.lit.run import train
@@ -64,7 +65,7 @@ def run(run_dir: Path, data: DataConfig, steps: int, model: ModelConfig | None =
 def captaincook4d(tmp_path: Path) -> DataConfig:
     return DataConfig(
         source=Source.CAPTAINCOOK4D, root=str(DATA / "captaincook4d"), cache=str(tmp_path),
-        max_train=2, max_val=1,
+        max_train=2, max_val=1, dialogue=DialogueConfig(fps=0.5),
     )  # fmt: skip
 
 
