@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
 from rich.progress import track
@@ -35,7 +36,7 @@ FORMAT_VERSION = 4
 
 def generated_folder(config: DataConfig) -> Path:
     """Folder of the data set that ``config`` asks for."""
-    relevant = {
+    relevant: dict[str, Any] = {
         "version": FORMAT_VERSION,
         "source": config.source.value,
         "seed": config.seed,

@@ -77,4 +77,5 @@ def wire_quoting(model: Any) -> None:
 
 def _orthonormal(rows: int, columns: int) -> Tensor:
     """(rows, columns) random matrix with orthonormal rows."""
-    return torch.linalg.qr(torch.randn(columns, rows)).Q.T
+    basis: Tensor = torch.linalg.qr(torch.randn(columns, rows)).Q
+    return basis.T
