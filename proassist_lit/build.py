@@ -46,9 +46,7 @@ def build_core(config: RunConfig) -> Core:
             f"compat={config.compat.value} has nothing to switch yet; leave it at none."
         )
     data = load_data(config.data)
-    for split in data.values():
-        split.check_features()
-    vision_size = data["train"].check_features()
+    vision_size = {split: data[split].check_features() for split in data}["train"]
     tokenizer = build_tokenizer(config.model, lambda: training_texts(data["train"]))
     chat = Chat(chat_format(config.model.chat), tokenizer)
     torch.manual_seed(config.seed)

@@ -33,6 +33,7 @@ from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 
 from proassist_lit import __version__
+from proassist_lit.atomic import write_text
 from proassist_lit.config import RunConfig
 from proassist_lit.config_check import ConfigFiles, Override
 from proassist_lit.config_help import help_text
@@ -241,10 +242,7 @@ def _to_config(composed: DictConfig) -> RunConfig:
 
 
 def _write_config(config: RunConfig, path: Path) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    text = yaml.safe_dump(to_plain(config), sort_keys=False, allow_unicode=True)
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
+    write_text(path, yaml.safe_dump(to_plain(config), sort_keys=False, allow_unicode=True))
 
 
 def _show_of_job(error: Exception, run_dir: Path) -> None:

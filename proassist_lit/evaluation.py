@@ -108,10 +108,9 @@ class Evaluator:
             config = self.thresholds(model)
             data = self._data["val"]
             transcripts = [
-                stream_conversation(model, self._chat, conversation, data.features(conversation),
-                                    config)
-                for conversation in data.conversations[:num_streams]
-            ]  # fmt: skip
+                stream_conversation(model, self._chat, c, data.features(c), config)
+                for c in data.conversations[:num_streams]
+            ]
         return evaluate_transcripts(transcripts, self.similarity)
 
     def evaluate(
@@ -127,12 +126,11 @@ class Evaluator:
             config = self.thresholds(model)
             result = EvaluationResult(config=config)
             splits = [split for split in ("val", "test") if split in self._data]
-            passes = len(splits) + 2  # the blind ones run on the last split
+            blind = [splits[-1]] * 2  # on other features, and on zeros
             with _progress() as progress:
                 bar = progress.add_task(
                     "Streaming",
-                    total=sum(c.num_frames for s in splits for c in self._data[s])
-                    + (passes - len(splits)) * sum(c.num_frames for c in self._data[splits[-1]]),
+                    total=sum(c.num_frames for s in splits + blind for c in self._data[s]),
                 )
 
                 def advance(_: FrameOutput) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from proassist_lit.atomic import write_text
 from proassist_lit.streaming.stream_file import write_stream
 from proassist_lit.types import Transcript
 
@@ -55,7 +56,9 @@ class RunDirectory:
 
     def write_metrics(self, metrics: Mapping[str, float | str]) -> None:
         """Write ``metrics.json``, flat and sorted."""
-        self._write("metrics.json", json.dumps(dict(sorted(metrics.items())), indent=2) + "\n")
+        write_text(
+            self.path / "metrics.json", json.dumps(dict(sorted(metrics.items())), indent=2) + "\n"
+        )
 
     def write_stream(self, split: str, transcript: Transcript) -> None:
         """Write ``streams/<split>_<stream>.json``."""
@@ -71,7 +74,7 @@ class RunDirectory:
                 notes[package] = version(package)
             except PackageNotFoundError:
                 notes[package] = "not installed"
-        self._write("notes.json", json.dumps(notes, indent=2) + "\n")
+        write_text(self.path / "notes.json", json.dumps(notes, indent=2) + "\n")
         return notes
 
     def point_latest(self, base: Path) -> None:
@@ -83,11 +86,6 @@ class RunDirectory:
             temporary.replace(link)
         except OSError:  # no links on this file system: a convenience only
             temporary.unlink(missing_ok=True)
-
-    def _write(self, name: str, text: str) -> None:
-        temporary = self.path / f".{name}.{os.getpid()}"
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(self.path / name)
 
 
 def _git_commit() -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -81,12 +82,13 @@ class ConversationSet:
 
     def frames(self, conversation: Conversation, indices: list[int]) -> NDArray[np.uint8] | None:
         """(n, H, W, 3) pictures of frames, for people to look at; None where there are none."""
-        timeline = self._timelines().get(conversation.video_uid)
+        timeline = self._timelines.get(conversation.video_uid)
         if timeline is None:
             return None
         renderer = Renderer(timeline)
         return np.stack([renderer.frame(i, conversation.fps) for i in indices])
 
+    @cached_property
     def _timelines(self) -> dict[str, Timeline]:
         return read_timelines(self.folder) if (self.folder / "timelines.jsonl").exists() else {}
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from proassist_lit.atomic import replacing
 from proassist_lit.errors import FeatureError
 
 
@@ -29,11 +29,9 @@ def write_features(
         encoder: name of the encoder that made them.
         rendered: whether the frames were drawn from annotations.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(f".{os.getpid()}.tmp")
     metadata = {"fps": str(fps), "encoder": encoder, "rendered": json.dumps(rendered)}
-    save_file({k: v.contiguous() for k, v in grids.items()}, str(temporary), metadata=metadata)
-    temporary.replace(path)
+    with replacing(path) as temporary:
+        save_file({k: v.contiguous() for k, v in grids.items()}, str(temporary), metadata=metadata)
 
 
 class FeatureFile:

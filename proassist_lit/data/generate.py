@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from rich.progress import track
 
+from proassist_lit.atomic import write_text
 from proassist_lit.data.config import DataConfig, Source
 from proassist_lit.data.dialogue import event_frame, write_dialogues
 from proassist_lit.data.features import write_features
@@ -75,7 +76,7 @@ def generate(config: DataConfig) -> Path:
         write_records(folder / f"{split}.jsonl", conversations)
         counts[split] = len(conversations)
     lines = [t.to_json() for split in timelines.values() for t in split]
-    _write_text(folder / "timelines.jsonl", "\n".join(lines) + "\n")
+    write_text(folder / "timelines.jsonl", "\n".join(lines) + "\n")
     manifest = {
         "source": config.source.value,
         "rendered": True,
@@ -85,7 +86,7 @@ def generate(config: DataConfig) -> Path:
         "conversations": counts,
         "format_version": FORMAT_VERSION,
     }
-    _write_text(folder / "manifest.json", json.dumps(manifest, indent=2) + "\n")
+    write_text(folder / "manifest.json", json.dumps(manifest, indent=2) + "\n")
     return folder
 
 
@@ -137,9 +138,3 @@ def _draw_one(job: tuple[Timeline, str, int, float, Path]) -> None:
         encoder=encoder_name,
         rendered=True,
     )
-
-
-def _write_text(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from proassist_lit.atomic import write_text
 from proassist_lit.data.conversation import (
     AssistantTurn,
     Conversation,
@@ -101,7 +100,7 @@ def write_records(path: Path, conversations: Iterable[Conversation]) -> None:
         "[\n" + ",\n".join(lines) + "\n]\n" if path.suffix == ".json" else "\n".join(lines) + "\n"
     )
     try:
-        _replace(path, text)
+        write_text(path, text)
     except OSError as error:
         raise RecordError(
             f"{path}: cannot be written: {error}. Check the folder and the free space."
@@ -157,21 +156,6 @@ def _turn_to_json(turn: Turn) -> dict[str, Any]:
 
 def _unknown(extra: Mapping[str, Any], known: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in extra.items() if key not in known}
-
-
-def _replace(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-    try:
-        os.fchmod(handle, 0o644)  # a temporary file is private, a data set is not
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
 
 
 def _scan(path: Path) -> Iterator[Conversation | list[RecordError]]:

@@ -36,6 +36,8 @@ _SPILL = (20, 16, 40)
 _SHELF_Y, _BOARD_Y, _TRAY_Y = 2, 17, 53
 _ICON, _BOARD_ICON, _TOOL_ICON = 9, 28, 13
 _DONE_VISIBLE_S = 2.0
+_MOST_OVERLAP = 9
+"""Stretches that may go on at once; earlier ones are not looked at."""
 
 
 @dataclass(frozen=True)
@@ -110,11 +112,10 @@ class Renderer:
 
     def _activity_at(self, time_s: float) -> Activity | None:
         # Of several stretches that overlap (real recordings), the one that began last is seen.
-        for i in range(bisect_right(self._work_starts, time_s) - 1, -1, -1):
-            if time_s < self._works[i].end_s:
-                return self._works[i]
-            if i < bisect_right(self._work_starts, time_s) - 8:
-                break
+        begun = bisect_right(self._work_starts, time_s)
+        for work in reversed(self._works[max(begun - _MOST_OVERLAP, 0) : begun]):
+            if time_s < work.end_s:
+                return work
         return None
 
     def _finished_just_before(self, time_s: float) -> str | None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 
 import lightning as L
 from rich.console import Console
 
+from proassist_lit.atomic import replacing
 from proassist_lit.evaluation import EvaluationResult, Evaluator
 from proassist_lit.lit.module import AssistantModule
 from proassist_lit.run_directory import RunDirectory
@@ -27,7 +27,6 @@ class StreamingEvaluation(L.Callback):
     ) -> None:
         self._evaluator, self._run = evaluator, run
         self._streams_on_validation = streams_on_validation
-        self.result: EvaluationResult | None = None
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Answer a few streams of val and log their metrics under ``val_stream/``."""
@@ -39,10 +38,10 @@ class StreamingEvaluation(L.Callback):
 
     def evaluate(self, trainer: L.Trainer, module: AssistantModule) -> EvaluationResult:
         """Answer every stream of val and test, write and log the result."""
-        self.result = self._evaluator.evaluate(module.model, on_stream=self._run.write_stream)
-        self._run.write_metrics(self.result.metrics)
-        self._log(trainer, self.result.metrics)
-        return self.result
+        result = self._evaluator.evaluate(module.model, on_stream=self._run.write_stream)
+        self._run.write_metrics(result.metrics)
+        self._log(trainer, result.metrics)
+        return result
 
     @staticmethod
     def _log(trainer: L.Trainer, metrics: Mapping[str, float | str]) -> None:
@@ -65,9 +64,8 @@ class SaveWhenStopped(L.Callback):
         if trainer.global_step == 0 or trainer.state.fn != "fit":
             return
         target = self._run.last_checkpoint
-        temporary = target.with_name(f".{target.name}.{os.getpid()}")
-        trainer.save_checkpoint(temporary)
-        temporary.replace(target)
+        with replacing(target) as temporary:
+            trainer.save_checkpoint(temporary)
         Console(stderr=True).print(
             f"Stopped at step {trainer.global_step} by {type(exception).__name__}; the state of "
             f"training is in {target}. Go on with: hydra.run.dir={self._run.path} resume=auto",

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 from html import escape
 from importlib.resources import files
 from pathlib import Path
 
+from proassist_lit.atomic import write_text
 from proassist_lit.report.payload import make_payload
 from proassist_lit.report.run_report import RunReport
 
@@ -29,15 +29,7 @@ def write_report(path: Path, report: RunReport) -> None:
         report: what to show. Its text may hold anything: it reaches the page as data, never as
             markup.
     """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # Beside the target, so that os.replace stays within one file system.
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_text(render_report(report), encoding="utf-8", newline="\n")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_text(Path(path), render_report(report))
 
 
 def render_report(report: RunReport) -> str:

@@ -6,7 +6,6 @@ import csv
 import io
 import json
 import math
-import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from rich import box
 from rich.table import Table as RichTable
 from rich.text import Text
 
+from proassist_lit.atomic import write_text
 from proassist_lit.errors import ConfigError
 
 MAIN_METRICS = (
@@ -65,12 +65,7 @@ class Table:
                 f"Table.write: {path.name!r} ends in {path.suffix!r}; name a file that ends in "
                 f"one of {', '.join(make)}."
             )
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        try:
-            temporary.write_text(make[path.suffix](), encoding="utf-8", newline="")
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        write_text(path, make[path.suffix]())
 
     def to_csv(self) -> str:
         """All digits, empty cells empty: for programs."""

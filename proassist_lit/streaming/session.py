@@ -110,8 +110,7 @@ class Session:
         if isinstance(texts, str):
             texts = (Text(Role.USER, texts),) if texts else ()
         self._check(features)
-        self._watch(features, tuple(texts))
-        hidden = self._last_hidden
+        hidden = self._watch(features, tuple(texts))
         speak_prob = float(self._model.speak_head(hidden).float().sigmoid())
         dst_prob = None
         if self._model.dst_head is not None and self._script.steps:
@@ -169,8 +168,8 @@ class Session:
                 "choose a stream.strategy."
             )
 
-    def _watch(self, features: Tensor, texts: tuple[Text, ...]) -> None:
-        """Feed what waits, the texts, and the frame; leave the last hidden state."""
+    def _watch(self, features: Tensor, texts: tuple[Text, ...]) -> Tensor:
+        """Feed what waits, the texts, and the frame; return the last hidden state, (D,)."""
         chat, model = self._chat, self._model
         image = model.project(features.to(model.device))  # first: it may refuse
         ids = self._pending + text_ids(chat, texts)
@@ -181,7 +180,7 @@ class Session:
         if ids:
             words = model.embed_tokens(torch.tensor(ids, device=model.device))
             embeds = torch.cat([words, image.to(words.dtype)])
-        self._last_hidden = self._decoder(embeds, self._cache)
+        return self._decoder(embeds, self._cache)
 
     def _write(self, role: Role, max_tokens: int) -> str:
         """Write one span greedily. Opening and closing are fed, never generated.

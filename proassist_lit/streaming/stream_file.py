@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
+from proassist_lit.atomic import write_text
 from proassist_lit.types import FrameOutput, Reference, Transcript, Update
 
 
@@ -41,10 +41,7 @@ def write_stream(path: Path, transcript: Transcript) -> None:
         json.dumps(frame_to_json(frame, reference), ensure_ascii=False)
         for frame, reference in zip(transcript.frames, transcript.references, strict=True)
     ]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text("[\n" + ",\n".join(rows) + "\n]\n", encoding="utf-8")
-    temporary.replace(path)
+    write_text(path, "[\n" + ",\n".join(rows) + "\n]\n")
 
 
 def _updates(updates: tuple[Update, ...]) -> list[dict[str, str]]:

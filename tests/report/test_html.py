@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import time
 from dataclasses import replace
@@ -122,7 +123,7 @@ def test_write_report_keeps_the_old_page_if_the_new_one_fails(
     def full(source: object, target: object) -> None:
         raise OSError("disk full")
 
-    monkeypatch.setattr(html.os, "replace", full)
+    monkeypatch.setattr(os, "replace", full)
     with pytest.raises(OSError, match="disk full"):
         write_report(path, fake_report(1))
     assert path.read_text(encoding="utf-8") == "old"

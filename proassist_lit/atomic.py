@@ -1,0 +1,33 @@
+"""Writes files whole or not at all: a reader meets the old file or the new one, never a part."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A name to write to, beside ``path``; it takes the place of ``path`` if all goes well.
+
+    The folder of ``path`` is made if need be. After an error ``path`` is as it was, and what was
+    written is gone.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # Beside the target, so that os.replace stays within one file system.
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write ``text`` as UTF-8, line ends as they are; on the disk when this returns."""
+    with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
