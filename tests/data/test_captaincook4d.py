@@ -7,7 +7,8 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from proassist_lit.data.sources.captaincook4d import parse_description, read_captaincook4d
+from proassist_lit.data.sources.captaincook4d import read_captaincook4d
+from proassist_lit.data.sources.captaincook4d_descriptions import parse_description
 from proassist_lit.data.timeline import ActivityKind, Timeline
 from proassist_lit.errors import RecordError
 
