@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from proassist_lit.errors import FeatureError
-from proassist_lit.model.config import ModelConfig, TrainMode
-from proassist_lit.model.heads import DecisionHead
+from proassist_lit.errors import ConfigError, FeatureError
+from proassist_lit.model.config import Decision, ModelConfig, TrainMode
+from proassist_lit.model.heads import DecisionHead, TokenDecision
+from proassist_lit.model.logits import finish_logits
 from proassist_lit.model.projector import Projector
+from proassist_lit.model.suitability import context_limit
+from proassist_lit.sequence.chat import Chat, Role
 from proassist_lit.types import Batch, ModelOutput
 
 
@@ -21,16 +25,24 @@ class AssistantModel(nn.Module):
         backbone: Hugging Face causal language model.
         vision_size: E, size of a feature vector.
         config: heads, and what is trained.
+        chat: the formatter; None for a model that neither decides by tokens nor generates.
+
+    Raises:
+        ConfigError: the decisions cannot be read from tokens of this chat format.
     """
 
-    def __init__(self, backbone: Any, *, vision_size: int, config: ModelConfig) -> None:
+    def __init__(
+        self, backbone: Any, *, vision_size: int, config: ModelConfig, chat: Chat | None = None
+    ) -> None:
         super().__init__()
         self.lm = backbone
+        self.context_limit = context_limit(backbone)
         hidden_size = int(backbone.config.hidden_size)
         self.hidden_size = hidden_size
         self.projector = Projector(vision_size, hidden_size)
-        self.speak_head = DecisionHead(hidden_size, config.head)
-        self.dst_head = DecisionHead(hidden_size, config.head) if config.dst else None
+        self.decision = config.decision
+        self.speak_head = self._build_decision(Role.ASSISTANT, config, chat)
+        self.dst_head = self._build_decision(Role.DST, config, chat) if config.dst else None
         output = backbone.get_output_embeddings()
         self.dst_output_head: nn.Linear | None = None
         if config.dst and config.dst_output_head:
@@ -38,6 +50,29 @@ class AssistantModel(nn.Module):
             self.dst_output_head.weight.data.copy_(output.weight.data)
         if config.train is TrainMode.FROZEN:
             self.lm.requires_grad_(False)
+
+    def _build_decision(self, role: Role, config: ModelConfig, chat: Chat | None) -> nn.Module:
+        is_dst = role is Role.DST
+        if config.decision is Decision.HEAD or (
+            config.decision is Decision.SILENT_TOKEN and is_dst
+        ):
+            return DecisionHead(self.hidden_size, config.head)
+        if chat is None:
+            raise ConfigError(
+                f"model.decision={config.decision.value} reads tokens of the chat format; give "
+                "the model its chat."
+            )
+        if config.decision is Decision.SILENT_TOKEN:
+            return TokenDecision(self.lm_logits, chat.silent_id, means_yes=False)
+        opening = chat.opening_ids(role)
+        if len(opening) != 1 or chat.opening_ids(Role.ASSISTANT) == chat.opening_ids(Role.DST):
+            raise ConfigError(
+                f"model.decision=opening_token needs a chat format with one token of its own for "
+                f"every opening, but {chat.format.name!r} opens the {role.value} span with "
+                f"{len(opening)}; choose model.chat=dst_ext or compact, or model.decision=head."
+            )
+        read = partial(self.lm_logits, dst=is_dst)
+        return TokenDecision(read, opening[0], means_yes=True)
 
     @property
     def device(self) -> torch.device:
@@ -96,7 +131,18 @@ class AssistantModel(nn.Module):
 
         Returns:
             (B, T, D).
+
+        Raises:
+            ConfigError: the backbone cannot read so many tokens.
         """
+        length = inputs_embeds.shape[1] + (cache.get_seq_length() if cache is not None else 0)
+        if self.context_limit is not None and length > self.context_limit[0]:
+            most, reason = self.context_limit
+            raise ConfigError(
+                f"model.backbone ({self.lm.config.model_type}) has {reason} {most} tokens, got "
+                f"{length}; lower stream.max_context and data.max_seq_len to {most}, or choose a "
+                "backbone with rotary positions."
+            )
         out: Tensor = self.lm.get_decoder()(
             inputs_embeds=inputs_embeds,
             attention_mask=attention_mask,
@@ -109,15 +155,32 @@ class AssistantModel(nn.Module):
         """(..., D) hidden states to (..., V) vocabulary logits; of the dst output head if any."""
         head = self.dst_output_head if dst and self.dst_output_head is not None else None
         out: Tensor = (head or self.lm.get_output_embeddings())(hidden)
-        return out
+        return finish_logits(out, self.lm.config)
 
     def forward(self, batch: Batch) -> ModelOutput:
         """Run a training batch. The vocabulary matrix is applied later, at labelled positions."""
         embeds = self.embed(batch.input_ids, batch.image_mask, batch.image_features)
         # Padding stands on the right, where causal attention never looks: no mask is needed.
-        hidden = self.hidden_states(embeds)
+        mask = batch.attention_mask if batch.hides_tokens else None
+        hidden = self.hidden_states(embeds, attention_mask=mask)
+        dst_logits = None
+        if self.dst_head is not None:
+            dst_logits = _read(
+                self.dst_head, hidden, batch.dst_pos_frame_mask | batch.dst_neg_frame_mask
+            )
         return ModelOutput(
             hidden=hidden,
-            speak_logits=self.speak_head(hidden),
-            dst_logits=self.dst_head(hidden) if self.dst_head is not None else None,
+            speak_logits=_read(
+                self.speak_head, hidden, batch.pos_frame_mask | batch.neg_frame_mask
+            ),
+            dst_logits=dst_logits,
         )
+
+
+def _read(decision: nn.Module, hidden: Tensor, mask: Tensor) -> Tensor:
+    """(B, T) raw scores; of a token only where ``mask`` is true, for the sake of the vocabulary."""
+    if not isinstance(decision, TokenDecision):
+        out: Tensor = decision(hidden)
+        return out
+    scores: Tensor = decision(hidden[mask])
+    return scores.new_zeros(mask.shape).masked_scatter(mask, scores)

