@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -34,8 +34,26 @@ def write_features(
         save_file({k: v.contiguous() for k, v in grids.items()}, str(temporary), metadata=metadata)
 
 
+class FeatureReader(Protocol):
+    """What every reader of a feature file offers, whatever the format."""
+
+    path: Path
+    """The file."""
+
+    grids: tuple[str, ...]
+    """Names of the grids that make a frame's tokens, in order."""
+
+    def shape(self, *, where: str = "") -> tuple[int, int, int]:
+        """(F, K, E): frames, tokens per frame, feature size."""
+        ...
+
+    def read(self, start: int, end: int, *, where: str = "") -> Tensor:
+        """Read frames ``start`` .. ``end - 1`` as (end - start, K, E) float32."""
+        ...
+
+
 class FeatureFile:
-    """Reader of one feature file. Opens it at each read: cheap, and safe across workers.
+    """Reader of one safetensors file. Opens it at each read: cheap, and safe across workers.
 
     Args:
         path: a file that ``write_features`` made.
@@ -70,36 +88,62 @@ class FeatureFile:
         with self._open(where) as file:
             for grid in self.grids:
                 rows = self._slice(file, grid)
-                num_frames = rows.get_shape()[0]
-                if not 0 <= start < end <= num_frames:
-                    raise FeatureError(
-                        f"{where or self.path}: asks for frames {start}..{end - 1}, but "
-                        f"{self.path} holds frames 0..{num_frames - 1}; correct start_frame_idx "
-                        "and end_frame_idx of the record, or encode the whole video."
-                    )
+                check_window(self.path, start, end, rows.get_shape()[0], where=where)
                 parts.append(rows[start:end].float())
         return torch.cat(parts, dim=1)
 
     def _open(self, where: str = "") -> Any:
-        asked = f"{where}: " if where else ""
         if not self.path.exists():
-            raise FeatureError(
-                f"{asked}feature file {self.path} does not exist; encode the video first, or "
-                "correct frames_file of the record."
-            )
+            raise missing_file(self.path, where=where)
         try:
             return safe_open(str(self.path), framework="pt")
         except SafetensorError as error:
-            raise FeatureError(
-                f"{asked}feature file {self.path} is damaged ({error}); delete it and encode the "
-                "video again."
-            ) from error
+            raise damaged_file(self.path, error, where=where) from error
 
     def _slice(self, file: Any, grid: str) -> Any:
         if grid not in file.keys():  # noqa: SIM118 - safe_open is no mapping
-            raise FeatureError(
-                f"feature file {self.path} has no grid {grid!r}, only "
-                f"{', '.join(sorted(file.keys()))}; encode the video with it, or choose another "
-                "data.num_tokens_per_img."
-            )
+            raise lacking_grid(self.path, grid, file.keys())
         return file.get_slice(grid)
+
+
+def missing_file(path: Path, *, where: str = "") -> FeatureError:
+    """The error for a file that is not there; ``where`` is the record that asks."""
+    return FeatureError(
+        f"{_asked(where)}feature file {path} does not exist; encode the video first, or correct "
+        "frames_file of the record."
+    )
+
+
+def damaged_file(path: Path, reason: object, *, where: str = "") -> FeatureError:
+    """The error for a file that cannot be read, or not to its end."""
+    return FeatureError(
+        f"{_asked(where)}feature file {path} is damaged ({reason}); delete it and encode the "
+        "video again."
+    )
+
+
+def lacking_grid(path: Path, grid: str, present: Iterable[str]) -> FeatureError:
+    """The error for a file without ``grid``; ``present`` are those it has."""
+    names = [name if name.isprintable() else ascii(name) for name in sorted(present)]
+    return FeatureError(
+        f"feature file {path} has no grid {grid!r}, only {', '.join(names) or 'none'}; "
+        "encode the video with it, or choose another data.num_tokens_per_img."
+    )
+
+
+def check_window(path: Path, start: int, end: int, num_frames: int, *, where: str = "") -> None:
+    """Refuse a window that is empty, or not wholly among the frames of the file.
+
+    Raises:
+        FeatureError: naming the record, the frames and the file.
+    """
+    if not 0 <= start < end <= num_frames:
+        raise FeatureError(
+            f"{where or path}: asks for frames {start}..{end - 1}, but {path} holds frames 0.."
+            f"{num_frames - 1}; correct start_frame_idx and end_frame_idx of the record, or encode "
+            "the whole video."
+        )
+
+
+def _asked(where: str) -> str:
+    return f"{where}: " if where else ""

@@ -11,7 +11,12 @@ from numpy.typing import NDArray
 
 from proassist_lit.errors import ConfigError
 
-GRIDS: dict[int, tuple[str, ...]] = {1: ("cls",), 5: ("cls", "2x2"), 10: ("cls", "3x3")}
+GRIDS: dict[int, tuple[str, ...]] = {
+    1: ("cls",),
+    5: ("cls", "2x2"),
+    10: ("cls", "3x3"),
+    26: ("cls", "5x5"),
+}
 """Feature grids of each number of tokens per frame, in the order they are concatenated."""
 
 GRID_SIDES = {"cls": 1, "2x2": 2, "3x3": 3, "5x5": 5}
@@ -27,7 +32,7 @@ def grids_for(num_tokens_per_img: int) -> tuple[str, ...]:
     if num_tokens_per_img not in GRIDS:
         raise ConfigError(
             f"data.num_tokens_per_img is {num_tokens_per_img}; choose one of "
-            f"{', '.join(map(str, GRIDS))} (cls, cls + 2x2, cls + 3x3)."
+            f"{', '.join(map(str, GRIDS))} (cls, cls + 2x2, cls + 3x3, cls + 5x5)."
         )
     return GRIDS[num_tokens_per_img]
 

@@ -138,8 +138,9 @@ def test_encoders_and_grids_are_found_by_name() -> None:
     encoder = build_encoder("thumbnail24")
     assert (encoder.name, encoder.width) == ("thumbnail24", 24 * 24 * 3)
     assert [grids_for(k) for k in (1, 5, 10)] == [("cls",), ("cls", "2x2"), ("cls", "3x3")]
+    assert grids_for(26) == ("cls", "5x5")
     for name in ("thumbnail", "thumbnail1", "thumbnail999", "siglip"):
         with pytest.raises(ConfigError, match=rf"data\.encoder is '{name}'; known are"):
             build_encoder(name)
-    with pytest.raises(ConfigError, match=r"num_tokens_per_img is 4; choose one of 1, 5, 10"):
+    with pytest.raises(ConfigError, match=r"num_tokens_per_img is 4; choose one of 1, 5, 10, 26 "):
         grids_for(4)
