@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 
-from proassist_lit.config import Compat, RunConfig
+from proassist_lit.config import RunConfig
+from proassist_lit.data.collate import collate
 from proassist_lit.data.dataset import ConversationSet, load_data, training_texts
-from proassist_lit.errors import ConfigError
 from proassist_lit.evaluation import Evaluator
 from proassist_lit.metrics.similarity import build_similarity
 from proassist_lit.model.assistant import AssistantModel
 from proassist_lit.model.backbone import build_backbone, build_tokenizer
+from proassist_lit.objectives import Turns
 from proassist_lit.sequence.chat import Chat, chat_format
 from proassist_lit.sequence.examples import ExampleSet
+from proassist_lit.sequence.rules import DST_EXTENSION
+from proassist_lit.sequence.turns import single_turns
+from proassist_lit.types import Batch, Example
 
 
 @dataclass(frozen=True)
@@ -41,17 +46,16 @@ def build_core(config: RunConfig) -> Core:
     Raises:
         ProAssistError: something in the configuration, the records or the features is wrong.
     """
-    if config.compat is not Compat.NONE:
-        raise ConfigError(
-            f"compat={config.compat.value} has nothing to switch yet; leave it at none."
-        )
     data = load_data(config.data)
     vision_size = {split: data[split].check_features() for split in data}["train"]
     tokenizer = build_tokenizer(config.model, lambda: training_texts(data["train"]))
-    chat = Chat(chat_format(config.model.chat), tokenizer)
+    chat = Chat(chat_format(config.model.chat, config.model.separator), tokenizer)
     torch.manual_seed(config.seed)
     model = AssistantModel(
-        build_backbone(config.model, tokenizer), vision_size=vision_size, config=config.model
+        build_backbone(config.model, tokenizer),
+        vision_size=vision_size,
+        config=config.model,
+        chat=chat,
     )
     evaluator = Evaluator(
         chat,
@@ -76,4 +80,21 @@ def build_examples(config: RunConfig, core: Core, split: str) -> ExampleSet:
         rho=config.objective.rho if train else 1.0,
         turn_frames=config.objective.sampled_turn_frames if train else None,
         seed=config.seed,
+        smoothing_s=config.objective.smoothing_s if train else 0.0,
+        rules=config.rules,
     )
+
+
+def build_collate(config: RunConfig, core: Core) -> Callable[[Sequence[Example]], Batch]:
+    """What makes a batch of the examples that go into it."""
+    tokenizer = core.chat.tokenizer
+    pads_with_end = tokenizer.pad_token_id in (None, core.chat.end_of_turn_id)
+    hides = config.rules == DST_EXTENSION and pads_with_end
+    hidden_id = core.chat.end_of_turn_id if hides else None
+    if config.objective.turns is Turns.SINGLE:
+        return partial(_collate_turns, hidden_id=hidden_id)
+    return partial(collate, hidden_id=hidden_id)
+
+
+def _collate_turns(examples: Sequence[Example], *, hidden_id: int | None) -> Batch:
+    return collate([row for e in examples for row in single_turns(e)], hidden_id=hidden_id)

@@ -7,8 +7,9 @@ from enum import StrEnum
 
 from proassist_lit.data.config import DataConfig
 from proassist_lit.errors import ConfigError
-from proassist_lit.model.config import ModelConfig
-from proassist_lit.objectives import ObjectiveConfig
+from proassist_lit.model.config import Decision, ModelConfig
+from proassist_lit.objectives import ObjectiveConfig, ObjectiveKind
+from proassist_lit.sequence.rules import DST_EXTENSION, OURS, PROASSIST, SequenceRules
 from proassist_lit.streaming.config import StreamConfig
 
 
@@ -162,3 +163,26 @@ class RunConfig:
             raise ConfigError(
                 f"name is {self.name!r}; give a word without '/', it names the run directory."
             )
+        by_token = self.model.decision is not Decision.HEAD
+        if by_token != (self.objective.kind is ObjectiveKind.TOKEN_PROB):
+            remedy = (
+                "set objective.kind=token_prob"
+                if by_token
+                else "set model.decision=silent_token or opening_token"
+            )
+            raise ConfigError(
+                f"model.decision={self.model.decision.value} does not go with objective.kind="
+                f"{self.objective.kind.value}; {remedy}."
+            )
+        if self.objective.smoothing_s and self.model.decision is Decision.SILENT_TOKEN:
+            raise ConfigError(
+                "objective.smoothing_s smooths a yes-or-no decision, but model.decision="
+                "silent_token learns a token; set objective.smoothing_s=0 or another decision."
+            )
+
+    @property
+    def rules(self) -> SequenceRules:
+        """Whose rules make the sequences."""
+        if self.compat is Compat.NONE:
+            return OURS
+        return DST_EXTENSION if self.model.chat == "dst_ext" else PROASSIST

@@ -55,7 +55,12 @@ class BinaryLoss:
 
 
 def binary_loss(
-    logits: Tensor, pos_frame_mask: Tensor, neg_frame_mask: Tensor, *, focal_gamma: float = 0.0
+    logits: Tensor,
+    pos_frame_mask: Tensor,
+    neg_frame_mask: Tensor,
+    *,
+    targets: Tensor | None = None,
+    focal_gamma: float = 0.0,
 ) -> BinaryLoss:
     """Binary cross-entropy with logits at decision tokens.
 
@@ -63,7 +68,9 @@ def binary_loss(
         logits: (B, T) float, raw scores; their ``sigmoid`` is P(speak) or P(update).
         pos_frame_mask: (B, T) bool, frames whose answer is yes.
         neg_frame_mask: (B, T) bool, frames whose answer is no; disjoint from pos.
-        focal_gamma: exponent of the focal factor ``(1 - p(right))**gamma``; 0 for none.
+        targets: (B, T) float in [0, 1], probabilities to learn at the frames of the masks (see
+            ``sampling.smooth_targets``); None for 1 at pos and 0 at neg.
+        focal_gamma: exponent of the focal factor ``|target - p|**gamma``; 0 for none.
 
     Returns:
         (sum, count) of each class, nats and frames.
@@ -71,24 +78,29 @@ def binary_loss(
     Raises:
         ValueError: the three shapes differ.
 
-    Source: focal factor of Lin et al., arXiv:1708.02002.
+    Source: focal factor of Lin et al., arXiv:1708.02002; for soft targets Li et al.,
+    arXiv:2006.04388.
     """
-    shapes = [tuple(x.shape) for x in (logits, pos_frame_mask, neg_frame_mask)]
+    targets = pos_frame_mask.float() if targets is None else targets
+    shapes = [tuple(x.shape) for x in (logits, pos_frame_mask, neg_frame_mask, targets)]
     if len(set(shapes)) != 1:
         raise ValueError(
-            "binary_loss: logits, pos_frame_mask and neg_frame_mask must share one (B, T) shape, "
-            f"got {shapes[0]}, {shapes[1]} and {shapes[2]}."
+            "binary_loss: logits, pos_frame_mask, neg_frame_mask and targets must share one "
+            f"(B, T) shape, got {', '.join(map(str, shapes))}."
         )
     logits = logits if logits.dtype == torch.float64 else logits.float()
+    targets = targets.to(logits.dtype)
+    loss = F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
+    if focal_gamma:
+        # clamp: at exactly 0 a power below 1 has no finite gradient.
+        miss = (targets - torch.sigmoid(logits)).abs().clamp(min=torch.finfo(logits.dtype).tiny)
+        loss = loss * miss**focal_gamma
 
-    def one_class(wrong_logits: Tensor, mask: Tensor) -> SumCount:
-        loss = F.softplus(wrong_logits)
-        if focal_gamma:
-            loss = loss * torch.sigmoid(wrong_logits) ** focal_gamma
+    def one_class(mask: Tensor) -> SumCount:
         # where, not multiplication: an infinite loss outside the mask must not become NaN.
         return SumCount(loss.where(mask, loss.new_zeros(())).sum(), mask.sum().to(loss.dtype))
 
-    return BinaryLoss(one_class(-logits, pos_frame_mask), one_class(logits, neg_frame_mask))
+    return BinaryLoss(one_class(pos_frame_mask), one_class(neg_frame_mask))
 
 
 def lm_loss(

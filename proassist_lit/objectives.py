@@ -10,6 +10,7 @@ from torch import Tensor
 from proassist_lit.errors import ConfigError
 from proassist_lit.losses import BinaryLoss, SumCount, binary_loss, lm_loss
 from proassist_lit.model.assistant import AssistantModel
+from proassist_lit.model.config import Decision
 from proassist_lit.types import Batch
 
 
@@ -22,19 +23,43 @@ class ObjectiveKind(StrEnum):
     PER_TURN = "per_turn"
     """Once a turn, at its last token; plain mean."""
 
+    TOKEN_PROB = "token_prob"
+    """At every frame, by the probability of a token instead of a head (``model.decision``)."""
+
+
+class Turns(StrEnum):
+    """How the turns of ``per_turn`` go through the model. Both learn the same."""
+
+    SHARED = "shared"
+    """One forward for a conversation; all its turns are read from it."""
+
+    SINGLE = "single"
+    """Every turn is a row of its own, the conversation up to it: slow, and the plain reading of
+    the per-turn objective."""
+
 
 @dataclass(kw_only=True)
 class ObjectiveConfig:
     """What is learnt."""
 
     kind: ObjectiveKind = ObjectiveKind.PER_TURN
-    """per_token or per_turn."""
+    """per_token, per_turn or token_prob."""
 
     rho: float = 1.0
     """Share of the silent frames (per_turn: silent turns) trained on, drawn anew each epoch."""
 
     turn_frames: int = 2
     """per_turn: silent frames after which a turn ends; >= 1."""
+
+    turns: Turns = Turns.SHARED
+    """per_turn: shared or single."""
+
+    silent_logit_weight: float = 1.0
+    """token_prob: weight of the silent token at silent frames (ProAssist's w2t_logit_weight)."""
+
+    smoothing_s: float = 0.0
+    """Width of temporal label smoothing: how far, in seconds, from the right frame an answer is
+    still half right; 0 for none."""
 
     pos_weight: float = 1.0
     """Weight of yes-decisions relative to no-decisions; > 0."""
@@ -67,10 +92,15 @@ class ObjectiveConfig:
             )
         if self.pos_weight <= 0:
             raise ConfigError(f"objective.pos_weight must be > 0, got {self.pos_weight}.")
-        for name in ("focal_gamma", "response_gen_weight", "speaking_binary_weight",
-                     "dst_gen_weight", "dst_binary_weight"):  # fmt: skip
+        for name in ("focal_gamma", "smoothing_s", "silent_logit_weight", "response_gen_weight",
+                     "speaking_binary_weight", "dst_gen_weight", "dst_binary_weight"):  # fmt: skip
             if getattr(self, name) < 0:
                 raise ConfigError(f"objective.{name} must be >= 0, got {getattr(self, name)}.")
+        if self.turns is Turns.SINGLE and self.kind is not ObjectiveKind.PER_TURN:
+            raise ConfigError(
+                f"objective.turns=single needs objective.kind=per_turn, got {self.kind.value}; "
+                "leave objective.turns at shared."
+            )
 
     @property
     def sampled_turn_frames(self) -> int | None:
@@ -93,22 +123,27 @@ def compute_losses(model: AssistantModel, batch: Batch, config: ObjectiveConfig)
     """Run ``model`` on ``batch`` and weigh its losses.
 
     ``total = response_gen_weight * LM(assistant) + speaking_binary_weight * speak
-    + dst_gen_weight * LM(dst) + dst_binary_weight * dst``.
+    + dst_gen_weight * LM(dst) + dst_binary_weight * dst``. Where silence is a token, its
+    cross-entropy is part of LM(assistant) and there is no speak term.
     """
     out = model(batch)
     response = lm_loss(model, out.hidden, batch.labels)
+    gamma = config.focal_gamma
     speak = binary_loss(
         out.speak_logits, batch.pos_frame_mask, batch.neg_frame_mask,
-        focal_gamma=config.focal_gamma,
+        targets=batch.speak_targets, focal_gamma=gamma,
     )  # fmt: skip
-    total = config.response_gen_weight * response.mean()
-    total = total + config.speaking_binary_weight * _decide(speak, config)
+    if model.decision is Decision.SILENT_TOKEN:
+        total = config.response_gen_weight * _with_silence(response, speak.neg, config)
+    else:
+        total = config.response_gen_weight * response.mean()
+        total = total + config.speaking_binary_weight * _decide(speak, config)
     dst_response, dst = None, None
     if out.dst_logits is not None:
         dst_response = lm_loss(model, out.hidden, batch.dst_labels, dst=True)
         dst = binary_loss(
             out.dst_logits, batch.dst_pos_frame_mask, batch.dst_neg_frame_mask,
-            focal_gamma=config.focal_gamma,
+            targets=batch.dst_targets, focal_gamma=gamma,
         )  # fmt: skip
         total = total + config.dst_gen_weight * dst_response.mean()
         total = total + config.dst_binary_weight * _decide(dst, config)
@@ -116,6 +151,15 @@ def compute_losses(model: AssistantModel, batch: Batch, config: ObjectiveConfig)
 
 
 def _decide(loss: BinaryLoss, config: ObjectiveConfig) -> Tensor:
-    if config.kind is ObjectiveKind.PER_TOKEN:
-        return loss.balanced(config.pos_weight)
-    return loss.plain(config.pos_weight)
+    if config.kind is ObjectiveKind.PER_TURN:
+        return loss.plain(config.pos_weight)
+    return loss.balanced(config.pos_weight)
+
+
+def _with_silence(response: SumCount, silent: SumCount, config: ObjectiveConfig) -> Tensor:
+    """Mean over words and silent frames, the latter weighted in the sum but not in the count.
+
+    Source: ProAssist, arXiv:2506.05904 (``w2t_logit_weight``).
+    """
+    total = response.sum + config.silent_logit_weight * silent.sum
+    return total / (response.count + silent.count).clamp(min=1)

@@ -6,10 +6,10 @@ D hidden size, E vision feature size, V vocabulary, L layers, N labelled positio
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, fields
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, fields, replace
 from enum import StrEnum
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -191,6 +191,8 @@ class Example:
     neg_frame_mask: Tensor  # (T,) bool
     dst_pos_frame_mask: Tensor  # (T,) bool
     dst_neg_frame_mask: Tensor  # (T,) bool
+    speak_targets: Tensor  # (T,) float32
+    dst_targets: Tensor  # (T,) float32
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -211,19 +213,22 @@ class Batch:
     neg_frame_mask: Tensor  # (B, T) bool; frames to stay silent at; disjoint from pos
     dst_pos_frame_mask: Tensor  # (B, T) bool; frames to update the state at
     dst_neg_frame_mask: Tensor  # (B, T) bool; frames to leave it
+    speak_targets: Tensor  # (B, T) float32; P(speak) to learn at the frames of the masks
+    dst_targets: Tensor  # (B, T) float32; P(update) likewise
+    hides_tokens: bool = False  # attention_mask hides more than padding on the right
 
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Self:
         """Copy to ``device``. Lightning calls this; it refuses a frozen dataclass without it."""
-        return type(self)(
-            **{
-                f.name: getattr(self, f.name).to(device, non_blocking=non_blocking)
-                for f in fields(self)
-            }
-        )
+        return self._each(lambda tensor: tensor.to(device, non_blocking=non_blocking))
 
     def pin_memory(self) -> Self:
         """Copy to pinned memory. DataLoader calls this; without it pinning is silently skipped."""
-        return type(self)(**{f.name: getattr(self, f.name).pin_memory() for f in fields(self)})
+        return self._each(Tensor.pin_memory)
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> Self:
+        values: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)}
+        tensors = {k: change(v) for k, v in values.items() if isinstance(v, Tensor)}
+        return replace(self, **{**values, **tensors})
 
 
 @dataclass(frozen=True, kw_only=True)

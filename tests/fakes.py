@@ -37,7 +37,7 @@ WORDS = (
     "please help Steps: S1: S2: S3: wash. peel. fry. wash peel fry (in progress). (completed). "
     "make soup first well done now how many one of two three it is all good wait use the knife pan "
     "S1->start S1->complete S2->start S2->complete S1->complete;S2->start S9->start nonsense "
-    "system user assistant dst Okay. Summary: so far"
+    "system user model User: assistant dst Okay. Summary: so far"
 )
 STEPS = (TaskStep(id="S1", name="wash"), TaskStep(id="S2", name="peel"))
 NOT_STARTED = {step.id: StepState.NOT_STARTED for step in STEPS}
@@ -46,13 +46,17 @@ NOT_STARTED = {step.id: StepState.NOT_STARTED for step in STEPS}
 class WordTokenizer:
     """One token per word, so that text written from ids always becomes the same ids again."""
 
-    _PIECES = re.compile(r"<\|\w+\|>|<image>|\n+|[^\s<]+")
+    _PIECES = re.compile(r"<\|\w+\|>|<\w+>|\[[A-Z]+\]|\n+|[^\s<]+")
 
     def __init__(self) -> None:
         special = [token for table in FORMATS.values() for token in table.special_tokens]
         self.special = list(dict.fromkeys(["<image>", *special, SEPARATOR]))
         self.words = [*self.special, "\n", "\n\n", *dict.fromkeys(WORDS.split())]
         self._ids = {word: i for i, word in enumerate(self.words)}
+
+    @property
+    def eos_token(self) -> str:
+        return "<|end|>"
 
     def __len__(self) -> int:
         return len(self.words)
@@ -119,7 +123,7 @@ class ScriptedModel(AssistantModel):
 
 
 def tiny_model(
-    seed: int = 2,
+    seed: int = 5,
     *,
     head: HeadType = HeadType.LINEAR,
     dst: bool = True,

@@ -102,7 +102,7 @@ def test_half_precision_logits_are_summed_in_float32() -> None:
 
 
 def test_binary_loss_refuses_different_shapes() -> None:
-    with pytest.raises(ValueError, match=r"got \(1, 4\), \(1, 3\) and \(1, 4\)"):
+    with pytest.raises(ValueError, match=r"got \(1, 4\), \(1, 3\), \(1, 4\)"):
         binary_loss(LOGITS, POS[:, :3], NEG)
 
 

@@ -33,9 +33,9 @@ def test_total_is_the_weighted_sum(kind: ObjectiveKind) -> None:
         losses = compute_losses(tiny_model(), make_batch(config), config)
 
     def decide(loss):
-        if kind is ObjectiveKind.PER_TOKEN:
-            return (3 * loss.pos.sum / loss.pos.count + loss.neg.sum / loss.neg.count) / 4
-        return (3 * loss.pos.sum + loss.neg.sum) / (3 * loss.pos.count + loss.neg.count)
+        if kind is ObjectiveKind.PER_TURN:
+            return (3 * loss.pos.sum + loss.neg.sum) / (3 * loss.pos.count + loss.neg.count)
+        return (3 * loss.pos.sum / loss.pos.count + loss.neg.sum / loss.neg.count) / 4
 
     want = (
         2 * losses.response.sum / losses.response.count

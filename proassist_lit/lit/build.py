@@ -10,7 +10,7 @@ import lightning as L
 from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint, RichProgressBar
 from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
 
-from proassist_lit.build import Core, build_examples
+from proassist_lit.build import Core, build_collate, build_examples
 from proassist_lit.config import RunConfig, WandbMode
 from proassist_lit.errors import CheckpointError, ConfigError
 from proassist_lit.lit.callbacks import SaveWhenStopped, StreamingEvaluation
@@ -24,6 +24,7 @@ def build_datamodule(config: RunConfig, core: Core) -> ConversationDataModule:
     return ConversationDataModule(
         build_examples(config, core, "train"),
         build_examples(config, core, "val"),
+        build_collate(config, core),
         batch_size=config.data.batch_size,
         num_workers=config.data.num_workers,
         seed=config.seed,

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 import lightning as L
 from torch.utils.data import DataLoader
 
-from proassist_lit.data.collate import collate
 from proassist_lit.sequence.batching import EpochBatches
 from proassist_lit.sequence.examples import ExampleSet
-from proassist_lit.types import Batch
+from proassist_lit.types import Batch, Example
 
 
 class ConversationDataModule(L.LightningDataModule):
@@ -17,15 +18,24 @@ class ConversationDataModule(L.LightningDataModule):
     Args:
         train: examples of train.
         val: examples of val; every frame decides, whatever the objective samples in training.
+        collate: makes a batch of examples.
         batch_size: conversations per batch.
         num_workers: loader processes.
         seed: seed of the order.
     """
 
     def __init__(
-        self, train: ExampleSet, val: ExampleSet, *, batch_size: int, num_workers: int, seed: int
+        self,
+        train: ExampleSet,
+        val: ExampleSet,
+        collate: Callable[[Sequence[Example]], Batch],
+        *,
+        batch_size: int,
+        num_workers: int,
+        seed: int,
     ) -> None:
         super().__init__()
+        self._collate = collate
         self._train, self._val = train, val
         self._batch_size, self._num_workers, self._seed = batch_size, num_workers, seed
 
@@ -42,7 +52,7 @@ class ConversationDataModule(L.LightningDataModule):
         return DataLoader(
             examples,  # type: ignore[arg-type]
             batch_sampler=batches,
-            collate_fn=collate,
+            collate_fn=self._collate,
             num_workers=self._num_workers,
             persistent_workers=self._num_workers > 0,
         )

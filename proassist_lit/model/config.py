@@ -15,6 +15,21 @@ class HeadType(StrEnum):
     MLP = "mlp"
 
 
+class Decision(StrEnum):
+    """What the decisions to speak and to update the state are read from."""
+
+    HEAD = "head"
+    """A binary head each."""
+
+    SILENT_TOKEN = "silent_token"
+    """Speaking: the probability that the next token is not the silent one (the separator, or the
+    end of turn without one), as ProAssist without a head. The state update keeps its head."""
+
+    OPENING_TOKEN = "opening_token"
+    """The probability that the next token opens the span, as in ProAssist's DST extension; the
+    chat format must have one token for each opening."""
+
+
 class TrainMode(StrEnum):
     """Which parameters of the backbone are trained; projector and heads always are."""
 
@@ -70,7 +85,13 @@ class ModelConfig:
     folder of any causal language model."""
 
     chat: str = "compact"
-    """Chat format: compact, chatml, llama3."""
+    """Chat format: compact, chatml (SmolLM2, Qwen), llama3, gemma, dst_ext."""
+
+    separator: str = ""
+    """Text between two adjoining frames; EOS for the end of turn; empty for none."""
+
+    decision: Decision = Decision.HEAD
+    """head, silent_token or opening_token; the latter two go with objective.kind=token_prob."""
 
     head: HeadType = HeadType.LINEAR
     """Shape of both decision heads."""

@@ -1,7 +1,10 @@
-"""The binary decision heads."""
+"""What reads the binary decisions: heads, or tokens of the vocabulary."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+import torch
 from torch import Tensor, nn
 
 from proassist_lit.model.config import HeadType
@@ -30,3 +33,33 @@ class DecisionHead(nn.Module):
         """Map (..., D) hidden states to (...) raw scores."""
         out: Tensor = self.net(hidden).squeeze(-1)
         return out
+
+
+class TokenDecision(nn.Module):
+    """Reads a decision from the probability p of one token; has no parameters of its own.
+
+    Args:
+        vocabulary_logits: (..., D) hidden states to (..., V) logits.
+        token_id: the token.
+        means_yes: the decision is yes with probability p; otherwise with 1 - p.
+
+    Source: ProAssist, arXiv:2506.05904, without a head: the silent token; its DST extension: the
+    tokens that open a span.
+    """
+
+    def __init__(
+        self, vocabulary_logits: Callable[[Tensor], Tensor], token_id: int, *, means_yes: bool
+    ) -> None:
+        super().__init__()
+        self._vocabulary_logits = vocabulary_logits
+        self._token_id, self._sign = token_id, 1.0 if means_yes else -1.0
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """Map (..., D) hidden states to (...) log-odds, float32 or better."""
+        logits = self._vocabulary_logits(hidden)
+        logits = logits if logits.dtype == torch.float64 else logits.float()
+        chosen = logits[..., self._token_id]
+        others = logits.index_fill(
+            -1, torch.tensor([self._token_id], device=logits.device), -torch.inf
+        )
+        return self._sign * (chosen - others.logsumexp(-1))

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from proassist_lit.sequence.chat import Chat, Role
-from proassist_lit.sequence.script import Moment, Script, Text, system_text
-from proassist_lit.types import IGNORE_INDEX, StepState, format_updates
+from proassist_lit.sequence.script import Moment, Script, Text, adjoins, system_text
+from proassist_lit.types import IGNORE_INDEX, StepState
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +28,8 @@ class TokenSequence:
     speak_labels: Tensor  # (F,) int8; 1 speak, 0 silent, -1 neither
     dst_update_labels: Tensor  # (F,) int8; likewise for the state
     frame_indices: Tensor  # (F,) int64; absolute in the video
+    frames_turns: Tensor  # (F,) int64; number of the frames turn
+    has_event: Tensor  # (F,) bool; somebody says something at the frame
 
 
 class _Writer:
@@ -43,14 +45,21 @@ class _Writer:
         """Tokens without a loss."""
         self._append(ids, None, learn=False)
 
-    def turn(self, role: Role, content: str) -> None:
+    def text(self, text: Text) -> None:
         """A whole turn; assistant and dst turns are learnt, whether or not a frame precedes."""
-        learn = role in (Role.ASSISTANT, Role.DST)
-        self._append(
-            self.chat.opening_ids(role), role, learn=learn and self.chat.format.train_openings
-        )
-        self._append([*self.chat.encode(content), self.chat.end_of_turn_id], role, learn=learn)
-        self.feed(self.chat.after_turn_ids)
+        chat, role = self.chat, text.role
+        if role not in (Role.ASSISTANT, Role.DST):
+            self.feed(chat.turn_ids(role, text.content))
+            return
+        for content in chat.span_texts(role, text.content, text.updates):
+            self._append(chat.opening_ids(role), role, learn=chat.format.train_openings)
+            self._append([*chat.encode(content), chat.end_of_turn_id], role, learn=True)
+            self.feed(chat.after_turn_ids)
+
+    def cut(self, length: int) -> None:
+        """Forget all but the first ``length`` tokens."""
+        for column in (self.ids, self.labels, self.dst_labels):
+            del column[length:]
 
     def _append(self, ids: list[int], role: Role | None, *, learn: bool) -> None:
         nothing = [IGNORE_INDEX] * len(ids)
@@ -64,7 +73,7 @@ def prefix_ids(
 ) -> list[int]:
     """Token ids that open a cache: BOS and the system turn for ``state`` and ``summary``."""
     ids = list(chat.bos_ids)
-    content = system_text(script, state, summary)
+    content = system_text(script, state, summary, overview_first=chat.format.overview_first)
     if content:
         ids += chat.turn_ids(Role.SYSTEM, content)
     return ids
@@ -72,12 +81,10 @@ def prefix_ids(
 
 def text_ids(chat: Chat, texts: tuple[Text, ...]) -> list[int]:
     """Token ids of turns that do not follow a frame."""
-    return [i for text in texts for i in chat.turn_ids(text.role, text.content)]
-
-
-def needs_separator(previous: Moment | None, moment: Moment) -> bool:
-    """Whether a separator stands before ``moment``: only between two adjoining frames."""
-    return previous is not None and not previous.has_span and not moment.before
+    writer = _Writer(chat)
+    for text in texts:
+        writer.text(text)
+    return writer.ids
 
 
 def build_sequence(
@@ -106,19 +113,16 @@ def build_sequence(
     for moment in script.moments:
         mark = len(writer.ids)
         for text in moment.before:
-            writer.turn(text.role, text.content)
-        if needs_separator(previous, moment):
+            writer.text(text)
+        if previous is not None and adjoins(previous, moment):
             writer.feed(chat.separator_ids)
         writer.feed([chat.image_id] * num_tokens_per_img)
         decision = len(writer.ids) - 1
-        if moment.updates:
-            writer.turn(Role.DST, format_updates(moment.updates))
-        if moment.utterance:
-            writer.turn(Role.ASSISTANT, moment.utterance)
+        for span in moment.spans:
+            writer.text(span)
         if len(writer.ids) > max_seq_len:
             cut = True
-            for column in (writer.ids, writer.labels, writer.dst_labels):
-                del column[mark:]
+            writer.cut(mark)
             break
         decision_positions.append(decision)
         previous = moment
@@ -130,10 +134,9 @@ def build_sequence(
     if not cut:
         mark = len(writer.ids)
         for text in script.after:
-            writer.turn(text.role, text.content)
+            writer.text(text)
         if len(writer.ids) > max_seq_len:
-            for column in (writer.ids, writer.labels, writer.dst_labels):
-                del column[mark:]
+            writer.cut(mark)
     kept = script.moments[: len(decision_positions)]
     ids = torch.tensor(writer.ids)
     return TokenSequence(
@@ -145,6 +148,8 @@ def build_sequence(
         speak_labels=_label_tensor([moment.speak_label for moment in kept]),
         dst_update_labels=_label_tensor([moment.dst_label for moment in kept]),
         frame_indices=torch.tensor([moment.frame_idx for moment in kept]),
+        frames_turns=torch.tensor([moment.frames_turn for moment in kept]),
+        has_event=torch.tensor([moment.has_event for moment in kept], dtype=torch.bool),
     )
 
 

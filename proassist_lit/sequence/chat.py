@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
 
 from proassist_lit.errors import ConfigError
+from proassist_lit.types import Update
 
 
 class Role(StrEnum):
@@ -27,11 +28,15 @@ class ChatFormat:
         name: name in the configuration.
         bos: opens every cache; empty for none.
         openings: text before the content, for every role.
-        end_of_turn: ends every turn; what the model learns to write when it has finished.
+        end_of_turn: ends every turn; what the model learns to write when it has finished. Empty
+            for the tokenizer's own end of sequence.
         after_turn: rest of the closing, fed by builder and session alike, never learnt.
         image: placeholder of one image token.
         separator: written between two adjoining frames; empty for none.
         train_openings: whether the openings of the assistant's spans are learnt.
+        bare: roles whose turns are their content alone, without opening and closing.
+        span_per_update: every state update has a dst span of its own.
+        overview_first: the steps stand before the prompt (see ``script.system_text``).
         special_tokens: tokens that the tokenizer must treat as one.
     """
 
@@ -43,6 +48,9 @@ class ChatFormat:
     image: str = "<image>"
     separator: str = ""
     train_openings: bool = True
+    bare: frozenset[Role] = frozenset()
+    span_per_update: bool = False
+    overview_first: bool = False
     special_tokens: tuple[str, ...] = ()
 
 
@@ -81,18 +89,48 @@ FORMATS = {
             "<|eot_id|>",
         ),
     ),
+    "gemma": ChatFormat(
+        name="gemma",
+        bos="<bos>",
+        # Gemma has no system role: instructions are the user's.
+        openings=_headers("<start_of_turn>{}\n", system="user", assistant="model"),
+        end_of_turn="<end_of_turn>",
+        after_turn="\n",
+        special_tokens=("<bos>", "<start_of_turn>", "<end_of_turn>"),
+    ),
+    "dst_ext": ChatFormat(
+        name="dst_ext",
+        bos="",
+        openings={
+            Role.SYSTEM: "",
+            Role.USER: "User: ",  # the extension leaves out what the user says
+            Role.ASSISTANT: "[ASST]",
+            Role.DST: "[DST]",
+        },
+        end_of_turn="",
+        after_turn="",
+        train_openings=False,
+        bare=frozenset({Role.SYSTEM}),
+        span_per_update=True,
+        overview_first=True,
+        special_tokens=("[DST]", "[ASST]"),
+    ),
 }
 
 
-def chat_format(name: str) -> ChatFormat:
+def chat_format(name: str, separator: str = "") -> ChatFormat:
     """Look up a chat format.
+
+    Args:
+        name: name of the table.
+        separator: text between two adjoining frames, empty for none; ``EOS`` is the end of turn.
 
     Raises:
         ConfigError: no such format.
     """
     if name not in FORMATS:
         raise ConfigError(f"model.chat is {name!r}; known are {', '.join(sorted(FORMATS))}.")
-    return FORMATS[name]
+    return replace(FORMATS[name], separator=separator)
 
 
 class Chat:
@@ -110,18 +148,25 @@ class Chat:
     def __init__(self, chat_format: ChatFormat, tokenizer: Any) -> None:
         self.format = chat_format
         self.tokenizer = tokenizer
+        end_of_turn = chat_format.end_of_turn or str(tokenizer.eos_token)
+        separator = chat_format.separator
         self.image_id = self._single(chat_format.image)
-        self.end_of_turn_id = self._single(chat_format.end_of_turn)
+        self.end_of_turn_id = self._single(end_of_turn)
         self.bos_ids = self._ids(chat_format.bos)
         self.after_turn_ids = self._ids(chat_format.after_turn)
-        self.separator_ids = self._ids(chat_format.separator)
+        self.separator_ids = self._ids(end_of_turn if separator == "EOS" else separator)
         self._openings = {role: self._ids(text) for role, text in chat_format.openings.items()}
         for token in chat_format.special_tokens:
             self._single(token)
 
+    @property
+    def silent_id(self) -> int:
+        """The token that means silence where no head decides: separator, or end of turn."""
+        return (self.separator_ids or [self.end_of_turn_id])[0]
+
     def encode(self, text: str) -> list[int]:
         """Token ids of what people say: a special token in it is spelt out, never obeyed."""
-        return self._ids(text, split_special_tokens=True)
+        return self._ids(text.strip(), split_special_tokens=True)
 
     def decode(self, ids: list[int]) -> str:
         """Text of generated tokens, without special tokens and outer spaces."""
@@ -133,12 +178,21 @@ class Chat:
 
     def turn_ids(self, role: Role, content: str) -> list[int]:
         """Token ids of a whole turn: opening, content, end of turn, rest of the closing."""
+        content_ids = self.encode(content)
+        if role in self.format.bare:
+            return content_ids
         return [
             *self.opening_ids(role),
-            *self.encode(content),
+            *content_ids,
             self.end_of_turn_id,
             *self.after_turn_ids,
         ]
+
+    def span_texts(self, role: Role, content: str, updates: Sequence[Update]) -> list[str]:
+        """Contents of the spans that a turn is written as; several for a span per update."""
+        if role is Role.DST and self.format.span_per_update:
+            return [str(update) for update in updates]
+        return [content]
 
     def _ids(self, text: str, *, split_special_tokens: bool = False) -> list[int]:
         if not text:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import fields
 
 from torch import Tensor
 from torch.utils.data import Dataset
@@ -11,6 +12,7 @@ from proassist_lit.data.conversation import Conversation
 from proassist_lit.errors import RecordError
 from proassist_lit.sequence.builder import TokenSequence, build_sequence
 from proassist_lit.sequence.chat import Chat
+from proassist_lit.sequence.rules import OURS, SequenceRules
 from proassist_lit.sequence.sampling import sample_decisions
 from proassist_lit.sequence.script import read_script
 from proassist_lit.types import Example
@@ -28,6 +30,8 @@ class ExampleSet(Dataset[Example]):
         rho: share of silent decisions that is trained on.
         turn_frames: silent frames of a turn, None for a decision at every frame.
         seed: seed of the run.
+        smoothing_s: width of temporal label smoothing, seconds.
+        rules: where the sources' rules differ from ours.
 
     Raises:
         RecordError: a record does not fit at all, naming it.
@@ -44,15 +48,18 @@ class ExampleSet(Dataset[Example]):
         rho: float,
         turn_frames: int | None,
         seed: int,
+        smoothing_s: float = 0.0,
+        rules: SequenceRules = OURS,
     ) -> None:
         self._conversations = conversations
         self._read_features = read_features
         self._rho, self._turn_frames, self._seed = rho, turn_frames, seed
+        self._smoothing_s, self._rules = smoothing_s, rules
         self.sequences: list[TokenSequence] = []
         for conversation in conversations:
             try:
                 sequence = build_sequence(
-                    read_script(conversation), chat,
+                    read_script(conversation, rules), chat,
                     num_tokens_per_img=num_tokens_per_img, max_seq_len=max_seq_len,
                 )  # fmt: skip
             except ValueError as error:
@@ -71,13 +78,16 @@ class ExampleSet(Dataset[Example]):
         """Example ``index`` as epoch ``epoch`` sees it."""
         epoch, index = key
         sequence, conversation = self.sequences[index], self._conversations[index]
-        masks = sample_decisions(
+        decisions = sample_decisions(
             sequence,
             rho=self._rho,
             turn_frames=self._turn_frames,
             seed=self._seed,
             epoch=epoch,
             record_id=conversation.id,
+            smoothing_s=self._smoothing_s,
+            fps=conversation.fps,
+            rules=self._rules,
         )
         features = self._read_features(conversation)[: len(sequence.frame_indices)]
         return Example(
@@ -86,8 +96,5 @@ class ExampleSet(Dataset[Example]):
             image_features=features.flatten(0, 1),
             labels=sequence.labels,
             dst_labels=sequence.dst_labels,
-            pos_frame_mask=masks.pos_frame_mask,
-            neg_frame_mask=masks.neg_frame_mask,
-            dst_pos_frame_mask=masks.dst_pos_frame_mask,
-            dst_neg_frame_mask=masks.dst_neg_frame_mask,
+            **{f.name: getattr(decisions, f.name) for f in fields(decisions)},
         )

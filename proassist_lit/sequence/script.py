@@ -16,27 +16,35 @@ from proassist_lit.data.conversation import (
     FramesTurn,
     SystemTurn,
     TaskStep,
+    Turn,
     UserTurn,
 )
 from proassist_lit.sequence.chat import Role
+from proassist_lit.sequence.rules import OURS, SequenceRules
 from proassist_lit.types import Reference, StepState, Update, apply_updates, format_updates
 
+SUMMARY_QUERY = "Please summarize the progress."
+"""What a system turn says to ask for a summary of the progress (ProAssist's words)."""
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, kw_only=True)
 class Text:
-    """A turn of text that does not follow a frame: fed as it is.
+    """A turn of text as it is fed: a span after a frame, or what precedes one.
 
     Attributes:
         role: who it is from.
         content: the words.
         updates: of a dst turn, what ``content`` writes.
         keywords: of an assistant turn, words that a right utterance must hold.
+        is_summary: of an assistant turn, whether it answers a request for a summary; it is then
+            no utterance that anybody hears.
     """
 
     role: Role
     content: str
     updates: tuple[Update, ...] = ()
     keywords: tuple[str, ...] = ()
+    is_summary: bool = False
 
 
 @dataclass(kw_only=True)
@@ -46,25 +54,36 @@ class Moment:
     Attributes:
         frame_idx: absolute in the video.
         before: text that arrives after the frame before and precedes this frame's image tokens.
-        updates: state updates right after the frame: its dst span.
-        utterance: what the assistant says right after the frame: its assistant span.
-        keywords: words that a right utterance must hold.
-        speak_label: 1 its assistant span follows, 0 not, None neither.
+        spans: what is written right after the frame: dst, then assistant.
+        speak_label: 1 an assistant span follows, 0 not, None neither.
         dst_label: the same for the dst span; None for every frame of a record without steps.
+        frames_turn: number of the frames turn it belongs to.
+        has_event: whether anybody says anything at this frame.
     """
 
     frame_idx: int
     before: tuple[Text, ...] = ()
-    updates: tuple[Update, ...] = ()
-    utterance: str = ""
-    keywords: tuple[str, ...] = ()
+    spans: tuple[Text, ...] = ()
     speak_label: int | None = None
     dst_label: int | None = None
+    frames_turn: int = 0
+    has_event: bool = False
 
     @property
-    def has_span(self) -> bool:
-        """Whether anything is written after this frame."""
-        return bool(self.updates or self.utterance)
+    def updates(self) -> tuple[Update, ...]:
+        """State updates of its dst span."""
+        return tuple(update for span in self.spans for update in span.updates)
+
+    @property
+    def utterance(self) -> str:
+        """Words of its assistant span, empty without one."""
+        said = (span.content for span in self.spans if span.role is Role.ASSISTANT)
+        return " ".join(words for words in said if words)
+
+    @property
+    def has_summary(self) -> bool:
+        """Whether its assistant span is a summary."""
+        return any(span.is_summary for span in self.spans)
 
 
 @dataclass(kw_only=True)
@@ -86,66 +105,151 @@ class Script:
     after: tuple[Text, ...] = ()
 
 
-def read_script(conversation: Conversation) -> Script:
+def read_script(conversation: Conversation, rules: SequenceRules = OURS) -> Script:
     """Align the turns of ``conversation`` with its frames.
 
-    Adjoining frames turns are merged. Consecutive dst turns after a frame make one dst span,
-    consecutive assistant turns one assistant span (joined by a space). Assistant or dst turns that
-    do not follow a frame are text before the next frame.
+    By our rules adjoining frames turns are merged. Consecutive dst turns after a frame make one
+    dst span, consecutive assistant turns one assistant span (joined by a space). Assistant or dst
+    turns that do not follow a frame are text before the next frame.
     """
     turns = list(conversation.turns)
     prompt = ""
     if turns and isinstance(turns[0], SystemTurn):
-        prompt = turns.pop(0).content  # type: ignore[union-attr]
+        prompt = turns.pop(0).content.strip()  # type: ignore[union-attr]
     script = Script(
         prompt=prompt,
         steps=conversation.steps,
         initial_state=dict(conversation.initial_state),
     )
     pending: list[Text] = []
+    frames_turn, asked = 0, False
     for turn in turns:
-        # Spans belong to a frame only as long as nothing else was said since.
-        frame = script.moments[-1] if script.moments and not pending else None
         if isinstance(turn, FramesTurn):
             for frame_idx in range(turn.start, turn.end):
-                script.moments.append(Moment(frame_idx=frame_idx, before=tuple(pending)))
+                script.moments.append(
+                    Moment(frame_idx=frame_idx, before=tuple(pending), frames_turn=frames_turn)
+                )
                 pending = []
-        elif isinstance(turn, SystemTurn | UserTurn):
-            role = Role.SYSTEM if isinstance(turn, SystemTurn) else Role.USER
-            pending.append(Text(role, turn.content))
-        elif isinstance(turn, DstTurn):
-            if frame is not None:
-                frame.updates += turn.updates
-            else:
-                pending.append(Text(Role.DST, format_updates(turn.updates), updates=turn.updates))
-        elif isinstance(turn, AssistantTurn):
-            if frame is not None:
-                frame.utterance = f"{frame.utterance} {turn.content}".strip()
-                frame.keywords += turn.keywords
-            else:
-                pending.append(Text(Role.ASSISTANT, turn.content, keywords=turn.keywords))
+            frames_turn += not rules.join_frames
+            continue
+        # A span belongs to a frame only as long as nothing else was said since.
+        frame = script.moments[-1] if script.moments and not pending else None
+        text = _text(turn, is_summary=asked)
+        asked = text.role is Role.SYSTEM and text.content == SUMMARY_QUERY
+        if text.role is Role.USER and not rules.feed_user_text:
+            continue
+        if frame is None or text.role in (Role.SYSTEM, Role.USER):
+            pending.append(text)
+        else:
+            frame.spans = _with_span(frame.spans, text, rules)
+            frame.has_event = True
+            if rules.obey_flags:
+                _note_flags(frame, turn, text.role)
     script.after = tuple(pending)
-    _label(script)
+    _label(script, conversation, rules)
     return script
 
 
-def _label(script: Script) -> None:
+def _text(turn: SystemTurn | UserTurn | AssistantTurn | DstTurn, *, is_summary: bool) -> Text:
+    match turn:
+        case SystemTurn():
+            return Text(role=Role.SYSTEM, content=turn.content.strip())
+        case UserTurn():
+            return Text(role=Role.USER, content=turn.content.strip())
+        case DstTurn():
+            words = format_updates(turn.updates)
+            return Text(role=Role.DST, content=words, updates=turn.updates)
+    return Text(
+        role=Role.ASSISTANT,
+        content=turn.content.strip(),
+        keywords=turn.keywords,
+        is_summary=is_summary,
+    )
+
+
+def _with_span(spans: tuple[Text, ...], new: Text, rules: SequenceRules) -> tuple[Text, ...]:
+    """``spans`` of a frame with another one; the dst span stays before the assistant's."""
+    if new.role is Role.ASSISTANT and not new.content and not rules.write_empty_utterances:
+        return spans
+    dst = [span for span in spans if span.role is Role.DST]
+    said = [span for span in spans if span.role is Role.ASSISTANT]
+    if new.role is Role.DST:
+        updates = tuple(update for span in (*dst, new) for update in span.updates)
+        dst = [Text(role=Role.DST, content=format_updates(updates), updates=updates)]
+    elif said and rules.join_utterances:
+        said = [
+            Text(
+                role=Role.ASSISTANT,
+                content=f"{said[0].content} {new.content}".strip(),
+                keywords=said[0].keywords + new.keywords,
+                is_summary=said[0].is_summary and new.is_summary,
+            )
+        ]
+    else:
+        said.append(new)
+    return (*dst, *said)
+
+
+def _note_flags(frame: Moment, turn: Turn, role: Role) -> None:
+    """Set the labels of ``frame`` as the turn's own flags say, else its role; a yes stays."""
+    for name, flag, own in (
+        ("speak_label", "speaking", role is Role.ASSISTANT),
+        ("dst_label", "dst_update", role is Role.DST),
+    ):
+        given = turn.extra.get(flag)
+        setattr(frame, name, max(getattr(frame, name) or 0, int(own if given is None else given)))
+
+
+def _label(script: Script, conversation: Conversation, rules: SequenceRules) -> None:
+    summary_only = bool(conversation.metadata.get("summary_only"))
     for i, moment in enumerate(script.moments):
         follower = script.moments[i + 1] if i + 1 < len(script.moments) else None
-        silent = follower is not None and not follower.before
-        for name, span in (("speak_label", moment.utterance), ("dst_label", moment.updates)):
-            if span:
+        silent = follower is not None and adjoins(moment, follower) and not summary_only
+        if moment.has_summary and not rules.decide_summaries:
+            continue
+        for name, role in (("speak_label", Role.ASSISTANT), ("dst_label", Role.DST)):
+            if getattr(moment, name) is not None:  # the source's flags said so
+                continue
+            if any(span.role is role for span in moment.spans):
                 setattr(moment, name, 1)
-            elif moment.has_span or silent:
+            elif moment.spans or silent or rules.label_every_frame:
                 setattr(moment, name, 0)
-        if not script.steps:
+        if not script.steps and not rules.label_every_frame:
             moment.dst_label = None
 
 
+def adjoins(moment: Moment, follower: Moment) -> bool:
+    """Whether nothing but a separator may stand between two frames that follow each other."""
+    return not moment.spans and not follower.before and moment.frames_turn == follower.frames_turn
+
+
+def system_text(
+    script: Script, state: Mapping[str, StepState], summary: str = "", *, overview_first: bool
+) -> str:
+    """Content of the first system turn: prompt, summary, steps and their state.
+
+    Args:
+        script: gives prompt and steps.
+        state: state of the steps to tell.
+        summary: what happened so far, if anything was dropped.
+        overview_first: the layout of ProAssist's DST extension, the steps in front.
+    """
+    prompt = " ".join(part for part in (script.prompt, summary) if part)
+    if not script.steps:
+        return prompt
+    if overview_first:
+        lines = ["DST Task Overview:", *(f"{step.id}: {step.name}" for step in script.steps)]
+        begun = [f"{i} {s.value}" for i, s in state.items() if s is not StepState.NOT_STARTED]
+        parts = ["\n".join(lines)]
+        if prompt or begun:
+            told = f"Dialogue state: {', '.join(begun)}" if begun else ""
+            parts.append("\n".join(part for part in (prompt, told) if part))
+        return "\n\n".join(parts)
+    return " ".join(part for part in (prompt, state_text(script.steps, state)) if part)
+
+
 def state_text(steps: Sequence[TaskStep], state: Mapping[str, StepState]) -> str:
-    """How the prompt tells the steps and their state; empty without steps."""
-    if not steps:
-        return ""
+    """How the prompt tells the steps and their state."""
     entries = []
     for step in steps:
         now = state.get(step.id, StepState.NOT_STARTED)
@@ -154,26 +258,19 @@ def state_text(steps: Sequence[TaskStep], state: Mapping[str, StepState]) -> str
     return "Steps: " + " ".join(entries)
 
 
-def system_text(script: Script, state: Mapping[str, StepState], summary: str = "") -> str:
-    """Content of the first system turn: prompt, summary, steps and their state."""
-    parts = (script.prompt, summary, state_text(script.steps, state))
-    return " ".join(part for part in parts if part)
-
-
 def references(script: Script) -> tuple[Reference, ...]:
     """What the reference does at every frame, for metrics and reports.
 
     Assistant and dst turns without a frame of their own are kept, at the last frame before them
-    (before the first frame, at that one).
+    (before the first frame, at that one). Summaries are no utterances.
     """
     out: list[Reference] = []
     state: dict[str, StepState] = dict(script.initial_state)
     early = script.moments[0].before if script.moments else ()
     followers = [moment.before for moment in script.moments[1:]] + [script.after]
     for moment, late in zip(script.moments, followers, strict=True):
-        own = Text(Role.ASSISTANT, moment.utterance, moment.updates, moment.keywords)
-        texts = (*early, own, *late)
-        said = [text for text in texts if text.role is Role.ASSISTANT]
+        texts = (*early, *moment.spans, *late)
+        said = [text for text in texts if text.role is Role.ASSISTANT and not text.is_summary]
         updates = tuple(update for text in texts for update in text.updates)
         state, _ = apply_updates(state, updates)
         out.append(

@@ -108,7 +108,7 @@ class Session:
                 full and the strategy is ``none``. The session stays as it was.
         """
         if isinstance(texts, str):
-            texts = (Text(Role.USER, texts),) if texts else ()
+            texts = (Text(role=Role.USER, content=texts),) if texts else ()
         self._check(features)
         hidden = self._watch(features, tuple(texts))
         speak_prob = float(self._model.speak_head(hidden).float().sigmoid())

@@ -32,8 +32,8 @@ def test_turn_is_opening_content_end_and_closing(name: str, turn: str) -> None:
 
 
 def test_chat_format_names_the_known_ones() -> None:
-    assert chat_format("chatml") is FORMATS["chatml"]
-    with pytest.raises(ConfigError, match=r"'chatlm'; known are chatml, compact, llama3"):
+    assert chat_format("chatml") == FORMATS["chatml"]
+    with pytest.raises(ConfigError, match=r"'chatlm'; known are chatml, compact, dst_ext"):
         chat_format("chatlm")
 
 
@@ -47,7 +47,9 @@ def test_chat_refuses_a_special_token_of_several_tokens() -> None:
 def test_every_role_has_its_own_opening_in_every_format() -> None:
     for name in FORMATS:
         chat = word_chat(name)
-        assert len({tuple(chat.opening_ids(role)) for role in Role}) == len(Role)
+        # Gemma's system turns are the user's.
+        roles = [role for role in Role if (name, role) != ("gemma", Role.SYSTEM)]
+        assert len({tuple(chat.opening_ids(role)) for role in roles}) == len(roles)
 
 
 def test_pieces_are_tokenized_alone() -> None:

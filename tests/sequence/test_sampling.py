@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from proassist_lit.sequence.builder import TokenSequence
-from proassist_lit.sequence.sampling import DecisionMasks, sample_decisions, turn_ends
+from proassist_lit.sequence.sampling import Decisions, sample_decisions, turn_ends
 
 
 def sequence(speak: list[int], dst: list[int]) -> TokenSequence:
@@ -21,10 +21,12 @@ def sequence(speak: list[int], dst: list[int]) -> TokenSequence:
         speak_labels=torch.tensor(speak, dtype=torch.int8),
         dst_update_labels=torch.tensor(dst, dtype=torch.int8),
         frame_indices=torch.arange(num_frames),
+        frames_turns=torch.zeros(len(speak), dtype=torch.int64),
+        has_event=torch.tensor(speak) == 1,
     )
 
 
-def draw(source: TokenSequence, **changes) -> DecisionMasks:
+def draw(source: TokenSequence, **changes) -> Decisions:
     arguments = {
         "rho": 0.5, "turn_frames": None, "seed": 1, "epoch": 0, "record_id": "video_0_user"
     } | changes  # fmt: skip

@@ -21,13 +21,13 @@ def test_script_joins_turns_of_a_frame_and_labels_every_frame() -> None:
     assert [m.speak_label for m in script.moments] == [1, 0, 0, 0, 1, 0, None, 1, 0, None]
     assert [m.dst_label for m in script.moments] == [0, 0, 0, 1, 1, 0, None, 0, 0, None]
     assert script.moments[4].utterance == "well done now peel"
-    assert script.moments[4].keywords == ("peel",)
+    assert script.moments[4].spans[1].keywords == ("peel",)
     assert script.moments[4].updates == (
         Update("S1", Transition.COMPLETE),
         Update("S2", Transition.START),
     )
-    assert script.moments[0].before == (Text(Role.USER, "make soup"),)
-    assert script.moments[7].before == (Text(Role.USER, "how many"),)
+    assert script.moments[0].before == (Text(role=Role.USER, content="make soup"),)
+    assert script.moments[7].before == (Text(role=Role.USER, content="how many"),)
 
 
 def test_a_frame_with_one_span_is_no_for_the_other_head_whatever_follows() -> None:
@@ -58,8 +58,8 @@ def test_only_the_first_system_turn_is_the_prompt() -> None:
     script = read_script(dialogue(turns))
 
     assert script.prompt == "please help"
-    assert script.moments[0].before == (Text(Role.SYSTEM, "use the knife"),)
-    assert script.after == (Text(Role.SYSTEM, "wait"),)
+    assert script.moments[0].before == (Text(role=Role.SYSTEM, content="use the knife"),)
+    assert script.after == (Text(role=Role.SYSTEM, content="wait"),)
 
 
 def test_how_frames_turns_are_split_does_not_matter() -> None:
@@ -119,4 +119,3 @@ def test_state_text_names_what_is_under_way_and_done() -> None:
 
     assert state_text(STEPS, state) == "Steps: S1: wash (completed). S2: peel (in progress)."
     assert state_text(STEPS, {}) == "Steps: S1: wash. S2: peel."
-    assert state_text((), {}) == ""

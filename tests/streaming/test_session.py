@@ -22,7 +22,7 @@ from proassist_lit.sequence.script import Moment, Script, Text, read_script
 from proassist_lit.streaming.config import Strategy, StreamConfig
 from proassist_lit.streaming.evaluate import heard, stream_conversation
 from proassist_lit.streaming.session import Session
-from proassist_lit.types import FrameOutput, StepState, Transition, Update
+from proassist_lit.types import FrameOutput, StepState, Transition, Update, format_updates
 from tests.fakes import (
     DIALOGUE,
     STEPS,
@@ -75,6 +75,13 @@ def play(session: Session, features: Tensor) -> list[FrameOutput]:
     return [session.step(frame, heard(script, i)) for i, frame in enumerate(features)]
 
 
+def spans(output: FrameOutput) -> tuple[Text, ...]:
+    words = format_updates(output.updates)
+    dst = Text(role=Role.DST, content=words, updates=output.updates)
+    said = Text(role=Role.ASSISTANT, content=output.text)
+    return (dst,) * output.dst + (said,) * output.speak
+
+
 def resulting_sequence(chat: Chat, outputs: list[FrameOutput], k: int) -> TokenSequence:
     """The tokens the builder makes for the conversation that the session had."""
     script = read_script(dialogue(user_talk(len(outputs))))
@@ -83,7 +90,7 @@ def resulting_sequence(chat: Chat, outputs: list[FrameOutput], k: int) -> TokenS
         steps=script.steps,
         initial_state=script.initial_state,
         moments=[
-            Moment(frame_idx=o.frame_idx, before=m.before, updates=o.updates, utterance=o.text)
+            Moment(frame_idx=o.frame_idx, before=m.before, spans=spans(o))
             for m, o in zip(script.moments, outputs, strict=True)
         ],
     )
@@ -290,7 +297,7 @@ def test_words_of_a_user_may_be_given_as_plain_text() -> None:
     model, chat, frame = tiny_model(), word_chat(), random_features(1)[0]
 
     plain = open_session(model, chat).step(frame, "how many")
-    turns = open_session(model, chat).step(frame, [Text(Role.USER, "how many")])
+    turns = open_session(model, chat).step(frame, [Text(role=Role.USER, content="how many")])
     silence = open_session(model, chat).step(frame)
 
     assert plain == turns
