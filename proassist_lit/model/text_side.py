@@ -57,6 +57,8 @@ def take_text_side(model: Any) -> TextSide:
             "vision side; give a vision-language model of the kind of SmolVLM or Qwen-VL, or a "
             "causal language model."
         )
+    # Vision-language models say it of the whole; saving, loading and resizing ask the text side.
+    config.tie_word_embeddings = head.weight is decoder.get_input_embeddings().weight
     with torch.device("meta"):  # shapes only: the weights come from the model
         side = TextSide(config)
     side.model, side.lm_head = decoder, head
