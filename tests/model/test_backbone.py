@@ -19,7 +19,7 @@ from proassist_lit.model.config import ModelConfig, TinyConfig
 from proassist_lit.model.smollm2 import smollm2_folder
 from proassist_lit.model.suitability import check_backbone
 from proassist_lit.model.tokenizer import train_tokenizer
-from proassist_lit.sequence.chat import FORMATS, Chat
+from proassist_lit.sequence.chat import FORMATS, Chat, Role
 from proassist_lit.streaming.decoder import make_decoder
 from tests.model.tiny_lms import assistant, causal_lm, check_stream, vision_lm
 
@@ -151,6 +151,23 @@ def test_new_special_tokens_get_rows_and_the_image_token_none(
         torch.testing.assert_close(new_out.bias[num_tokens], old_out.bias[pieces].mean())
     check_stream(model := assistant(again), make_decoder(model))
     assert model.embed_tokens(torch.tensor([chat.image_id])).isfinite().all()
+
+
+@pytest.mark.parametrize("chat", FORMATS)
+def test_every_format_fits_a_backbone_that_never_heard_of_it(chat: str, tmp_path: Path) -> None:
+    causal_lm("Llama", vocab_size=40).save_pretrained(tmp_path)
+    plain_tokenizer(tmp_path, 39, special=["</s>"])
+    config = ModelConfig(backbone=str(tmp_path), chat=chat)
+    tokenizer = build_tokenizer(config, list)
+    tokenizer.eos_token = "</s>"
+    rows = build_backbone(config, tokenizer).get_input_embeddings().num_embeddings
+    formatter = Chat(FORMATS[chat], tokenizer)
+
+    ids = [formatter.end_of_turn_id, *formatter.bos_ids]
+    ids += [i for role in Role for i in formatter.opening_ids(role)]
+    assert max(ids) < rows
+    assert rows == 40 + len(FORMATS[chat].special_tokens)
+    assert formatter.image_id == rows  # the last, and without a row
 
 
 def test_new_tokens_begin_in_rows_that_are_spare_already(tmp_path: Path) -> None:

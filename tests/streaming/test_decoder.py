@@ -130,3 +130,9 @@ def test_make_decoder_takes_hugging_face_for_rotations_that_depend_on_length() -
     model = llama()
     model.lm.config.rope_parameters = {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0}
     assert isinstance(make_decoder(model), HuggingFaceDecoder)
+
+
+def test_make_decoder_takes_hugging_face_for_rotations_of_a_part_of_a_head() -> None:
+    model = llama()
+    model.lm.config.rope_parameters = {**ROPES["default"], "partial_rotary_factor": 0.5}
+    assert isinstance(make_decoder(model), HuggingFaceDecoder)
