@@ -100,7 +100,7 @@ def build_sequence(
             it, that fits. Nothing after the cut is supervised.
 
     Returns:
-        The sequence; it holds at least one frame.
+        The sequence; it holds at least one frame, if the script does.
 
     Raises:
         ValueError: not even the first frame fits.
@@ -126,7 +126,7 @@ def build_sequence(
             break
         decision_positions.append(decision)
         previous = moment
-    if not decision_positions:
+    if script.moments and not decision_positions:
         raise ValueError(
             f"the prompt and the first frame do not fit into max_seq_len = {max_seq_len} tokens; "
             "raise data.max_seq_len or shorten the system prompt."
@@ -144,11 +144,11 @@ def build_sequence(
         labels=torch.tensor(writer.labels),
         dst_labels=torch.tensor(writer.dst_labels),
         image_mask=ids == chat.image_id,
-        decision_positions=torch.tensor(decision_positions),
+        decision_positions=torch.tensor(decision_positions, dtype=torch.int64),
         speak_labels=_label_tensor([moment.speak_label for moment in kept]),
         dst_update_labels=_label_tensor([moment.dst_label for moment in kept]),
-        frame_indices=torch.tensor([moment.frame_idx for moment in kept]),
-        frames_turns=torch.tensor([moment.frames_turn for moment in kept]),
+        frame_indices=torch.tensor([moment.frame_idx for moment in kept], dtype=torch.int64),
+        frames_turns=torch.tensor([moment.frames_turn for moment in kept], dtype=torch.int64),
         has_event=torch.tensor([moment.has_event for moment in kept], dtype=torch.bool),
     )
 

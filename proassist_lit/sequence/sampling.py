@@ -121,7 +121,7 @@ def _pools(silent: Tensor, sequence: TokenSequence, rules: SequenceRules) -> lis
     if not rules.sample_by_turn:
         return [silent.nonzero().flatten()]
     turns = sequence.frames_turns
-    return [(silent & (turns == turn)).nonzero().flatten() for turn in range(int(turns.max()) + 1)]
+    return [(silent & (turns == turn)).nonzero().flatten() for turn in sorted(set(turns.tolist()))]
 
 
 def _num_kept(num_frames: int, rho: float, rules: SequenceRules) -> int:
