@@ -1,4 +1,4 @@
-"""The command lines: Hydra for a run, argparse for the ``proassist-lit`` tools.
+"""The command line of a run: Hydra, and what it leaves to be checked.
 
 Hydra and OmegaConf end here: a job gets a ``RunConfig`` and a directory.
 """
@@ -16,7 +16,7 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import hydra
 import yaml
@@ -32,13 +32,11 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 
-from proassist_lit import __version__
 from proassist_lit.atomic import write_text
 from proassist_lit.config import RunConfig
 from proassist_lit.config_check import ConfigFiles, Override
 from proassist_lit.config_help import help_text
 from proassist_lit.config_schema import Schema, from_plain, plain_twin, read_config, to_plain
-from proassist_lit.data.records import find_faults, read_records
 from proassist_lit.errors import ConfigError, ProAssistError
 from proassist_lit.report.tables import multirun_table
 
@@ -290,44 +288,3 @@ def _run_dir_of_parent() -> Path | None:
 
 def _write(text: str) -> None:
     sys.stdout.write(text)
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """The ``proassist-lit`` command; returns its exit code."""
-    parser = argparse.ArgumentParser(
-        prog="proassist-lit",
-        description="Tools around proactive streaming assistants; python train.py trains one.",
-    )
-    parser.add_argument("--version", action="version", version=f"proassist-lit {__version__}")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    validate = commands.add_parser("validate", help="list every fault of prepared records")
-    validate.add_argument("files", nargs="+", type=Path, metavar="FILE", help=".jsonl or .json")
-    validate.set_defaults(run=_validate)
-    runs = commands.add_parser("runs", help="show the table of a multirun")
-    runs.add_argument("directory", type=Path, metavar="DIR", help="directory of the multirun")
-    runs.set_defaults(run=_runs)
-    arguments = parser.parse_args(argv)
-    try:
-        run: Callable[[Any], int] = arguments.run
-        return run(arguments)
-    except KeyboardInterrupt:
-        return 130
-    except ProAssistError as error:
-        _show(error)
-        return 2
-
-
-def _validate(arguments: argparse.Namespace) -> int:
-    num_faults = 0
-    for path in arguments.files:
-        if faults := find_faults(path):
-            _write("".join(f"{fault}\n" for fault in faults))
-        else:
-            _write(f"{path}: {len(read_records(path))} records, no faults\n")
-        num_faults += len(faults)
-    return 1 if num_faults else 0
-
-
-def _runs(arguments: argparse.Namespace) -> int:
-    Console(width=None if sys.stdout.isatty() else 200).print(multirun_table(arguments.directory))
-    return 0

@@ -13,8 +13,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from proassist_lit import __version__
-from proassist_lit.cli import main, run_app
+from proassist_lit.cli import run_app
 from proassist_lit.config import Compat, RunConfig
 from proassist_lit.config_schema import read_config
 from proassist_lit.data.config import Source
@@ -408,54 +407,6 @@ def test_errors_reach_the_shell(tmp_path: Path) -> None:
     )
     assert (good.returncode, good.stdout, good.stderr) == (0, "ran 1 out\n", "")
     assert (tmp_path / "out/train.log").exists()
-
-
-def record(**changed: object) -> str:
-    fields = {
-        "dataset": "d", "video_uid": "v", "clip_idx": 0, "frames_file": "v.safetensors",
-        "fps": 2.0, "num_tokens_per_img": 1, "start_frame_idx": 0, "end_frame_idx": 2,
-        "conversation": [{"role": "frames", "start": 0, "end": 2}], "metadata": {},
-    }  # fmt: skip
-    return json.dumps(fields | changed) + "\n"
-
-
-def test_validate_counts_records_and_lists_faults(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    good, bad = tmp_path / "good.jsonl", tmp_path / "bad.jsonl"
-    good.write_text(record() * 2)
-    bad.write_text(record(fps=0) + record() + record(dataset=3))
-    assert main(["validate", str(good)]) == 0
-    assert capsys.readouterr().out == f"{good}: 2 records, no faults\n"
-    assert main(["validate", str(good), str(bad), str(tmp_path / "none.jsonl")]) == 1
-    lines = capsys.readouterr().out.splitlines()
-    assert f"{bad}:1" in lines[1]
-    assert f"{bad}:3" in lines[2]
-    assert "cannot be read" in lines[3]
-
-
-def test_runs_prints_the_table_of_a_multirun(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "sweep/0-a").mkdir(parents=True)
-    (tmp_path / "sweep/0-a/metrics.json").write_text('{"test/utterance_f1": 0.25}')
-    assert main(["runs", str(tmp_path / "sweep")]) == 0
-    assert re.search(r"0-a +done +0\.2500", capsys.readouterr().out)
-    assert main(["runs", str(tmp_path / "none")]) == 2
-    assert capsys.readouterr().err.startswith("error: ")
-
-
-@pytest.mark.parametrize(
-    ("argv", "code", "said"),
-    [(["--version"], 0, __version__), (["--help"], 0, "validate"), ([], 2, ""), (["x"], 2, "")],
-)
-def test_console_script_explains_itself(
-    argv: list[str], code: int, said: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    with pytest.raises(SystemExit) as caught:
-        main(argv)
-    assert caught.value.code == code
-    assert said in capsys.readouterr().out
 
 
 def test_every_key_of_the_configuration_is_explained() -> None:

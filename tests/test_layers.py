@@ -12,7 +12,7 @@ import proassist_lit
 PACKAGE = Path(proassist_lit.__file__).parent
 NAME = "proassist_lit"
 
-EDGE = {"lit", "cli"}  # the only places that may import these
+EDGE = {"lit", "cli", "commands"}  # the only places that may import these
 EDGE_ONLY = {"lightning", "pytorch_lightning", "hydra", "wandb", "omegaconf"}
 
 LAYERS = (
