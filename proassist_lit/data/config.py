@@ -27,13 +27,21 @@ class Source(StrEnum):
     PROASSIST = "proassist"
     """Prepared rows and features in ProAssist's layout, read in place."""
 
+    DST = "dst"
+    """Rows of ProAssist's DST extension, with features in ProAssist's layout, read in place."""
+
+    @property
+    def is_prepared(self) -> bool:
+        """Whether records and features are read in place; all others are drawn."""
+        return self in (Source.PROASSIST, Source.DST)
+
 
 @dataclass(kw_only=True)
 class DataConfig:
     """Records, features and batches."""
 
     source: Source = Source.TOY
-    """toy, captaincook4d or proassist."""
+    """toy, captaincook4d, proassist or dst."""
 
     root: str = ""
     """Folder of the source's own files; the toy source has none. Empty for ``cache``."""
@@ -42,7 +50,7 @@ class DataConfig:
     """Folder in which generated records and features are kept."""
 
     num_tokens_per_img: int = 1
-    """K, tokens per frame: 1 (cls), 5 (cls + 2x2) or 10 (cls + 3x3)."""
+    """K, tokens per frame: 1 (cls), 5 (cls + 2x2), 10 (cls + 3x3) or 26 (cls + 5x5)."""
 
     encoder: str = "thumbnail16"
     """Encoder of drawn frames, or name of the feature folder of prepared data."""
@@ -69,13 +77,13 @@ class DataConfig:
     """Most conversations of test that are used; 0 for all."""
 
     train_files: str = "train*.jsonl"
-    """proassist: prepared files of train, as a pattern below ``root``."""
+    """proassist, dst: prepared files of train, as a pattern below ``root``."""
 
     val_files: str = "val*.jsonl"
-    """proassist: prepared files of val."""
+    """proassist, dst: prepared files of val."""
 
     test_files: str = "test*.jsonl"
-    """proassist: prepared files of test."""
+    """proassist, dst: prepared files of test."""
 
     toy: ToyConfig = field(default_factory=ToyConfig)
     """How toy recordings are invented."""
@@ -85,7 +93,7 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         grids_for(self.num_tokens_per_img)
-        if self.source is not Source.PROASSIST:
+        if not self.source.is_prepared:
             build_encoder(self.encoder)
         elif not self.root:
             raise ConfigError("data.root is empty; name the folder of the prepared ProAssist data.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,17 +12,23 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from proassist_lit.data.arrow_features import open_features
 from proassist_lit.data.config import DataConfig, Source
 from proassist_lit.data.conversation import AssistantTurn, Conversation, SystemTurn, UserTurn
-from proassist_lit.data.features import FeatureFile
+from proassist_lit.data.features import FeatureFile, FeatureReader
+from proassist_lit.data.frames import read_frames
 from proassist_lit.data.generate import generate, read_timelines
 from proassist_lit.data.records import read_records
 from proassist_lit.data.render import Renderer
-from proassist_lit.data.sources.proassist import feature_file, read_proassist
+from proassist_lit.data.sources.dst import read_dst
+from proassist_lit.data.sources.proassist import feature_file, pictures_file, read_proassist
 from proassist_lit.data.timeline import Timeline
 from proassist_lit.errors import FeatureError, RecordError
 from proassist_lit.types import Transition, Update, format_updates
 from proassist_lit.vision.encoders import grids_for
+
+PICTURE_SIDE = 192
+"""Longest side of real pictures that people are shown, pixels."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +88,17 @@ class ConversationSet:
         return next(iter(widths))
 
     def frames(self, conversation: Conversation, indices: list[int]) -> NDArray[np.uint8] | None:
-        """(n, H, W, 3) pictures of frames, for people to look at; None where there are none."""
+        """(n, H, W, 3) pictures of frames, for people to look at; None where there are none.
+
+        Pictures are nothing a run depends on: a file of them that cannot be read is warned of.
+        """
+        if self.config.source.is_prepared:
+            path = pictures_file(conversation, self.folder)
+            try:
+                return read_frames(path, indices, max_side=PICTURE_SIDE, where=conversation.source)
+            except FeatureError as error:
+                warnings.warn(f"no pictures to show: {error}", stacklevel=2)
+                return None
         timeline = self._timelines.get(conversation.video_uid)
         if timeline is None:
             return None
@@ -92,14 +109,13 @@ class ConversationSet:
     def _timelines(self) -> dict[str, Timeline]:
         return read_timelines(self.folder) if (self.folder / "timelines.jsonl").exists() else {}
 
-    def _file(self, conversation: Conversation) -> FeatureFile:
-        if self.config.source is Source.PROASSIST:
+    def _file(self, conversation: Conversation) -> FeatureReader:
+        grids = grids_for(self.config.num_tokens_per_img)
+        if self.config.source.is_prepared:
             path = feature_file(conversation, self.folder, encoder=self.config.encoder)
-            path = path.with_suffix(".safetensors")
-        else:
-            name = f"{conversation.video_uid}.safetensors"
-            path = self.folder / "features" / self.config.encoder / name
-        return FeatureFile(path, grids_for(self.config.num_tokens_per_img))
+            return open_features(path, grids)
+        name = f"{conversation.video_uid}.safetensors"
+        return FeatureFile(self.folder / "features" / self.config.encoder / name, grids)
 
 
 def load_data(config: DataConfig) -> dict[str, ConversationSet]:
@@ -108,10 +124,11 @@ def load_data(config: DataConfig) -> dict[str, ConversationSet]:
     Raises:
         RecordError: a file is wrong, or a split is empty.
     """
-    if config.source is Source.PROASSIST:
+    if config.source.is_prepared:
         folder = config.source_root
         patterns = {"train": config.train_files, "val": config.val_files, "test": config.test_files}
-        records = {s: read_proassist(folder, pattern) for s, pattern in patterns.items() if pattern}
+        read = read_dst if config.source is Source.DST else read_proassist
+        records = {s: read(folder, pattern) for s, pattern in patterns.items() if pattern}
     else:
         folder = generate(config)
         paths = {split: folder / f"{split}.jsonl" for split in ("train", "val", "test")}

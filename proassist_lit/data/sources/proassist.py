@@ -24,13 +24,23 @@ def read_proassist(root: Path, pattern: str = "*/prepared/*.jsonl") -> list[Conv
     Raises:
         RecordError: no file fits, or one of them has a fault.
     """
+    paths = prepared_files(root, pattern)
+    return [conversation for path in paths for conversation in read_records(path)]
+
+
+def prepared_files(root: Path, pattern: str) -> list[Path]:
+    """The files below ``root`` that fit ``pattern``, in the order of their names.
+
+    Raises:
+        RecordError: no file fits.
+    """
     paths = sorted(path for path in root.glob(pattern) if path.is_file())
     if not paths:
         raise RecordError(
             f"{root}: no file fits the pattern {pattern!r}; give the folder 'processed_data' as "
             "the root, and a pattern below it."
         )
-    return [conversation for path in paths for conversation in read_records(path)]
+    return paths
 
 
 def frames_file(dataset: str, video_uid: str) -> str:
@@ -62,10 +72,27 @@ def feature_file(conversation: Conversation, root: Path, *, encoder: str = ENCOD
     Raises:
         RecordError: ``frames_file`` is not of that form.
     """
+    return root.joinpath(
+        conversation.dataset, "features", encoder, *_parts_below_frames(conversation)
+    )
+
+
+def pictures_file(conversation: Conversation, root: Path) -> Path:
+    """The file with the pictures of a record's video, ``root/<dataset>/frames/X.arrow``.
+
+    It may not exist: the features do without.
+
+    Raises:
+        RecordError: ``frames_file`` is not of the form ``frames/X.arrow``.
+    """
+    return root.joinpath(conversation.dataset, "frames", *_parts_below_frames(conversation))
+
+
+def _parts_below_frames(conversation: Conversation) -> tuple[str, ...]:
     parts = PurePosixPath(conversation.frames_file).parts
     if len(parts) < 2 or parts[0] != "frames" or ".." in parts:
         raise RecordError(
             f"{conversation.source}: 'frames_file' is {conversation.frames_file!r}; to find the "
             "features it must be 'frames/X.arrow', X being the name of the video's file."
         )
-    return root.joinpath(conversation.dataset, "features", encoder, *parts[1:])
+    return parts[1:]
