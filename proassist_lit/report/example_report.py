@@ -253,6 +253,6 @@ span.dst { color: var(--dst);
 .legend { list-style: none; padding: 0; margin: 0; font-size: 13.5px; display: grid;
   gap: .1rem 1.5rem; grid-template-columns: repeat(auto-fit, minmax(330px, 1fr)); }
 .legend li { display: grid; grid-template-columns: 7.5rem 1fr; gap: .6rem; }
-.legend span { padding: 0 .3rem; justify-self: start; }
+.legend span { padding: 0 .3rem; justify-self: start; align-self: start; }
 .chart { max-width: 640px; }
 """

@@ -111,11 +111,9 @@ def svg_line(points: Sequence[tuple[float, float]], *, x_name: str, y_name: str)
     low, high = points[0][0], points[-1][0]
     scale = _Scale(low, high if high > low else low + 1, max(y for _, y in points))
     parts = [_y_axis(scale)]
-    parts += [
-        _label(scale.x(low + (scale.x_high - low) * i / 4), scale.y(0) + 14, number(round(
-            low + (scale.x_high - low) * i / 4, 1)), "middle")
-        for i in range(5)
-    ]  # fmt: skip
+    for i, anchor in enumerate(("start", "middle", "middle", "middle", "end")):
+        x = low + (scale.x_high - low) * i / 4
+        parts.append(_label(scale.x(x), scale.y(0) + 14, number(round(x, 1)), anchor))
     path = " ".join(f"{scale.x(x):.1f},{scale.y(y):.1f}" for x, y in points)
     parts.append(f'<polyline class="line" points="{path}"/>')
     parts.append(_label(_LEFT, _TOP - 4, y_name, "start"))

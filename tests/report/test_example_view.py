@@ -8,7 +8,13 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from proassist_lit.data.conversation import AssistantTurn, Conversation, FramesTurn, SystemTurn
+from proassist_lit.data.conversation import (
+    AssistantTurn,
+    Conversation,
+    FramesTurn,
+    SystemTurn,
+    UserTurn,
+)
 from proassist_lit.errors import RecordError
 from proassist_lit.model.tokenizer import train_tokenizer
 from proassist_lit.report.example_report import clock, example_page, facts, terminal_view
@@ -103,7 +109,8 @@ def test_view_loses_no_token_and_finds_every_frame(
     kinds = [part.kind for part in shown.parts if isinstance(part, Turn)]
     assert kinds.count(Kind.ASSISTANT) == 3
     assert kinds.count(Kind.DST) == (3 if name == "dst_ext" else 2)
-    assert kinds.count(Kind.USER) == (2 if name != "dst_ext" else kinds.count(Kind.USER))
+    frames = [[c.frame_idx for c in part.cells] for part in shown.parts if isinstance(part, Frames)]
+    assert frames == [[10], [11, 12, 13], [14], [15, 16], [17], [18, 19]]
 
 
 def test_view_marks_frames_exactly_where_the_builder_has_them() -> None:
@@ -173,6 +180,34 @@ def test_silent_frames_are_folded_and_frames_to_act_at_are_not() -> None:
     assert isinstance(second, Frames)
     assert [len(run) for run in first.runs()] == [29, 1]
     assert [len(run) for run in second.runs()] == [9, 1]  # the last one is neither
+
+
+def test_turns_without_opening_or_prompt_are_told_apart() -> None:
+    user = view(dialogue((UserTurn(content="how many"), FramesTurn(start=0, end=2)), steps=()))
+    assert isinstance(user.parts[0], Turn)
+    assert user.parts[0].kind is Kind.USER  # BOS included
+    turns = (
+        FramesTurn(start=0, end=2),
+        SystemTurn(content="please help"),
+        AssistantTurn(content="wash"),
+        FramesTurn(start=2, end=4),
+    )
+    bare = view(dialogue(turns, steps=()), chat("dst_ext"))
+    assert outline(bare) == [
+        [0, 1],
+        (Kind.TEXT, [(Loss.NONE, "please help")]),
+        (Kind.ASSISTANT, [(Loss.NONE, "[ASST]"), (Loss.RESPONSE, "wash</s>")]),
+        [2, 3],
+    ]
+
+
+def test_decisions_that_differ_are_shown_apart() -> None:
+    shown = view(dialogue((FramesTurn(start=0, end=4),)))
+    [*turns, frames] = shown.parts
+    assert isinstance(frames, Frames)
+    cells = tuple(replace(cell, dst=Mark.SKIPPED) for cell in frames.cells)
+    assert "SU−" in terminal(shown)
+    assert "S− U·" in terminal(replace(shown, parts=(*turns, replace(frames, cells=cells))))
 
 
 def test_cut_example_says_so() -> None:
