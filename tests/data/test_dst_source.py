@@ -228,6 +228,7 @@ ROUND_TRIPS = {
     "own metadata": row(metadata={"user_type": "talk_some", "source": "mine"}),
     "odd metadata": row(metadata=[1]),
     "both spans": row(start_frame=0, end_frame=31),
+    "both spans, one in floats": row(start_frame=10.0, end_frame=30.0),
     "numbers": row(fps=2.0, quality=3, clip_idx=0),
     "empty dst": row(dst=[]),
     "string of updates": with_turn(6, content=" S1 -> complete ;S2->start;"),
@@ -335,13 +336,13 @@ FAULTS = {
                           r", which is no update; write each as 'S1->start'"),
     "update empty": (with_turn(6, content=["S1->start", " "]), r"turn 6: 'content' holds an empty"),
     "unknown step": (with_turn(6, content="S9->start"), r"turn 6: updates the unknown step 'S9'; kn"
-                     r"own: S1, S2\. Correct"),
+                     r"own: \['S1', 'S2'\]\. Correct"),
     "step without name": (row(dst=[{"id": "S1"}]), r"dst entry 0: the key 'name' is missing"),
     "steps twice": (row(dst=[{"id": "S1", "name": "a"}] * 2), r"dst entry 1: the id 'S1' is that "),
     "steps no list": (row(dst="S1"), r"'dst' must be a list, got 'S1'"),
     "step id odd": (row(dst=[{"id": "S1.1", "name": "a"}], conversation=[]), r"step 0: the id 'S1.1"
                     r"' must be letters and digits"),
-    "state unknown": (with_turn(1, dst_state={"S1": "done"}), r"turn 1: dst_state: unknown S1 '"),
+    "state unknown": (with_turn(1, dst_state={"S1": "done"}), r"turn 1: dst_state: unknown state"),
     "state of no step": (with_turn(1, dst_state={"S7": "completed"}), r"dst_state: unknown step "),
     "state no object": (with_turn(1, dst_state="S1"), r"turn 1: dst_state: expected a JSON object"),
     "event past the end": (sparse({"frame_idx": 30}), r"event 0: is at frame 30, past the end"),
@@ -382,6 +383,43 @@ def test_files_without_rows_are_refused(tmp_path: Path) -> None:
         (tmp_path / name).mkdir()
         (tmp_path / name / "train.json").write_text(json.dumps([row(video_uid=name)] * 2))
     assert [c.video_uid for c in read_dst(tmp_path)] == ["a", "a", "b", "b"]
+
+
+@pytest.mark.parametrize("odd", ["x" * 500, "a\nb", "\ud800"])
+@pytest.mark.parametrize(
+    ("place", "message"),
+    [
+        ("id of a step", "turn 1: updates the unknown step 'S1'; known: "),
+        ("id of two steps", "dst entry 1: the id "),
+        ("id of an update", "turn 1: updates the unknown step "),
+        ("name of a state", "turn 1: dst_state: unknown state 'odd' of the step "),
+        ("state", "turn 1: dst_state: unknown state "),
+        ("unknown step of a state", "turn 1: dst_state: unknown step "),
+        ("video", "video "),
+    ],
+)
+def test_messages_stay_short_whatever_they_quote(place: str, message: str, odd: str) -> None:
+    raw = with_turn(1, dst_state={"S1": odd} if place == "state" else {"S1": "not_started"})
+    if place == "id of a step":
+        raw["dst"][0]["id"] = odd
+    elif place == "id of two steps":
+        raw["dst"][0]["id"] = raw["dst"][1]["id"] = odd
+    elif place == "id of an update":
+        raw["conversation"][1]["content"] = [{"id": odd, "transition": "start"}]
+    elif place == "name of a state":
+        del raw["dst"]
+        raw["conversation"][1]["dst_state"] = {odd: "odd"}
+    elif place == "unknown step of a state":
+        raw["conversation"][1]["dst_state"] = {odd: "completed"}
+    elif place == "video":
+        raw |= {"dataset": "assembly101", "video_uid": odd}
+    with pytest.raises(RecordError) as caught:
+        row_to_conversation(raw, "train.json[17]")
+    said = str(caught.value)
+    assert "\n" not in said
+    assert len(said) < 350
+    if "\ud800" not in odd:  # else refused earlier: no tokenizer reads it
+        assert said.startswith(f"train.json[17]: {message}")
 
 
 @settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck), database=None)

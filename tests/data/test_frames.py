@@ -100,6 +100,7 @@ def test_file_cut_off_or_without_pictures_is_refused(path: Path, tmp_path: Path)
         "no base64!",
         base64.b64encode(b"no picture").decode(),
         encoded(picture(1))[:400],
+        encoded(picture(1))[:40] + "!" + encoded(picture(1))[40:],  # no sign of base64
         "",
         None,
     ],

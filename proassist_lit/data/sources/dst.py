@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from proassist_lit.data.conversation import AssistantTurn, Conversation
-from proassist_lit.data.record_checks import Fields, load_json
+from proassist_lit.data.record_checks import Fields, load_json, nearest, show
 from proassist_lit.data.records import parse_record, record_to_json
 from proassist_lit.data.sources.dst_order import check_frames, in_order
 from proassist_lit.data.sources.dst_turns import (
@@ -229,13 +229,15 @@ def _steps(row: Fields, items: Sequence[Item]) -> dict[str, str]:
         entry = row.inner(raw, f"dst entry {i}")
         step_id = entry.text("id")
         if step_id in steps:
-            entry.fault(f"the id {step_id!r} is that of an earlier entry; number them S1, S2, ..")
+            entry.fault(
+                f"the id {show(step_id)} is that of an earlier entry; number them S1, S2, .."
+            )
         steps[step_id] = entry.text("name")
     for item in items:
         for step_id in item.updated_steps:
             if step_id not in steps:
                 item.fields.fault(
-                    f"updates the unknown step {step_id!r}; known: {', '.join(list(steps)[:20])}. "
+                    f"updates the unknown step {show(step_id)}; known: {show(list(steps))}. "
                     "Correct it, or add the step to 'dst'"
                 )
     return steps
@@ -257,11 +259,16 @@ def _initial_state(items: Sequence[Item], step_ids: Sequence[str]) -> dict[str, 
     first = _first_state(items)
     if first is not None:
         told = first.fields.inner(first.state, "dst_state")
-        for step_id in list(told.rest()):
-            if step_id in state:
-                state[step_id] = told.choice(step_id, _STATES)
+        for step_id, now in told.rest().items():
+            if step_id not in state:
+                told.fault(f"unknown step {show(step_id)}; add it to 'dst', or remove it here")
+            elif now not in _STATES:
+                told.fault(
+                    f"unknown state {show(now)} of the step {show(step_id)}; did you mean "
+                    f"{nearest(show(now), _STATES)!r}? Known: {', '.join(_STATES)}"
+                )
             else:
-                told.fault(f"unknown step {step_id!r}; add it to 'dst', or remove it here")
+                state[step_id] = now
     return state
 
 

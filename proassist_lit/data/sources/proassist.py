@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path, PurePosixPath
 
 from proassist_lit.data.conversation import Conversation
+from proassist_lit.data.record_checks import show
 from proassist_lit.data.records import read_records
 from proassist_lit.errors import RecordError
 
@@ -52,8 +53,8 @@ def frames_file(dataset: str, video_uid: str) -> str:
     stem = video_uid.partition("_")[2] if dataset == "assembly101" else video_uid
     if not stem:
         raise RecordError(
-            f"video {video_uid!r} of assembly101: the name has no '_'; its first part, up to '_', "
-            "says what is done and is left out of file names: give the full name."
+            f"video {show(video_uid)} of assembly101: the name has no '_'; its first part, up to "
+            "'_', says what is done and is left out of file names: give the full name."
         )
     return f"frames/{stem}.arrow"
 
