@@ -11,6 +11,7 @@ import torch
 from proassist_lit.config import RunConfig
 from proassist_lit.data.collate import collate
 from proassist_lit.data.dataset import ConversationSet, load_data, training_texts
+from proassist_lit.errors import RecordError
 from proassist_lit.evaluation import Evaluator
 from proassist_lit.metrics.similarity import build_similarity
 from proassist_lit.model.assistant import AssistantModel
@@ -19,6 +20,7 @@ from proassist_lit.objectives import Turns
 from proassist_lit.sequence.chat import Chat, chat_format
 from proassist_lit.sequence.examples import ExampleSet
 from proassist_lit.sequence.rules import DST_EXTENSION
+from proassist_lit.sequence.splitting import split_conversation
 from proassist_lit.sequence.turns import single_turns
 from proassist_lit.types import Batch, Example
 
@@ -68,11 +70,29 @@ def build_core(config: RunConfig) -> Core:
 
 
 def build_examples(config: RunConfig, core: Core, split: str) -> ExampleSet:
-    """Training examples of ``split``; outside train every frame decides."""
+    """Training examples of ``split``; outside train every frame decides.
+
+    Raises:
+        RecordError: a record does not fit into ``data.max_seq_len`` at all, naming it.
+    """
     train = split == "train"
     data = core.data[split]
+    parts = []
+    for conversation in data:
+        try:
+            parts += split_conversation(
+                conversation,
+                core.chat,
+                config.splitting,
+                num_tokens_per_img=config.data.num_tokens_per_img,
+                max_seq_len=config.data.max_seq_len,
+                seed=config.data.seed,
+                rules=config.rules,
+            )
+        except ValueError as error:
+            raise RecordError(f"{conversation.source}: {error}") from error
     return ExampleSet(
-        data.conversations,
+        parts,
         data.features,
         core.chat,
         num_tokens_per_img=config.data.num_tokens_per_img,

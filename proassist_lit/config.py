@@ -10,6 +10,7 @@ from proassist_lit.errors import ConfigError
 from proassist_lit.model.config import Decision, ModelConfig
 from proassist_lit.objectives import ObjectiveConfig, ObjectiveKind
 from proassist_lit.sequence.rules import DST_EXTENSION, OURS, PROASSIST, SequenceRules
+from proassist_lit.sequence.splitting import SplitConfig
 from proassist_lit.streaming.config import StreamConfig
 
 
@@ -151,6 +152,7 @@ class RunConfig:
     """none, or proassist for the reference's own rules."""
 
     data: DataConfig = field(default_factory=DataConfig)
+    splitting: SplitConfig = field(default_factory=SplitConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
     stream: StreamConfig = field(default_factory=StreamConfig)

@@ -37,7 +37,8 @@ WORDS = (
     "please help Steps: S1: S2: S3: wash. peel. fry. wash peel fry (in progress). (completed). "
     "make soup first well done now how many one of two three it is all good wait use the knife pan "
     "S1->start S1->complete S2->start S2->complete S1->complete;S2->start S9->start nonsense "
-    "system user model User: assistant dst Okay. Summary: so far"
+    "system user model User: assistant dst Please summarize progress. Task knowledge: Okay. "
+    "Summary: so far"
 )
 STEPS = (TaskStep(id="S1", name="wash"), TaskStep(id="S2", name="peel"))
 NOT_STARTED = {step.id: StepState.NOT_STARTED for step in STEPS}
@@ -51,7 +52,9 @@ class WordTokenizer:
     def __init__(self) -> None:
         special = [token for table in FORMATS.values() for token in table.special_tokens]
         self.special = list(dict.fromkeys(["<image>", *special, SEPARATOR]))
-        self.words = [*self.special, "\n", "\n\n", *dict.fromkeys(WORDS.split())]
+        words = [*self.special, "\n", "\n\n", *dict.fromkeys(WORDS.split())]
+        # A round number, so that another word changes no random weights.
+        self.words = [*words, *(f"spare{i}" for i in range(len(words), 128))]
         self._ids = {word: i for i, word in enumerate(self.words)}
 
     @property
@@ -123,7 +126,7 @@ class ScriptedModel(AssistantModel):
 
 
 def tiny_model(
-    seed: int = 5,
+    seed: int = 2,
     *,
     head: HeadType = HeadType.LINEAR,
     dst: bool = True,

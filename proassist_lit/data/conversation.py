@@ -116,9 +116,10 @@ class Conversation:
 
     @property
     def id(self) -> str:
-        """Unique name of the record: video, part and user."""
+        """Unique name of the record: video, clip, user, and part where it was split."""
         user = self.metadata.get("user_id") or self.metadata.get("user_type") or "user"
-        return f"{self.video_uid}_{self.clip_idx}_{user}"
+        part = f"_part{self.metadata['part']}" if "part" in self.metadata else ""
+        return f"{self.video_uid}_{self.clip_idx}_{user}{part}"
 
     @property
     def num_frames(self) -> int:

@@ -33,7 +33,8 @@ def train_tokenizer(texts: Iterable[str], chat_format: ChatFormat, vocab_size: i
         ]
     )
     tokenizer.decoder = decoders.ByteLevel()
-    special = list(dict.fromkeys([*chat_format.special_tokens, chat_format.image]))
+    end_of_turn = chat_format.end_of_turn or "<|end|>"
+    special = list(dict.fromkeys([*chat_format.special_tokens, end_of_turn, chat_format.image]))
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size,
         special_tokens=special,
@@ -43,7 +44,7 @@ def train_tokenizer(texts: Iterable[str], chat_format: ChatFormat, vocab_size: i
     tokenizer.train_from_iterator(sorted(texts), trainer)
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
-        eos_token=chat_format.end_of_turn,
+        eos_token=end_of_turn,
         additional_special_tokens=special,
         clean_up_tokenization_spaces=False,
     )

@@ -69,11 +69,11 @@ class _Writer:
 
 
 def prefix_ids(
-    chat: Chat, script: Script, state: Mapping[str, StepState], summary: str = ""
+    chat: Chat, script: Script, state: Mapping[str, StepState], told: str = ""
 ) -> list[int]:
-    """Token ids that open a cache: BOS and the system turn for ``state`` and ``summary``."""
+    """Token ids that open a cache: BOS and the system turn; see ``script.system_text``."""
     ids = list(chat.bos_ids)
-    content = system_text(script, state, summary, overview_first=chat.format.overview_first)
+    content = system_text(script, state, told, overview_first=chat.format.overview_first)
     if content:
         ids += chat.turn_ids(Role.SYSTEM, content)
     return ids
@@ -85,6 +85,21 @@ def text_ids(chat: Chat, texts: tuple[Text, ...]) -> list[int]:
     for text in texts:
         writer.text(text)
     return writer.ids
+
+
+def frame_lengths(script: Script, chat: Chat, num_tokens_per_img: int) -> list[int]:
+    """Tokens of every frame with the text before and the spans after it."""
+    lengths, previous = [], None
+    for moment in script.moments:
+        separator = previous is not None and adjoins(previous, moment)
+        lengths.append(
+            len(text_ids(chat, moment.before))
+            + len(chat.separator_ids) * separator
+            + num_tokens_per_img
+            + len(text_ids(chat, moment.spans))
+        )
+        previous = moment
+    return lengths
 
 
 def build_sequence(

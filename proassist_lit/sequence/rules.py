@@ -23,6 +23,8 @@ class SequenceRules:
         sample_by_turn: of every frames turn at least one silent frame is trained on, and
             ``int(rho * n)`` else; otherwise ``floor(rho * n)`` of the record.
         keep_event_frames: a frame at which anything is said, by whomever, is always trained on.
+        overview_needs_event: the steps are told only if the source lists them and something is said
+            at the first frame.
     """
 
     join_utterances: bool = True
@@ -34,6 +36,7 @@ class SequenceRules:
     write_empty_utterances: bool = True
     sample_by_turn: bool = False
     keep_event_frames: bool = False
+    overview_needs_event: bool = False
 
 
 OURS = SequenceRules()
@@ -50,5 +53,6 @@ DST_EXTENSION = SequenceRules(
     feed_user_text=False,
     write_empty_utterances=False,
     keep_event_frames=True,
+    overview_needs_event=True,
 )
 """The collator of ProAssist's DST extension."""

@@ -23,6 +23,10 @@ from proassist_lit.sequence.chat import Role
 from proassist_lit.sequence.rules import OURS, SequenceRules
 from proassist_lit.types import Reference, StepState, Update, apply_updates, format_updates
 
+KNOWLEDGE = "Task knowledge:"
+"""How a system turn begins that tells what is known of the task (ProAssist's words). It is text
+like any other, but a context that is begun anew tells it again, in its first system turn."""
+
 SUMMARY_QUERY = "Please summarize the progress."
 """What a system turn says to ask for a summary of the progress (ProAssist's words)."""
 
@@ -121,13 +125,24 @@ def read_script(conversation: Conversation, rules: SequenceRules = OURS) -> Scri
         steps=conversation.steps,
         initial_state=dict(conversation.initial_state),
     )
+    source = conversation.metadata.get("source")
+    events = _event_frames(source)
+    if rules.overview_needs_event and (
+        conversation.start_frame_idx not in events or not _lists_steps(source)
+    ):
+        script.steps = ()
     pending: list[Text] = []
     frames_turn, asked = 0, False
     for turn in turns:
         if isinstance(turn, FramesTurn):
             for frame_idx in range(turn.start, turn.end):
                 script.moments.append(
-                    Moment(frame_idx=frame_idx, before=tuple(pending), frames_turn=frames_turn)
+                    Moment(
+                        frame_idx=frame_idx,
+                        before=tuple(pending),
+                        frames_turn=frames_turn,
+                        has_event=frame_idx in events,
+                    )
                 )
                 pending = []
             frames_turn += not rules.join_frames
@@ -148,6 +163,18 @@ def read_script(conversation: Conversation, rules: SequenceRules = OURS) -> Scri
     script.after = tuple(pending)
     _label(script, conversation, rules)
     return script
+
+
+def _event_frames(source: object) -> set[object]:
+    """Frames at which a row of the DST extension names a turn, whoever speaks."""
+    layouts = source.get("turns", ()) if isinstance(source, Mapping) else ()
+    kept = [layout.get("kept", {}) for layout in layouts]
+    return {turn.get("start_frame", turn.get("frame")) for turn in kept} - {None}
+
+
+def _lists_steps(source: object) -> bool:
+    """Whether a row of the DST extension lists its steps; else they were read off its updates."""
+    return isinstance(source, Mapping) and "dst" not in source["row"]["absent"]
 
 
 def _text(turn: SystemTurn | UserTurn | AssistantTurn | DstTurn, *, is_summary: bool) -> Text:
@@ -224,17 +251,17 @@ def adjoins(moment: Moment, follower: Moment) -> bool:
 
 
 def system_text(
-    script: Script, state: Mapping[str, StepState], summary: str = "", *, overview_first: bool
+    script: Script, state: Mapping[str, StepState], told: str = "", *, overview_first: bool
 ) -> str:
-    """Content of the first system turn: prompt, summary, steps and their state.
+    """Content of the first system turn: prompt, what is told beside it, steps and their state.
 
     Args:
         script: gives prompt and steps.
         state: state of the steps to tell.
-        summary: what happened so far, if anything was dropped.
+        told: what a context that is begun anew tells: a summary of what happened, knowledge.
         overview_first: the layout of ProAssist's DST extension, the steps in front.
     """
-    prompt = " ".join(part for part in (script.prompt, summary) if part)
+    prompt = " ".join(part for part in (script.prompt, told) if part)
     if not script.steps:
         return prompt
     if overview_first:
@@ -242,8 +269,8 @@ def system_text(
         begun = [f"{i} {s.value}" for i, s in state.items() if s is not StepState.NOT_STARTED]
         parts = ["\n".join(lines)]
         if prompt or begun:
-            told = f"Dialogue state: {', '.join(begun)}" if begun else ""
-            parts.append("\n".join(part for part in (prompt, told) if part))
+            now = f"Dialogue state: {', '.join(begun)}" if begun else ""
+            parts.append("\n".join(part for part in (prompt, now) if part))
         return "\n\n".join(parts)
     return " ".join(part for part in (prompt, state_text(script.steps, state)) if part)
 

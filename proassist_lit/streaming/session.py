@@ -17,7 +17,7 @@ from proassist_lit.errors import ConfigError, StreamError
 from proassist_lit.model.assistant import AssistantModel
 from proassist_lit.sequence.builder import prefix_ids, text_ids
 from proassist_lit.sequence.chat import Chat, Role
-from proassist_lit.sequence.script import Script, Text
+from proassist_lit.sequence.script import KNOWLEDGE, Script, Text
 from proassist_lit.streaming.cache import KVCache
 from proassist_lit.streaming.config import Strategy, StreamConfig
 from proassist_lit.streaming.decoder import Decoder, make_decoder
@@ -85,6 +85,7 @@ class Session:
                 f"{config.reserve}; raise stream.max_context."
             )
         self._after_silence = False
+        self._knowledge = ""
         self.state: dict[str, StepState] = dict(script.initial_state)
 
     @property
@@ -111,6 +112,9 @@ class Session:
             texts = (Text(role=Role.USER, content=texts),) if texts else ()
         self._check(features)
         hidden = self._watch(features, tuple(texts))
+        for heard in texts:
+            if heard.role is Role.SYSTEM and heard.content.startswith(KNOWLEDGE):
+                self._knowledge = self._knowledge or heard.content
         speak_prob = float(self._model.speak_head(hidden).float().sigmoid())
         dst_prob = None
         if self._model.dst_head is not None and self._script.steps:
@@ -211,6 +215,6 @@ class Session:
             return None
         state = self.state if strategy is Strategy.DST_REFRESH else self._script.initial_state
         self._cache.crop(0)
-        self._pending = prefix_ids(self._chat, self._script, state)
+        self._pending = prefix_ids(self._chat, self._script, state, self._knowledge)
         self._after_silence = False
         return strategy.value

@@ -16,7 +16,7 @@ from proassist_lit.sequence.rules import OURS, PROASSIST, SequenceRules
 from proassist_lit.sequence.sampling import Decisions, sample_decisions
 from proassist_lit.sequence.script import read_script
 from proassist_lit.types import IGNORE_INDEX, Batch
-from tests.parity.numbers import conversation, llama_chat, mask_at, needs, numbers
+from tests.parity.numbers import conversation, llama_chat, needs, numbers
 
 pytestmark = needs("chat_and_masks.json", "known_reference_bugs.json")
 
@@ -163,11 +163,12 @@ def test_batch_equals_the_reference_padded_on_the_side_it_gets_right(index: int)
             assert (column[row, length:] == IGNORE_INDEX).all()
 
 
-@pytest.mark.parametrize(
-    "index", range(len(BUGS["right_padding_collator"]["batches"]) if BUGS else 0)
-)
+RIGHT_PADDED = BUGS.get("right_padding_collator", {}).get("batches", [])
+
+
+@pytest.mark.parametrize("index", range(len(RIGHT_PADDED)))
 def test_right_padding_keeps_the_labels_that_the_reference_loses(index: int) -> None:
-    entry = BUGS["right_padding_collator"]["batches"][index]
+    entry = RIGHT_PADDED[index]
     assert sum(entry["num_label_tokens_original"]) < sum(entry["num_label_tokens_expected"])
 
     batch = batch_of(entry)
@@ -188,14 +189,14 @@ def test_turns_that_crash_the_reference_make_right_sequences() -> None:
     """A frames turn of no frames adds nothing; our reader refuses it before it comes here."""
     for entry in BUGS["collator_errors"]:
         turns = [t for t in entry["conversation"] if t["role"] != "frames" or t["end"] > t["start"]]
-        chat = llama_chat()
 
-        def ids(turns: list[dict[str, Any]]) -> list[int]:
-            script = read_script(conversation(turns))
-            sequence = build_sequence(script, chat, num_tokens_per_img=1, max_seq_len=10**6)
-            return sequence.input_ids.tolist()
+        assert build_ids(entry["conversation"]) == build_ids(turns)
 
-        assert ids(entry["conversation"]) == ids(turns)
+
+def build_ids(turns: list[dict[str, Any]]) -> list[int]:
+    script = read_script(conversation(turns))
+    sequence = build_sequence(script, llama_chat(), num_tokens_per_img=1, max_seq_len=10**6)
+    return sequence.input_ids.tolist()
 
 
 DIFFERENCES = [

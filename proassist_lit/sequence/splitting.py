@@ -1,0 +1,290 @@
+"""Splits conversations that are too long into parts that begin as a stream goes on.
+
+When the context of a stream is full, it is begun anew with a prefix (``streaming.context``). The
+parts of a long conversation begin with the same prefixes, so that a model has learnt to go on from
+them.
+
+Source: iterative progress summarization for training, ProAssist, arXiv:2506.05904.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from enum import StrEnum
+
+from proassist_lit.data.conversation import (
+    AssistantTurn,
+    Conversation,
+    DstTurn,
+    FramesTurn,
+    SystemTurn,
+    Turn,
+    UserTurn,
+)
+from proassist_lit.data.seeding import stable_rng
+from proassist_lit.errors import ConfigError
+from proassist_lit.sequence.builder import frame_lengths, prefix_ids, text_ids
+from proassist_lit.sequence.chat import Chat, Role
+from proassist_lit.sequence.rules import OURS, SequenceRules
+from proassist_lit.sequence.script import KNOWLEDGE, SUMMARY_QUERY, Text, read_script
+from proassist_lit.types import StepState, apply_updates
+
+
+class SplitMethod(StrEnum):
+    """What becomes of a conversation that does not fit."""
+
+    CUT = "cut"
+    """Its end is left out."""
+
+    DROP_ALL = "drop_all"
+    """Parts begin with the first prefix again."""
+
+    DST_REFRESH = "dst_refresh"
+    """Parts begin with the prefix for the state that was reached."""
+
+    SUMMARIZE = "summarize"
+    """Parts end with a request for a summary and its answer, and begin with that summary."""
+
+
+@dataclass(kw_only=True)
+class SplitConfig:
+    """How long conversations are split for training; as ``stream.strategy`` is best."""
+
+    method: SplitMethod = SplitMethod.DST_REFRESH
+    """cut, drop_all, dst_refresh or summarize."""
+
+    min_context_s: float = 5.0
+    """Least seconds that a part after the first watches before anything is said."""
+
+    max_context_s: float = 20.0
+    """Most seconds of it; each part draws between the two."""
+
+    max_summary_tokens: int = 512
+    """Longest summary that is taught, tokens; a longer one is passed over."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.min_context_s <= self.max_context_s:
+            raise ConfigError(
+                f"splitting.min_context_s {self.min_context_s} and splitting.max_context_s "
+                f"{self.max_context_s} must rise from 0 or more; correct one of them."
+            )
+        if self.max_summary_tokens < 1:
+            raise ConfigError(
+                f"splitting.max_summary_tokens must be at least 1, got {self.max_summary_tokens}."
+            )
+
+
+def split_conversation(
+    conversation: Conversation,
+    chat: Chat,
+    config: SplitConfig,
+    *,
+    num_tokens_per_img: int,
+    max_seq_len: int,
+    seed: int,
+    rules: SequenceRules = OURS,
+) -> list[Conversation]:
+    """Split ``conversation`` into parts of at most ``max_seq_len`` tokens.
+
+    A part ends after the last utterance that fits (after the last frame, if none is in reach).
+    Parts without an utterance are left out.
+
+    Args:
+        conversation: the record.
+        chat: the formatter.
+        config: how to split.
+        num_tokens_per_img: K.
+        max_seq_len: tokens.
+        seed: of the frames watched before a part's first turn.
+        rules: where the sources' rules differ from ours.
+
+    Returns:
+        The parts in order, each with its number under ``metadata["part"]``; the conversation
+        itself if it fits or is to be cut.
+
+    Raises:
+        ValueError: a single frame with its prefix and the words around it does not fit.
+    """
+    splitter = _Splitter(conversation, chat, config, num_tokens_per_img, max_seq_len, rules)
+    if config.method is SplitMethod.CUT or splitter.fits_whole():
+        return [conversation]
+    rng = stable_rng("split", seed, conversation.id)
+    parts: list[Conversation] = []
+    start, number, summary = 0, 0, ""
+    while start < splitter.num_frames:
+        end, progress = splitter.find_end(start, summary, number=number)
+        part = splitter.part(start, end, summary, progress, number=number)
+        if any(isinstance(turn, AssistantTurn) for turn in part.turns):
+            parts.append(part)
+        number, summary = number + 1, progress or summary
+        context_s = float(rng.uniform(config.min_context_s, config.max_context_s))
+        start = splitter.next_start(end, round(context_s * conversation.fps))
+    return parts
+
+
+@dataclass(frozen=True)
+class _Placed:
+    """A turn of words among the frames.
+
+    Attributes:
+        turn: the turn.
+        position: frames watched before it.
+        opens: it is text before frame ``position``, not a span of the frame before it.
+    """
+
+    turn: Turn
+    position: int
+    opens: bool
+
+    @property
+    def frame(self) -> int:
+        """The frame that it is said at."""
+        return self.position if self.opens else self.position - 1
+
+    def is_in(self, start: int, end: int) -> bool:
+        """Whether it is said at one of the frames ``start`` .. ``end - 1``."""
+        return start <= self.frame < end
+
+
+def _place(turns: Sequence[Turn]) -> Iterator[_Placed]:
+    position, opens = 0, True
+    for turn in turns:
+        if isinstance(turn, FramesTurn):
+            position, opens = position + len(turn), False
+        else:
+            opens = opens or isinstance(turn, UserTurn | SystemTurn)
+            yield _Placed(turn, position, opens)
+
+
+class _Splitter:
+    """One conversation, by frames; frame 0 is its first."""
+
+    def __init__(
+        self,
+        conversation: Conversation,
+        chat: Chat,
+        config: SplitConfig,
+        num_tokens_per_img: int,
+        max_seq_len: int,
+        rules: SequenceRules,
+    ) -> None:
+        self._conversation, self._chat, self._config = conversation, chat, config
+        self._max_seq_len = max_seq_len
+        self._script = read_script(conversation, rules)
+        self._lengths = frame_lengths(self._script, chat, num_tokens_per_img)
+        self._placed = list(_place(conversation.turns))
+        self.num_frames = len(self._lengths)
+
+    def fits_whole(self) -> bool:
+        """Whether one sequence holds the conversation."""
+        prefix = prefix_ids(self._chat, self._script, self._script.initial_state)
+        return len(prefix) + self._rest(0) <= self._max_seq_len
+
+    def find_end(self, start: int, summary: str, *, number: int) -> tuple[int, str]:
+        """Where the part that begins at ``start`` ends, and the progress of its last utterance."""
+        told = self._told(start, summary) if number else ""
+        used = len(prefix_ids(self._chat, self._script, self._state_at(start), told))
+        if used + self._rest(start) <= self._max_seq_len:
+            return self.num_frames, ""
+        last, end, progress = start, None, ""
+        for frame in range(start, self.num_frames):
+            used += self._lengths[frame]
+            if used > self._max_seq_len:
+                break
+            last = frame + 1
+            reached = self._progress_at(frame)
+            if reached is not None and used + self._summary_tokens(reached) <= self._max_seq_len:
+                end, progress = last, reached
+        if last == start:
+            raise ValueError(
+                f"frame {self._script.moments[start].frame_idx} with the prompt and what is said "
+                f"around it does not fit into max_seq_len = {self._max_seq_len} tokens; raise "
+                "data.max_seq_len or shorten the system prompt."
+            )
+        return (last, "") if end is None else (end, progress)
+
+    def part(
+        self, start: int, end: int, summary: str, progress: str, *, number: int
+    ) -> Conversation:
+        """Frames ``start`` .. ``end - 1`` with what is said at them."""
+        turns: list[Turn] = []
+        if number:
+            told = (self._script.prompt, self._told(start, summary))
+            prompt = " ".join(text for text in told if text)
+            turns += [SystemTurn(content=prompt)] if prompt else []
+        first, watched = self._conversation.start_frame_idx, start
+        is_last = end == self.num_frames
+        for placed in self._placed:
+            if not placed.is_in(start, end + is_last):  # the last part has what follows all frames
+                continue
+            if placed.position > watched:
+                turns.append(FramesTurn(start=first + watched, end=first + placed.position))
+                watched = placed.position
+            turns.append(placed.turn)
+        if watched < end:
+            turns.append(FramesTurn(start=first + watched, end=first + end))
+        if self._config.method is SplitMethod.SUMMARIZE and progress:
+            turns += [SystemTurn(content=SUMMARY_QUERY), AssistantTurn(content=progress)]
+        return replace(
+            self._conversation,
+            start_frame_idx=first + start,
+            end_frame_idx=first + end,
+            turns=tuple(turns),
+            initial_state=self._state_at(start),
+            metadata={**self._conversation.metadata, "part": number},
+        )
+
+    def next_start(self, end: int, num_context_frames: int) -> int:
+        """First frame of the part after frame ``end - 1``: some frames before its first turn."""
+        frames = [p.frame for p in self._placed if p.is_in(end, self.num_frames)]
+        return max(end, min(frames) - num_context_frames) if frames else self.num_frames
+
+    def _rest(self, start: int) -> int:
+        """Tokens from frame ``start`` to the end."""
+        return sum(self._lengths[start:]) + len(text_ids(self._chat, self._script.after))
+
+    def _progress_at(self, frame: int) -> str | None:
+        """Progress that the last utterance at ``frame`` tells; None where no part may end."""
+        said = [
+            placed.turn
+            for placed in self._placed
+            if isinstance(placed.turn, AssistantTurn) and not placed.opens and placed.frame == frame
+        ]
+        if not said:
+            return None
+        progress = (said[-1].progress or "").strip()
+        if self._config.method is not SplitMethod.SUMMARIZE:
+            return progress
+        length = len(self._chat.encode(progress))
+        return progress if 0 < length <= self._config.max_summary_tokens else None
+
+    def _summary_tokens(self, progress: str) -> int:
+        """Tokens of request and answer at the end of a part."""
+        if self._config.method is not SplitMethod.SUMMARIZE:
+            return 0
+        query = Text(role=Role.SYSTEM, content=SUMMARY_QUERY)
+        answer = Text(role=Role.ASSISTANT, content=progress, is_summary=True)
+        return len(text_ids(self._chat, (query, answer)))
+
+    def _told(self, start: int, summary: str) -> str:
+        """What the prefix of a part from ``start`` tells beside the prompt."""
+        knowledge = [
+            placed.turn.content
+            for placed in self._placed
+            if isinstance(placed.turn, SystemTurn)
+            and placed.frame < start
+            and placed.turn.content.strip().startswith(KNOWLEDGE)
+        ]
+        summary = summary if self._config.method is SplitMethod.SUMMARIZE else ""
+        return " ".join(text.strip() for text in (summary, *knowledge[:1]) if text)
+
+    def _state_at(self, start: int) -> dict[str, StepState]:
+        """State of the steps that the prefix of a part from ``start`` tells."""
+        state = dict(self._script.initial_state)
+        if self._config.method is SplitMethod.DROP_ALL:
+            return state
+        for placed in self._placed:
+            if isinstance(placed.turn, DstTurn) and placed.frame < start:
+                state, _ = apply_updates(state, placed.turn.updates)
+        return state
