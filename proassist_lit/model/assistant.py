@@ -10,6 +10,12 @@ from torch import Tensor, nn
 
 from proassist_lit.errors import ConfigError, FeatureError
 from proassist_lit.model.config import Decision, ModelConfig, TrainMode
+from proassist_lit.model.frame_embeddings import extract_frame_embeddings
+from proassist_lit.model.greedy import (
+    fast_greedy_generate,
+    fast_greedy_generate_with_dst,
+    turn_logits,
+)
 from proassist_lit.model.heads import DecisionHead, TokenDecision
 from proassist_lit.model.logits import finish_logits
 from proassist_lit.model.projector import Projector
@@ -36,6 +42,7 @@ class AssistantModel(nn.Module):
     ) -> None:
         super().__init__()
         self.lm = backbone
+        self.chat = chat
         self.context_limit = context_limit(backbone)
         hidden_size = int(backbone.config.hidden_size)
         self.hidden_size = hidden_size
@@ -156,6 +163,11 @@ class AssistantModel(nn.Module):
         head = self.dst_output_head if dst and self.dst_output_head is not None else None
         out: Tensor = (head or self.lm.get_output_embeddings())(hidden)
         return finish_logits(out, self.lm.config)
+
+    extract_frame_embeddings = staticmethod(extract_frame_embeddings)
+    turn_logits = turn_logits
+    fast_greedy_generate = fast_greedy_generate
+    fast_greedy_generate_with_dst = fast_greedy_generate_with_dst
 
     def forward(self, batch: Batch) -> ModelOutput:
         """Run a training batch. The vocabulary matrix is applied later, at labelled positions."""
