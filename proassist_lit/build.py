@@ -105,13 +105,19 @@ def build_examples(config: RunConfig, core: Core, split: str) -> ExampleSet:
     )
 
 
-def build_collate(config: RunConfig, core: Core) -> Callable[[Sequence[Example]], Batch]:
-    """What makes a batch of the examples that go into it."""
+def build_collate(
+    config: RunConfig, core: Core, split: str
+) -> Callable[[Sequence[Example]], Batch]:
+    """What makes a batch of the examples of ``split``.
+
+    Only train splits single turns: outside it every frame decides, and a shared forward gives the
+    same losses.
+    """
     tokenizer = core.chat.tokenizer
     pads_with_end = tokenizer.pad_token_id in (None, core.chat.end_of_turn_id)
     hides = config.rules == DST_EXTENSION and pads_with_end
     hidden_id = core.chat.end_of_turn_id if hides else None
-    if config.objective.turns is Turns.SINGLE:
+    if config.objective.turns is Turns.SINGLE and split == "train":
         return partial(_collate_turns, hidden_id=hidden_id)
     return partial(collate, hidden_id=hidden_id)
 

@@ -23,7 +23,7 @@ from proassist_lit.data.conversation import (
     UserTurn,
 )
 from proassist_lit.model.assistant import AssistantModel
-from proassist_lit.model.config import HeadType, ModelConfig
+from proassist_lit.model.config import Decision, HeadType, ModelConfig
 from proassist_lit.sequence.chat import FORMATS, Chat
 from proassist_lit.streaming.cache import KVCache
 from proassist_lit.streaming.decoder import Decoder, make_decoder
@@ -131,6 +131,8 @@ def tiny_model(
     head: HeadType = HeadType.LINEAR,
     dst: bool = True,
     dst_output_head: bool = False,
+    decision: Decision = Decision.HEAD,
+    chat: Chat | None = None,
     dtype: torch.dtype = torch.float64,
     spread: float = 0.4,
 ) -> ScriptedModel:
@@ -150,7 +152,8 @@ def tiny_model(
     model = ScriptedModel(
         LlamaForCausalLM(config),
         vision_size=VISION_SIZE,
-        config=ModelConfig(head=head, dst=dst, dst_output_head=dst_output_head),
+        config=ModelConfig(head=head, dst=dst, dst_output_head=dst_output_head, decision=decision),
+        chat=chat,
     )
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():

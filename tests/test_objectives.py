@@ -5,8 +5,9 @@ import torch
 
 from proassist_lit.data.collate import collate
 from proassist_lit.errors import ConfigError
-from proassist_lit.model.config import HeadType
+from proassist_lit.model.config import Decision, HeadType
 from proassist_lit.objectives import ObjectiveConfig, ObjectiveKind, compute_losses
+from proassist_lit.sequence.chat import Role
 from proassist_lit.sequence.examples import ExampleSet
 from proassist_lit.types import Batch
 from tests.fakes import DIALOGUE, dialogue, random_features, tiny_model, word_chat
@@ -56,14 +57,25 @@ def test_per_turn_reads_one_decision_a_turn() -> None:
     assert int((per_token.pos_frame_mask | per_token.neg_frame_mask).sum()) == 8
 
 
-@pytest.mark.parametrize("kind", list(ObjectiveKind))
+PER_TOKEN, PER_TURN, TOKEN_PROB = ObjectiveKind
+OBJECTIVES = [
+    (PER_TOKEN, Decision.HEAD),
+    (PER_TURN, Decision.HEAD),
+    (TOKEN_PROB, Decision.SILENT_TOKEN),
+    (TOKEN_PROB, Decision.OPENING_TOKEN),
+]
+
+
+@pytest.mark.parametrize(("kind", "decision"), OBJECTIVES)
 @pytest.mark.parametrize("head", list(HeadType))
 @pytest.mark.parametrize("dst_output_head", [False, True])
 def test_every_trainable_parameter_gets_a_gradient(
-    kind: ObjectiveKind, head: HeadType, dst_output_head: bool
+    kind: ObjectiveKind, decision: Decision, head: HeadType, dst_output_head: bool
 ) -> None:
     config = ObjectiveConfig(kind=kind, turn_frames=2, focal_gamma=1.0)
-    model = tiny_model(head=head, dst_output_head=dst_output_head).train()
+    model = tiny_model(
+        head=head, dst_output_head=dst_output_head, decision=decision, chat=word_chat()
+    ).train()
 
     compute_losses(model, make_batch(config), config).total.backward()
 
@@ -90,6 +102,49 @@ def test_without_decisions_or_dst_labels_every_parameter_still_has_a_gradient(
     for name, parameter in model.named_parameters():
         assert parameter.grad is not None, name  # DDP waits for every one
         assert torch.isfinite(parameter.grad).all(), name
+
+
+def test_the_silent_token_is_learnt_among_the_words_with_its_own_weight() -> None:
+    chat = word_chat()
+    model = tiny_model(decision=Decision.SILENT_TOKEN, dst=False, chat=chat)
+    batch = make_batch(ObjectiveConfig())
+    weight = 0.3
+
+    losses = compute_losses(
+        model, batch, ObjectiveConfig(kind=TOKEN_PROB, silent_logit_weight=weight)
+    )
+
+    with torch.no_grad():
+        log_probs = model.lm_logits(model(batch).hidden).log_softmax(-1)
+    silent = -log_probs[..., chat.silent_id][batch.neg_frame_mask]
+    total = losses.response.sum + weight * silent.sum()
+    torch.testing.assert_close(losses.total, total / (losses.response.count + len(silent)))
+
+
+def test_opening_tokens_are_read_as_probabilities() -> None:
+    chat = word_chat()
+    model = tiny_model(decision=Decision.OPENING_TOKEN, dst_output_head=True, chat=chat)
+    batch = make_batch(ObjectiveConfig())
+    with torch.no_grad():
+        model.dst_output_head.weight.mul_(-1)  # its own words
+        out = model(batch)
+
+    for logits, role, pos, neg in (
+        (out.speak_logits, Role.ASSISTANT, batch.pos_frame_mask, batch.neg_frame_mask),
+        (out.dst_logits, Role.DST, batch.dst_pos_frame_mask, batch.dst_neg_frame_mask),
+    ):
+        words = model.lm_logits(out.hidden, dst=role is Role.DST).softmax(-1)
+        want = words[..., chat.opening_ids(role)[0]]
+        mask = pos | neg
+        torch.testing.assert_close(logits.sigmoid()[mask], want[mask])
+        assert not logits[~mask].any()  # the vocabulary was not read there
+
+
+def test_token_decisions_need_a_chat_with_openings_of_their_own() -> None:
+    with pytest.raises(ConfigError, match="give the model its chat"):
+        tiny_model(decision=Decision.SILENT_TOKEN)
+    with pytest.raises(ConfigError, match=r"'chatml' opens the assistant span with 3"):
+        tiny_model(decision=Decision.OPENING_TOKEN, chat=word_chat("chatml"))
 
 
 def test_without_a_dst_head_there_are_no_dst_losses() -> None:

@@ -22,9 +22,8 @@ from proassist_lit.run_directory import RunDirectory
 def build_datamodule(config: RunConfig, core: Core) -> ConversationDataModule:
     """Batches of train and val."""
     return ConversationDataModule(
-        build_examples(config, core, "train"),
-        build_examples(config, core, "val"),
-        build_collate(config, core),
+        {split: build_examples(config, core, split) for split in ("train", "val")},
+        {split: build_collate(config, core, split) for split in ("train", "val")},
         batch_size=config.data.batch_size,
         num_workers=config.data.num_workers,
         seed=config.seed,

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from proassist_lit.sequence.builder import TokenSequence
-from proassist_lit.sequence.sampling import Decisions, sample_decisions, turn_ends
+from proassist_lit.sequence.sampling import Decisions, sample_decisions, smooth_targets, turn_ends
 
 
 def sequence(speak: list[int], dst: list[int]) -> TokenSequence:
@@ -119,3 +119,24 @@ def test_per_turn_draws_among_silent_turns() -> None:
     assert len([f for f in frames(masks.neg_frame_mask) if f != 31]) == 4
     assert set(frames(masks.neg_frame_mask)) <= {3, 7, 11, 15, 19, 23, 27, 31, 36}
     assert frames(masks.pos_frame_mask) == [30]
+
+
+def test_smoothed_targets_rise_towards_the_frame_and_fall_behind_it() -> None:
+    labels = torch.tensor([0, 0, 1, 0, 0, 0, -1, 1], dtype=torch.int8)
+
+    targets = smooth_targets(labels, width=2.0)
+
+    distance = torch.tensor([2.0, 1, 0, 1, 2, 2, 1, 0])
+    torch.testing.assert_close(targets, torch.exp(-((distance / 2) ** 2) / 2))
+    assert smooth_targets(labels, 0.0).tolist() == [0, 0, 1, 0, 0, 0, 0, 1]
+    assert not smooth_targets(torch.zeros(3), 2.0).any()
+
+
+def test_smoothing_is_in_seconds_and_reaches_the_tokens() -> None:
+    plain, soft = draw(LONG), draw(LONG, smoothing_s=2.0, fps=4.0)
+
+    assert torch.equal(plain.speak_targets > 0, plain.pos_frame_mask)
+    at = soft.speak_targets[LONG.decision_positions]
+    torch.testing.assert_close(at, smooth_targets(LONG.speak_labels, 8.0))
+    assert not soft.speak_targets[1::2].any()  # words have no decision
+    assert torch.equal(plain.neg_frame_mask, soft.neg_frame_mask)

@@ -1,0 +1,73 @@
+"""Every experiment of the repository trains and streams, made small."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from proassist_lit.cli import run_app
+from proassist_lit.lit.run import train
+from tests.data.test_captaincook4d import files, write
+
+CONF = Path(__file__).parents[2] / "conf"
+SMALL = (
+    "trainer.max_steps=2", "trainer.val_every_steps=2", "trainer.log_every_steps=1",
+    "data.toy.num_train=2", "data.toy.num_val=1", "data.toy.num_test=1",
+    "model.tiny.hidden_size=32", "model.tiny.num_layers=2", "model.tiny.num_heads=2",
+    "stream.theta_speak=1.0", "stream.theta_dst=1.0", "evaluation.similarity=words",
+    "evaluation.streams_on_validation=0", "logger.wandb=disabled",
+)  # fmt: skip
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # of Lightning: not tested here
+
+
+def run_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *overrides: str) -> dict[str, float]:
+    run = tmp_path / "run"
+    monkeypatch.setattr(
+        sys, "argv",
+        ["train.py", *SMALL, f"data.cache={tmp_path / 'data'}", f"hydra.run.dir={run}", *overrides],
+    )  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    run_app(train, conf_dir=CONF)
+    metrics: dict[str, float] = json.loads((run / "metrics.json").read_text())
+    rows = [r.split(",") for r in (run / "metrics.csv").read_text().splitlines()]
+    assert "1" in {row[rows[0].index("step")] for row in rows[1:]}  # two steps, from 0
+    return metrics
+
+
+@pytest.mark.parametrize("path", sorted((CONF / "experiment").glob("*.yaml")), ids=lambda p: p.stem)
+def test_experiment_runs_two_steps(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    overrides = [f"+experiment={path.stem}"]
+    if "captaincook4d" in path.read_text():
+        overrides.append(f"data.root={write(tmp_path / 'annotations', files())}")
+
+    metrics = run_small(tmp_path, monkeypatch, *overrides)
+
+    assert "val/utterance_f1" in metrics
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ("objective.turns=single", "data.batch_size=1"),
+        ("objective.kind=token_prob", "model.decision=opening_token", "objective.smoothing_s=1"),
+        (
+            "objective.kind=per_token",
+            "compat=proassist",
+            "model.chat=llama3",
+            "model.separator=EOS",
+        ),
+        ("compat=proassist", "model.chat=dst_ext"),
+        ("data.max_seq_len=400", "splitting.method=summarize"),
+    ],
+    ids=["single", "opening_token", "compat", "dst_ext", "summarize"],
+)
+def test_options_run_two_steps(
+    overrides: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_small(tmp_path, monkeypatch, *overrides)
