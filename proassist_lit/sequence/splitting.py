@@ -173,19 +173,21 @@ class _Splitter:
         self._max_seq_len = max_seq_len
         self._script = read_script(conversation, rules)
         self._lengths = frame_lengths(self._script, chat, num_tokens_per_img)
+        # What is said after the last frame goes with it: a part has both or neither.
+        self._lengths[-1] += len(text_ids(chat, self._script.after))
         self._placed = list(_place(conversation.turns))
         self.num_frames = len(self._lengths)
 
     def fits_whole(self) -> bool:
         """Whether one sequence holds the conversation."""
         prefix = prefix_ids(self._chat, self._script, self._script.initial_state)
-        return len(prefix) + self._rest(0) <= self._max_seq_len
+        return len(prefix) + sum(self._lengths) <= self._max_seq_len
 
     def find_end(self, start: int, summary: str, *, number: int) -> tuple[int, str]:
         """Where the part that begins at ``start`` ends, and the progress of its last utterance."""
         told = self._told(start, summary) if number else ""
         used = len(prefix_ids(self._chat, self._script, self._state_at(start), told))
-        if used + self._rest(start) <= self._max_seq_len:
+        if used + sum(self._lengths[start:]) <= self._max_seq_len:
             return self.num_frames, ""
         last, end, progress = start, None, ""
         for frame in range(start, self.num_frames):
@@ -209,21 +211,23 @@ class _Splitter:
     ) -> Conversation:
         """Frames ``start`` .. ``end - 1`` with what is said at them."""
         turns: list[Turn] = []
-        if number:
-            told = (self._script.prompt, self._told(start, summary))
-            prompt = " ".join(text for text in told if text)
-            turns += [SystemTurn(content=prompt)] if prompt else []
         first, watched = self._conversation.start_frame_idx, start
         is_last = end == self.num_frames
         for placed in self._placed:
             if not placed.is_in(start, end + is_last):  # the last part has what follows all frames
                 continue
             if placed.position > watched:
-                turns.append(FramesTurn(start=first + watched, end=first + placed.position))
+                turns += self._frames(first + watched, first + placed.position)
                 watched = placed.position
             turns.append(placed.turn)
         if watched < end:
-            turns.append(FramesTurn(start=first + watched, end=first + end))
+            turns += self._frames(first + watched, first + end)
+        if number:
+            told = (self._script.prompt, self._told(start, summary))
+            prompt = " ".join(text for text in told if text)
+            # Without a prompt, an empty one keeps the first system turn from being taken for it.
+            if prompt or isinstance(turns[0], SystemTurn):
+                turns.insert(0, SystemTurn(content=prompt))
         if self._config.method is SplitMethod.SUMMARIZE and progress:
             turns += [SystemTurn(content=SUMMARY_QUERY), AssistantTurn(content=progress)]
         return replace(
@@ -237,12 +241,17 @@ class _Splitter:
 
     def next_start(self, end: int, num_context_frames: int) -> int:
         """First frame of the part after frame ``end - 1``: some frames before its first turn."""
-        frames = [p.frame for p in self._placed if p.is_in(end, self.num_frames)]
-        return max(end, min(frames) - num_context_frames) if frames else self.num_frames
+        last = self.num_frames - 1
+        frames = [min(p.frame, last) for p in self._placed if p.frame >= end]
+        if end > last or not frames:
+            return self.num_frames
+        return max(end, min(frames) - num_context_frames)
 
-    def _rest(self, start: int) -> int:
-        """Tokens from frame ``start`` to the end."""
-        return sum(self._lengths[start:]) + len(text_ids(self._chat, self._script.after))
+    def _frames(self, start: int, end: int) -> Iterator[FramesTurn]:
+        """Frames ``start`` .. ``end - 1``, absolute, in the frames turns that they come in."""
+        for turn in self._conversation.turns:
+            if isinstance(turn, FramesTurn) and turn.start < end and turn.end > start:
+                yield FramesTurn(start=max(turn.start, start), end=min(turn.end, end))
 
     def _progress_at(self, frame: int) -> str | None:
         """Progress that the last utterance at ``frame`` tells; None where no part may end."""
@@ -271,7 +280,7 @@ class _Splitter:
         """What the prefix of a part from ``start`` tells beside the prompt."""
         knowledge = [
             placed.turn.content
-            for placed in self._placed
+            for placed in self._placed[bool(self._script.prompt) :]  # the prompt is told anyway
             if isinstance(placed.turn, SystemTurn)
             and placed.frame < start
             and placed.turn.content.strip().startswith(KNOWLEDGE)
