@@ -132,6 +132,7 @@ def tiny_model(
     dst: bool = True,
     dst_output_head: bool = False,
     decision: Decision = Decision.HEAD,
+    rope: Mapping[str, Any] | None = None,
     chat: Chat | None = None,
     dtype: torch.dtype = torch.float64,
     spread: float = 0.4,
@@ -148,6 +149,7 @@ def tiny_model(
         tie_word_embeddings=True,
         bos_token_id=None,
         eos_token_id=None,
+        **({"rope_parameters": dict(rope)} if rope else {}),
     )
     model = ScriptedModel(
         LlamaForCausalLM(config),

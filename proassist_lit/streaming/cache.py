@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 from transformers.cache_utils import Cache, CacheLayerMixin
+
+if TYPE_CHECKING:
+    from proassist_lit.streaming.rotation import KeyRotation
 
 
 class _Layer(CacheLayerMixin):  # type: ignore[misc]
@@ -85,6 +89,39 @@ class KVCache(Cache):  # type: ignore[misc]
         """
         if not 0 <= length <= len(self):
             raise ValueError(f"KVCache.crop: cannot keep {length} of {len(self)} tokens.")
+        for layer in self.layers:
+            layer.length = length
+
+    def keep(self, ranges: Sequence[tuple[int, int]], rotation: KeyRotation | None = None) -> None:
+        """Forget everything but ``ranges`` and close them up.
+
+        Args:
+            ranges: (first token, one past the last), rising and apart.
+            rotation: moves the keys that change their place; may be None while none does.
+
+        Raises:
+            ValueError: the ranges do not rise within the tokens held, or keys must be moved and
+                ``rotation`` is None.
+        """
+        bounds = [bound for pair in ranges for bound in pair]
+        if bounds != sorted(bounds) or (bounds and not 0 <= bounds[0] <= bounds[-1] <= len(self)):
+            raise ValueError(
+                f"KVCache.keep: the ranges {list(ranges)} must rise within {len(self)} tokens."
+            )
+        length = 0
+        for start, end in ranges:
+            if start != length and end > start:
+                if rotation is None:
+                    raise ValueError(
+                        f"KVCache.keep: tokens {start}..{end - 1} change their place; a rotation "
+                        "of their keys is needed."
+                    )
+                for layer in self.layers:
+                    place = slice(length, length + end - start)
+                    keys, values = layer.keys[:, :, start:end], layer.values[:, :, start:end]
+                    layer.keys[:, :, place] = rotation.move(keys, start, length)
+                    layer.values[:, :, place] = values.clone()  # the two may overlap
+            length += end - start
         for layer in self.layers:
             layer.length = length
 

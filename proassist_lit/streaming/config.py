@@ -17,8 +17,24 @@ class Strategy(StrEnum):
     DROP_ALL = "drop_all"
     """Everything but the prefix is dropped."""
 
+    DROP_MIDDLE = "drop_middle"
+    """The prefix and the last ``window_tokens`` stay, closed up."""
+
+    SUMMARIZE = "summarize"
+    """The model summarizes; everything is dropped; the prefix is written anew with the summary."""
+
     DST_REFRESH = "dst_refresh"
     """Everything is dropped; the prefix is written anew for the tracked state."""
+
+
+class ContextSource(StrEnum):
+    """Whose words make the context."""
+
+    OWN = "own"
+    """The assistant's: it runs freely."""
+
+    REFERENCE = "reference"
+    """The reference dialogue's: the assistant's own words are dropped again (ground truth)."""
 
 
 @dataclass(kw_only=True)
@@ -31,8 +47,21 @@ class StreamConfig:
     theta_dst: float | None = None
     """Update the state iff P(update) >= this, in [0, 1]; None: chosen on val."""
 
+    rise: float | None = None
+    """Speak iff P(speak) rose by more than this since the frame before, else iff it is >= 1/2
+    (ProAssist's diffX); None: by theta_speak."""
+
     min_gap_frames: int = 0
     """Frames of silence after an utterance during which none is begun; >= 0."""
+
+    stride: int = 1
+    """Decide at every so many frames since the last span only; 1 for every frame."""
+
+    context: ContextSource = ContextSource.OWN
+    """own, or reference for the reference dialogue as context."""
+
+    words: bool = True
+    """Whether words are written; without them only decisions are read (context=reference)."""
 
     max_new_tokens: int = 64
     """Longest utterance, tokens; >= 1."""
@@ -41,12 +70,18 @@ class StreamConfig:
     """Longest dst span, tokens; >= 1."""
 
     strategy: Strategy = Strategy.DST_REFRESH
-    """none, drop_all or dst_refresh."""
+    """none, drop_all, drop_middle, summarize or dst_refresh."""
+
+    window_tokens: int = 1024
+    """drop_middle: most tokens that stay beside the prefix; cut at a whole frame or span."""
+
+    max_summary_tokens: int = 256
+    """summarize: longest summary, tokens."""
 
     max_context: int = 8192
     """Most tokens in the cache."""
 
-    reserve: int = 256
+    reserve: int = 512
     """The strategy runs when fewer than this many tokens are left."""
 
     def __post_init__(self) -> None:
@@ -54,7 +89,22 @@ class StreamConfig:
             value = getattr(self, name)
             if value is not None and not 0.0 <= value <= 1.0:
                 raise ConfigError(f"stream.{name} must be in [0, 1] or null, got {value}.")
-        for name, least in (("min_gap_frames", 0), ("max_new_tokens", 1), ("max_dst_tokens", 1)):
+        if self.rise is not None and not 0.0 <= self.rise <= 1.0:
+            raise ConfigError(f"stream.rise must be in [0, 1] or null, got {self.rise}.")
+        if not self.words and self.context is ContextSource.OWN:
+            raise ConfigError(
+                "stream.words=false needs stream.context=reference: without words of its own the "
+                "assistant would have no context."
+            )
+        at_least = {
+            "min_gap_frames": 0,
+            "max_new_tokens": 1,
+            "max_dst_tokens": 1,
+            "stride": 1,
+            "window_tokens": 1,
+            "max_summary_tokens": 1,
+        }
+        for name, least in at_least.items():
             if getattr(self, name) < least:
                 raise ConfigError(
                     f"stream.{name} must be at least {least}, got {getattr(self, name)}."

@@ -11,8 +11,9 @@ from proassist_lit.errors import FeatureError
 from proassist_lit.model.assistant import AssistantModel
 from proassist_lit.sequence.chat import Chat, Role
 from proassist_lit.sequence.script import Script, Text, read_script, references
-from proassist_lit.streaming.config import StreamConfig
+from proassist_lit.streaming.config import ContextSource, StreamConfig
 from proassist_lit.streaming.session import Session
+from proassist_lit.streaming.stream import Said
 from proassist_lit.types import FrameOutput, Transcript
 
 
@@ -57,9 +58,12 @@ def stream_conversation(
         start_frame_idx=conversation.start_frame_idx,
         name=conversation.id,
     )
+    uses_reference = config.context is ContextSource.REFERENCE
     frames = []
     for index in range(len(script.moments)):
-        frames.append(session.step(features[index], heard(script, index)))
+        moment = script.moments[index]
+        said = Said(moment.before, moment.spans) if uses_reference else None
+        frames.append(session.step(features[index], heard(script, index), said=said))
         if on_frame is not None:
             on_frame(frames[-1])
     return make_transcript(conversation, script, frames)

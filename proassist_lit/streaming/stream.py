@@ -1,0 +1,345 @@
+"""One stream without a model: what is fed next, what an answer means.
+
+This is the definition of streaming. For every frame: the text that arrived and the frame's image
+tokens are fed; both decisions are made from the heads at the last image token; then the dst span,
+then the utterance are written; then, if the context is nearly full, the context strategy runs.
+``session`` runs one stream frame by frame, ``engine`` runs many at once; both obey this file.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from copy import copy
+from dataclasses import dataclass
+
+from proassist_lit.errors import ConfigError, StreamError
+from proassist_lit.sequence.builder import text_ids
+from proassist_lit.sequence.chat import Chat, Role
+from proassist_lit.sequence.script import KNOWLEDGE, Script, Text
+from proassist_lit.streaming.config import ContextSource, Strategy, StreamConfig
+from proassist_lit.streaming.context import ContextManager, Cut, summary_query
+from proassist_lit.streaming.policy import DecisionPolicy
+from proassist_lit.types import (
+    FrameOutput,
+    StepState,
+    Update,
+    apply_updates,
+    parse_updates,
+)
+
+
+@dataclass(frozen=True)
+class Said:
+    """What the reference dialogue says at a frame, where it makes the context.
+
+    Attributes:
+        before: text before the frame, all roles.
+        spans: its spans after the frame.
+    """
+
+    before: tuple[Text, ...] = ()
+    spans: tuple[Text, ...] = ()
+
+
+@dataclass(frozen=True)
+class _Writing:
+    """A span that is being written, or waits for it."""
+
+    role: Role
+    opening: tuple[int, ...]
+    max_tokens: int
+    is_summary: bool = False
+
+
+class Stream:
+    """Everything that one stream remembers but the cache itself.
+
+    The runner feeds what it is told and calls, for every frame: ``begin``, ``decide``, then
+    ``feed`` and ``take`` until ``feed`` gives None, then ``end``. Before each of them it carries
+    out ``cut``, if there is one.
+
+    Args:
+        chat: the formatter that the model was trained with.
+        script: prompt, steps and initial state; its moments are not looked at.
+        config: thresholds and limits; both thresholds must be set.
+        fps: frames per second.
+        num_tokens_per_img: K.
+        has_dst: whether the model decides on updates.
+        start_frame_idx: index of the first frame in the video.
+        name: name of the stream, for messages.
+
+    Raises:
+        ConfigError: a threshold is missing, or the limits leave no room.
+    """
+
+    def __init__(
+        self,
+        chat: Chat,
+        script: Script,
+        config: StreamConfig,
+        *,
+        fps: float,
+        num_tokens_per_img: int,
+        has_dst: bool,
+        start_frame_idx: int = 0,
+        name: str = "stream",
+    ) -> None:
+        _check_reserve(chat, config, num_tokens_per_img)
+        self.name, self.config, self.chat = name, config, chat
+        self._script, self._fps, self._num_tokens_per_img = script, fps, num_tokens_per_img
+        self.has_dst = has_dst and bool(script.steps)
+        self._context = ContextManager(chat, script, config, name=name)
+        assert config.theta_speak is not None
+        assert config.theta_dst is not None
+        self._policies = {
+            Role.ASSISTANT: DecisionPolicy(
+                config.theta_speak, config.rise, config.min_gap_frames, config.stride
+            ),
+            Role.DST: DecisionPolicy(config.theta_dst, stride=config.stride),
+        }
+        self.frame_idx = start_frame_idx
+        self.length = 0  # tokens in the cache
+        self.pending = self._context.first_prefix()
+        self.cut: Cut | None = None
+        self.state: dict[str, StepState] = dict(script.initial_state)
+        self._reference_state: dict[str, StepState] = dict(script.initial_state)
+        self._starts: list[int] = []  # of frames, spans and texts in the context
+        self._after_silence = False
+        self._knowledge = ""
+        # of the frame under way
+        self._texts: tuple[Text, ...] = ()
+        self._said = Said()
+        self._probs: tuple[float, float | None] = (0.0, None)
+        self._decisions = (False, False)
+        self._queue: deque[_Writing] = deque()
+        self._written: list[int] | None = None
+        self._mark = 0
+        self._answers: dict[Role, str] = {}
+        self._updates: tuple[Update, ...] = ()
+        self._dst_invalid, self._event, self._context_len = 0, "", 0
+
+    @property
+    def context_len(self) -> int:
+        """Tokens of the context, those that wait to be fed included."""
+        return self.length + len(self.pending)
+
+    @property
+    def uses_reference(self) -> bool:
+        """Whether the reference dialogue makes the context."""
+        return self.config.context is ContextSource.REFERENCE
+
+    def copy(self) -> Stream:
+        """A stream that goes on from here by itself; what lists hold is never changed."""
+        other = copy(self)
+        other._policies = {role: copy(policy) for role, policy in self._policies.items()}
+        other._starts, other._queue = list(self._starts), deque(self._queue)
+        other.pending = list(self.pending)
+        other._answers = dict(self._answers)
+        other._written = None if self._written is None else list(self._written)
+        return other
+
+    def check(self) -> None:
+        """Raise if no other frame can be watched.
+
+        Raises:
+            StreamError: the context is full and the strategy is ``none``.
+        """
+        limit = self._context.limit
+        if self.config.strategy is Strategy.NONE and self.context_len >= limit:
+            raise StreamError(
+                f"stream {self.name!r}, frame {self.frame_idx}: the context is full "
+                f"({self.context_len} of {self.config.max_context} tokens, {self.config.reserve} "
+                "kept in reserve); raise stream.max_context or choose a stream.strategy."
+            )
+
+    def begin(self, texts: Sequence[Text] = (), said: Said | None = None) -> list[int]:
+        """Watch the next frame; return the token ids that precede its image tokens.
+
+        Args:
+            texts: what arrived since the frame before.
+            said: what the reference says at this frame, where it makes the context.
+        """
+        self._texts, self._said = tuple(texts), said or Said()
+        before = self._said.before if self.uses_reference else self._texts
+        ids, self.pending = self.pending, []
+        position = self.length + len(ids)
+        if not self._starts:  # the prefix is all that precedes the first image token
+            ids += text_ids(self.chat, before)
+            position = self.length + len(ids)
+        elif before:
+            for text in before:
+                self._starts.append(position)
+                ids += text_ids(self.chat, (text,))
+                position = self.length + len(ids)
+        elif self._after_silence:
+            ids += self.chat.separator_ids
+            position = self.length + len(ids)
+        self._starts.append(position)
+        self.length += len(ids) + self._num_tokens_per_img
+        for text in before:
+            if text.role is Role.SYSTEM and text.content.startswith(KNOWLEDGE):
+                self._knowledge = self._knowledge or text.content
+        return ids
+
+    def decide(self, speak_prob: float, dst_prob: float | None) -> tuple[bool, bool]:
+        """Decide at the frame; return whether to speak, and whether to update the state."""
+        dst_prob = dst_prob if self.has_dst else None
+        self._probs = (speak_prob, dst_prob)
+        speak = self._policies[Role.ASSISTANT].decide(speak_prob)
+        dst = dst_prob is not None and self._policies[Role.DST].decide(dst_prob)
+        self._decisions = (speak, dst)
+        self._answers, self._updates, self._dst_invalid, self._event = {}, (), 0, ""
+        self._queue.clear()
+        if self.config.words:
+            config = self.config
+            if dst:
+                self._enqueue(Role.DST, config.max_dst_tokens)
+            if speak:
+                self._enqueue(Role.ASSISTANT, config.max_new_tokens)
+        self._after_silence = not (speak or dst)
+        self._mark = self.length
+        if not self._queue:
+            self._finish_words()
+        return speak, dst
+
+    def feed(self) -> list[int] | None:
+        """Token ids to feed next while something is written; None when all is."""
+        if self._written is not None:
+            ids = [self._written[-1]]
+        elif self._queue:
+            ids = [*self.pending, *self._queue[0].opening]
+            if not self._queue[0].is_summary:
+                self._starts.append(self.length + len(self.pending))
+            self.pending = []
+        else:
+            return None
+        self.length += len(ids)
+        return ids
+
+    @property
+    def writes_dst(self) -> bool:
+        """Whether the token that is asked for belongs to a dst span."""
+        return self._queue[0].role is Role.DST
+
+    def take(self, token: int) -> None:
+        """Go on with ``token``, the most probable one after what was fed last."""
+        writing = self._queue[0]
+        written = self._written if self._written is not None else []
+        if token != self.chat.end_of_turn_id and len(written) < writing.max_tokens:
+            self._written = [*written, token]
+            return
+        # The closing waits for the next thing that is fed: the same tokens in the same order.
+        self.pending = [self.chat.end_of_turn_id, *self.chat.after_turn_ids]
+        self._written = None
+        self._queue.popleft()
+        text = self.chat.decode(written)
+        if writing.is_summary:
+            self._forget(text)
+            return
+        self._answers[writing.role] = text
+        if writing.role is Role.DST:
+            self._updates, num_unreadable = parse_updates(text)
+            self.state, num_refused = apply_updates(self.state, self._updates)
+            self._dst_invalid = num_unreadable + num_refused
+        if not self._queue:
+            self._finish_words()
+
+    def end(self) -> FrameOutput:
+        """The answer at this frame."""
+        output = FrameOutput(
+            frame_idx=self.frame_idx,
+            time_s=self.frame_idx / self._fps,
+            speak_prob=self._probs[0],
+            dst_prob=self._probs[1],
+            speak=self._decisions[0],
+            dst=self._decisions[1],
+            text=self._answers.get(Role.ASSISTANT, ""),
+            updates=self._updates,
+            dst_invalid=self._dst_invalid,
+            state=dict(self.state),
+            user_text=" ".join(text.content for text in self._texts),
+            context_len=self._context_len,
+            event=self._event or None,
+        )
+        self.frame_idx += 1
+        return output
+
+    def _enqueue(self, role: Role, max_tokens: int) -> None:
+        self._queue.append(_Writing(role, tuple(self.chat.opening_ids(role)), max_tokens))
+
+    def _finish_words(self) -> None:
+        """Everything at this frame is said: make the context, and see whether it is full."""
+        if self.uses_reference:
+            self._take_reference()
+        if any(self._decisions) or (self.uses_reference and self._said.spans):
+            for policy in self._policies.values():
+                policy.note_span()
+        self._context_len = self.context_len
+        if not self._context.is_full(self.context_len):
+            return
+        self._event = self.config.strategy.value
+        if self.config.strategy is Strategy.SUMMARIZE:
+            self._queue.append(
+                _Writing(
+                    Role.ASSISTANT,
+                    tuple(summary_query(self.chat)),
+                    self.config.max_summary_tokens,
+                    is_summary=True,
+                )
+            )
+            return
+        self._forget("")
+
+    def _take_reference(self) -> None:
+        """Drop what was written at this frame and take what the reference says instead."""
+        if self.length > self._mark:
+            self.cut = Cut(keep=((0, self._mark),))
+            self.length = self._mark
+            self._starts = [start for start in self._starts if start < self._mark]
+        self.pending = []
+        for span in self._said.spans:
+            self._starts.append(self.context_len)
+            self.pending += text_ids(self.chat, (span,))
+            self._reference_state, _ = apply_updates(self._reference_state, span.updates)
+        self._after_silence = not self._said.spans
+
+    def _forget(self, summary: str) -> None:
+        """Cut the context as the strategy says."""
+        cut = self._context.cut(
+            state=self._reference_state if self.uses_reference else self.state,
+            knowledge=self._knowledge,
+            summary=summary,
+            starts=self._starts,
+            length=self.length,
+        )
+        self.cut = cut  # in place of a crop at this frame: it keeps nothing behind the crop
+        self.length = sum(end - start for start, end in cut.keep)
+        if cut.keep:
+            first, (start, _) = cut.keep[0][1], cut.keep[-1]
+            self._starts = [first, *(s - start + first for s in self._starts if s > start)]
+        else:
+            self._starts, self.pending = [], list(cut.feed)
+            self._after_silence = False
+
+
+def _check_reserve(chat: Chat, config: StreamConfig, num_tokens_per_img: int) -> None:
+    if config.theta_speak is None or config.theta_dst is None:
+        raise ConfigError(
+            "stream.theta_speak and stream.theta_dst are not set; set both, or let the evaluation "
+            "choose them on val."
+        )
+    openings = len(chat.opening_ids(Role.DST)) + len(chat.opening_ids(Role.ASSISTANT))
+    closings = 2 * (1 + len(chat.after_turn_ids))
+    needed = (
+        num_tokens_per_img + len(chat.separator_ids) + openings + closings
+        + config.max_dst_tokens + config.max_new_tokens
+    )  # fmt: skip
+    if config.strategy is Strategy.SUMMARIZE:
+        needed += len(summary_query(chat)) + config.max_summary_tokens
+    if config.reserve < needed:
+        raise ConfigError(
+            f"stream.reserve is {config.reserve}, but one frame and what may be said after it "
+            f"takes {needed} tokens; raise stream.reserve, or lower stream.max_new_tokens, "
+            "stream.max_dst_tokens or stream.max_summary_tokens."
+        )
