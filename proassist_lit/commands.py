@@ -9,7 +9,7 @@ import argparse
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from proassist_lit import __version__
 from proassist_lit.errors import ConfigError, ProAssistError
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from proassist_lit.data.conversation import Conversation
-    from proassist_lit.sequence.chat import Chat
 
 _T = TypeVar("_T")
 
@@ -92,6 +91,13 @@ def _parser() -> argparse.ArgumentParser:
         help="where decisions are trained (default: as in training)",
     )
     inspect.add_argument(
+        "--compat",
+        choices=("none", "proassist"),
+        default="none",
+        help="whose rules make the sequence; with proassist and --chat dst_ext those of its DST "
+        "extension (default: none, ours)",
+    )
+    inspect.add_argument(
         "--rho",
         type=float,
         metavar="SHARE",
@@ -148,6 +154,7 @@ def _count(text: str) -> int:
 
 
 def _validate(arguments: argparse.Namespace) -> int:
+    from proassist_lit.report.data_chat import choose_chat
     from proassist_lit.report.data_files import find_data_files, read_data_file
     from proassist_lit.report.data_report import DataReport
     from proassist_lit.report.data_statistics import gather_statistics
@@ -159,7 +166,7 @@ def _validate(arguments: argparse.Namespace) -> int:
     conversations = [c for file in files for c in file.conversations]
     statistics, tokens = None, ""
     if conversations:
-        chat, tokens = _chat(arguments, conversations)
+        chat, tokens = choose_chat(conversations, arguments.tokenizer, arguments.chat)
         statistics = gather_statistics(
             _track(conversations, "Counting"), chat, num_tokens_per_img=arguments.tokens
         )
@@ -175,25 +182,30 @@ def _validate(arguments: argparse.Namespace) -> int:
 
 def _inspect(arguments: argparse.Namespace) -> int:
     from proassist_lit.data.config import DataConfig
-    from proassist_lit.data.records import read_records
     from proassist_lit.objectives import ObjectiveConfig, ObjectiveKind
-    from proassist_lit.report.data_files import find_data_files
+    from proassist_lit.report.data_chat import choose_chat
+    from proassist_lit.report.data_files import find_data_files, read_data_file
     from proassist_lit.report.example_report import example_page, terminal_view
     from proassist_lit.report.example_view import view_example
+    from proassist_lit.sequence.rules import rules_for
 
     chosen = {"rho": arguments.rho, "turn_frames": arguments.turn_frames}
     if arguments.objective:
         chosen["kind"] = ObjectiveKind(arguments.objective)
     objective = ObjectiveConfig(**{k: v for k, v in chosen.items() if v is not None})
     paths = find_data_files([arguments.data]).paths
-    conversations = [c for path in _track(paths, "Reading", many=8) for c in read_records(path)]
+    conversations: list[Conversation] = []
+    for file in map(read_data_file, _track(paths, "Reading", many=8)):
+        if file.faults:
+            raise file.faults[0]
+        conversations += file.conversations
     if not 0 <= arguments.index < len(conversations):
         raise ConfigError(
             f"--index {arguments.index}: {arguments.data} holds {len(conversations)} records; "
             f"give 0 to {len(conversations) - 1}."
         )
     conversation = conversations[arguments.index]
-    chat, tokens = _chat(arguments, conversations)
+    chat, tokens = choose_chat(conversations, arguments.tokenizer, arguments.chat)
     view = view_example(
         conversation,
         chat,
@@ -203,10 +215,13 @@ def _inspect(arguments: argparse.Namespace) -> int:
         turn_frames=objective.sampled_turn_frames,
         seed=arguments.seed,
         epoch=arguments.epoch,
+        rules=rules_for(arguments.compat != "none", chat.format.name),
     )
     how = f"objective {objective.kind.value}, rho {objective.rho:g}, epoch {arguments.epoch}"
     if objective.sampled_turn_frames:
         how += f", turns of {objective.turn_frames} silent frames"
+    if arguments.compat != "none":
+        how += f", rules of {arguments.compat}"
     notes = (how, tokens)
     _console().print(terminal_view(view, notes))
     if arguments.html:
@@ -219,50 +234,6 @@ def _runs(arguments: argparse.Namespace) -> int:
 
     _console().print(multirun_table(arguments.directory))
     return 0
-
-
-def _chat(arguments: argparse.Namespace, conversations: list[Conversation]) -> tuple[Chat, str]:
-    """The formatter that the options ask for, and how it counts tokens, in words."""
-    from proassist_lit.data.config import DataConfig
-    from proassist_lit.data.dataset import ConversationSet, training_texts
-    from proassist_lit.model.config import TinyConfig
-    from proassist_lit.model.tokenizer import train_tokenizer
-    from proassist_lit.model.vocabulary import add_special_tokens
-    from proassist_lit.sequence.chat import FORMATS, Chat, chat_format
-
-    if arguments.tokenizer is None:
-        table = chat_format(arguments.chat or "compact")
-        records = ConversationSet("all", tuple(conversations), Path(), DataConfig())
-        tokenizer = train_tokenizer(training_texts(records), table, TinyConfig().vocab_size)
-        origin = f"a byte-pair tokenizer of {len(tokenizer)} tokens trained on these records"
-    else:
-        tokenizer = _load_tokenizer(arguments.tokenizer)
-        known = tokenizer.get_vocab()
-        fitting = [n for n, table in FORMATS.items() if known.keys() >= set(table.special_tokens)]
-        if not (arguments.chat or fitting):
-            raise ConfigError(
-                f"--tokenizer {arguments.tokenizer}: knows the special tokens of no chat format; "
-                f"name the format by --chat, one of {', '.join(FORMATS)}."
-            )
-        table = chat_format(arguments.chat or fitting[0])
-        add_special_tokens(tokenizer, table)
-        origin = f"the tokenizer of {arguments.tokenizer} ({len(tokenizer)} tokens)"
-    return Chat(table, tokenizer), f"Tokens of {origin}, chat format {table.name}."
-
-
-def _load_tokenizer(folder: Path) -> Any:
-    remedy = "give a folder that save_pretrained wrote, such as tokenizer/ of a run"
-    if not folder.is_dir():
-        raise ConfigError(f"--tokenizer {folder}: is not a folder; {remedy}.")
-    from transformers import AutoTokenizer
-
-    try:
-        return AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
-    except Exception as error:  # of any type: tokenizers raises bare Exceptions
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise ConfigError(
-            f"--tokenizer {folder}: holds no tokenizer ({reason}); {remedy}."
-        ) from error
 
 
 def _track(items: Sequence[_T], description: str, *, many: int = _MANY) -> Iterable[_T]:

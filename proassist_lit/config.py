@@ -9,7 +9,7 @@ from proassist_lit.data.config import DataConfig
 from proassist_lit.errors import ConfigError
 from proassist_lit.model.config import Decision, ModelConfig
 from proassist_lit.objectives import ObjectiveConfig, ObjectiveKind
-from proassist_lit.sequence.rules import DST_EXTENSION, OURS, PROASSIST, SequenceRules
+from proassist_lit.sequence.rules import SequenceRules, rules_for
 from proassist_lit.sequence.splitting import SplitConfig
 from proassist_lit.streaming.config import StreamConfig
 
@@ -185,6 +185,4 @@ class RunConfig:
     @property
     def rules(self) -> SequenceRules:
         """Whose rules make the sequences."""
-        if self.compat is Compat.NONE:
-            return OURS
-        return DST_EXTENSION if self.model.chat == "dst_ext" else PROASSIST
+        return rules_for(self.compat is Compat.PROASSIST, self.model.chat)

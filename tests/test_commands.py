@@ -12,8 +12,17 @@ import pytest
 
 from proassist_lit import __version__
 from proassist_lit.commands import main
+from proassist_lit.config import Compat, RunConfig
 from proassist_lit.data.records import write_records
 from proassist_lit.objectives import ObjectiveKind
+from proassist_lit.sequence.rules import (
+    DST_EXTENSION,
+    OURS,
+    PROASSIST,
+    SequenceRules,
+    rules_for,
+)
+from tests.data import test_dst_source as dst
 from tests.fakes import dialogue
 
 ROOT = Path(__file__).parents[1]
@@ -279,3 +288,73 @@ def test_help_waits_for_no_heavy_library() -> None:
 def test_console_script_is_this_command() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     assert project["scripts"] == {"proassist-lit": f"{main.__module__}:{main.__name__}"}
+
+
+def test_validate_reads_rows_of_the_dst_extension_beside_records(
+    data: Path, capsys: Captured
+) -> None:
+    (data / "dst.json").write_text(json.dumps([dst.row(), dst.EVENTS]))
+    assert main(["validate", str(data)]) == 0
+    out = capsys.readouterr().out
+    assert f"{data}/dst.json: 2 records, no faults" in out
+    assert re.search(r"records +5 ", out)
+    assert re.search(rf"state updates +{3 * 3 + 3 + 3} ", out)
+
+    bad = dst.with_turn(5, content="", speaking=2) | {"fps": 0}
+    (data / "dst.json").write_text(json.dumps([dst.row(), bad]))
+    assert main(["validate", str(data / "dst.json")]) == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == f"{data}/dst.json: 1 sound record, 3 faults"
+    assert all(line.startswith(f"{data}/dst.json[1]: ") for line in lines[1:4])
+    assert main(["inspect", str(data / "dst.json")]) == 2
+    assert "dst.json[1]: turn 5: 'content' is empty" in error(capsys)
+
+
+def test_inspect_shows_rows_of_the_dst_extension_by_either_rules(
+    data: Path, capsys: Captured
+) -> None:
+    (data / "dst.json").write_text(json.dumps([dst.row()]))
+    argv = ["inspect", str(data / "dst.json"), "--objective", "per_token", "--chat", "dst_ext"]
+    assert main(argv) == 0
+    ours = capsys.readouterr().out
+    assert "User: Soup?" in ours
+    assert "S1->complete;S2->start" not in ours  # the format writes a span an update
+    assert main([*argv, "--compat", "proassist"]) == 0
+    theirs = capsys.readouterr().out
+    assert "epoch 0, rules of proassist" in theirs
+    assert "User:" not in theirs
+    assert "0 not trained on, 0 neither" in theirs
+
+
+def test_inspect_shows_records_by_the_rules_of_proassist(data: Path, capsys: Captured) -> None:
+    argv = ["inspect", str(data), "--objective", "per_token"]
+    assert main(argv) == 0
+    assert "3 pos, 5 neg; 0 not trained on, 2 neither" in capsys.readouterr().out
+    assert main([*argv, "--compat", "proassist"]) == 0
+    # Frame 18 ends a frames turn: not joined with the next, it is neither.
+    assert "3 pos, 4 neg; 0 not trained on, 3 neither" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("compat", "chat", "rules"),
+    [
+        (Compat.NONE, "compact", OURS),
+        (Compat.NONE, "dst_ext", OURS),
+        (Compat.PROASSIST, "llama3", PROASSIST),
+        (Compat.PROASSIST, "dst_ext", DST_EXTENSION),
+    ],
+)
+def test_rules_of_a_run_follow_compat_and_chat(
+    compat: Compat, chat: str, rules: SequenceRules
+) -> None:
+    assert rules_for(compat is Compat.PROASSIST, chat) == rules
+    run = RunConfig(compat=compat)
+    run.model.chat = chat
+    assert run.rules == rules
+
+
+def test_compat_of_inspect_is_that_of_training(capsys: Captured) -> None:
+    with pytest.raises(SystemExit):
+        main(["inspect", "--help"])
+    choices = re.findall(r"--compat \{(.+?)\}", capsys.readouterr().out)
+    assert choices[-1].split(",") == [compat.value for compat in Compat]

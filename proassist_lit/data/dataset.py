@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -146,7 +146,7 @@ def load_data(config: DataConfig) -> dict[str, ConversationSet]:
     return sets
 
 
-def training_texts(conversations: ConversationSet) -> Iterator[str]:
+def training_texts(conversations: Iterable[Conversation]) -> Iterator[str]:
     """Every text of the conversations, for training a tokenizer."""
     for conversation in conversations:
         for turn in conversation.turns:

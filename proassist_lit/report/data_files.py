@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from proassist_lit.data.conversation import Conversation
-from proassist_lit.data.record_checks import load_json
-from proassist_lit.data.records import find_faults, parse_record, read_records
+from proassist_lit.data.record_parser import check_record
+from proassist_lit.data.records import Checked, scan
+from proassist_lit.data.sources.dst import check_row, is_dst_row
 from proassist_lit.errors import RecordError
 
-_KEYS = {"conversation", "frames_file", "start_frame_idx"}
-"""Keys by which a record is known among the other JSON files of a folder."""
+_KEYS = {"conversation", "events", "frames_file", "start_frame_idx"}
+"""Keys by which a record or row is known among the other JSON files of a folder."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +73,7 @@ def find_data_files(data: Iterable[Path]) -> FoundFiles:
 
 
 def read_data_file(path: Path) -> DataFile:
-    """Read a prepared file as far as it can be read."""
+    """Read a file once, as far as it can be read; each entry as what it is meant to be."""
     try:
         path.open("rb").close()
     except OSError as error:
@@ -79,54 +81,37 @@ def read_data_file(path: Path) -> DataFile:
             f"{path}: cannot be read: {error.strerror or error}. Check the path and its rights."
         )
         return DataFile(path=path, conversations=(), faults=(fault,), is_readable=False)
-    try:
-        return DataFile(path=path, conversations=tuple(read_records(path)), faults=())
-    except RecordError:  # the first of perhaps many
-        sound = tuple(_sound_records(path))
-        return DataFile(path=path, conversations=sound, faults=tuple(find_faults(path)))
+    conversations: list[Conversation] = []
+    faults: list[RecordError] = []
+    for checked in scan(path, _check):
+        if isinstance(checked, list):
+            faults += checked
+        else:
+            conversations.append(checked)
+    return DataFile(path=path, conversations=tuple(conversations), faults=tuple(faults))
 
 
-def _sound_records(path: Path) -> Iterator[Conversation]:
-    """The records of a faulty file that are right."""
-    for where, raw in _records(path):
-        try:
-            yield parse_record(raw, where=where)
-        except RecordError:
-            continue
-
-
-def _records(path: Path) -> Iterator[tuple[str, object]]:
-    """Place and JSON of every record that is JSON."""
-    if path.suffix != ".json":
-        with path.open("rb") as file:
-            for line_no, line in enumerate(file, start=1):
-                try:
-                    yield f"{path}:{line_no}", load_json(line, str(path))
-                except RecordError:
-                    continue
-        return
-    try:
-        document = load_json(path.read_bytes(), str(path))
-    except RecordError:
-        return
-    if isinstance(document, list):
-        yield from ((f"{path}[{i}]", raw) for i, raw in enumerate(document))
-    else:
-        yield f"{path}:1", document
+def _check(raw: object, where: str) -> Checked:
+    """A record of ours or ProAssist's, or a row of its DST extension."""
+    return check_row(raw, where) if is_dst_row(raw) else check_record(raw, where)
 
 
 def _may_hold_records(path: Path) -> bool:
     try:
         raw = _first_record(path)
-    except (RecordError, OSError):
+    except (ValueError, RecursionError, OSError):
         return True
     return isinstance(raw, dict) and bool(_KEYS & raw.keys())
 
 
 def _first_record(path: Path) -> object:
-    if path.suffix == ".json":
-        document = load_json(path.read_bytes(), str(path))
-        return document[0] if isinstance(document, list) and document else document
-    with path.open("rb") as file:
-        line = next((line for line in file if line.strip()), b"")
-    return load_json(line, str(path))
+    """The first JSON value, in ``.json`` that of a list; what follows it is not parsed."""
+    with path.open(encoding="utf-8-sig") as file:
+        text = file.read() if path.suffix == ".json" else next(filter(str.strip, file), "")
+    text = text.lstrip()
+    if path.suffix == ".json" and text.startswith("["):
+        text = text[1:].lstrip()
+        if text.startswith("]"):
+            return None
+    first: object = json.JSONDecoder().raw_decode(text)[0]
+    return first

@@ -10,15 +10,8 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from proassist_lit.report.example_view import (
-    ExampleView,
-    FrameCell,
-    Frames,
-    Kind,
-    Loss,
-    Mark,
-    TextPiece,
-)
+from proassist_lit.report.example_parts import FrameCell, Frames, Kind, Loss, Mark, TextPiece
+from proassist_lit.report.example_view import ExampleView
 from proassist_lit.report.page import clean, html_table, number, render_page, svg_line
 
 LEGEND = (
@@ -59,7 +52,7 @@ def facts(view: ExampleView) -> list[tuple[str, str]]:
         ("words, language-model loss", f"{number(view.response_tokens)} tokens of assistant spans"),
         ("updates, language-model loss", f"{number(view.dst_tokens)} tokens of dst spans"),
         ("speak decisions", _decisions(view, dst=False)),
-        ("update decisions", _decisions(view, dst=True) if view.has_steps
+        ("update decisions", _decisions(view, dst=True) if view.has_updates
                              else "none: the record lists no steps"),
     ]  # fmt: skip
 
@@ -169,8 +162,8 @@ def _name(run: tuple[FrameCell, ...]) -> str:
 def _heads(run: tuple[FrameCell, ...], view: ExampleView) -> list[tuple[str, list[Mark]]]:
     """Letter of every decision, with the marks of the frames: one if all are alike."""
     speak, dst = [cell.speak for cell in run], [cell.dst for cell in run]
-    heads = [("S", speak), ("U", dst)] if view.has_steps else [("S", speak)]
-    if len(run) > 1 and speak == dst and view.has_steps:
+    heads = [("S", speak), ("U", dst)] if view.has_updates else [("S", speak)]
+    if len(run) > 1 and speak == dst and view.has_updates:
         heads = [("SU", speak)]
     return [(letter, marks if len(set(marks)) > 1 else marks[:1]) for letter, marks in heads]
 

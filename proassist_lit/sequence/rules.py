@@ -56,3 +56,15 @@ DST_EXTENSION = SequenceRules(
     overview_needs_event=True,
 )
 """The collator of ProAssist's DST extension."""
+
+
+def rules_for(compat: bool, chat: str) -> SequenceRules:
+    """The rules that make the sequences of a run.
+
+    Args:
+        compat: a reference system's instead of ours.
+        chat: name of the chat format; by it the two reference systems are told apart.
+    """
+    if not compat:
+        return OURS
+    return DST_EXTENSION if chat == "dst_ext" else PROASSIST

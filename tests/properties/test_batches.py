@@ -26,7 +26,7 @@ def rows(members: Sequence[Case], kind: ObjectiveKind) -> list[Example]:
     return [example(case, rho=0.7, turn_frames=turn_frames, smoothing_s=0.5) for case in members]
 
 
-@examples(40)
+@examples(25)
 @given(members=batches(cases(), 4))
 def test_a_batch_holds_its_members_and_padding(members: Sequence[Case]) -> None:
     made = rows(members, ObjectiveKind.PER_TOKEN)

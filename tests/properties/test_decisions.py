@@ -45,7 +45,7 @@ def silent_frames(sequence: TokenSequence, turn_frames: int | None) -> set[int]:
     return found
 
 
-@examples(100)
+@examples(70)
 @given(case=cases(), rho=RHOS, turn_frames=TURNS)
 def test_masks_count_what_the_rules_say(case: Case, rho: float, turn_frames: int | None) -> None:
     built = case.build()
@@ -85,7 +85,7 @@ def test_masks_count_what_the_rules_say(case: Case, rho: float, turn_frames: int
         assert not decisions.dst_pos_frame_mask.any()
 
 
-@examples(60)
+@examples(40)
 @given(case=cases(), turn_frames=st.integers(1, 4))
 def test_a_turn_ends_at_spans_and_after_silent_frames(case: Case, turn_frames: int) -> None:
     built = case.build()

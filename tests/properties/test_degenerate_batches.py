@@ -48,7 +48,7 @@ def without(made: Example, lack: str) -> Example:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 @pytest.mark.parametrize("objective", OBJECTIVES)
-@examples(5)
+@examples(3)
 @given(members=st.lists(SMALL, min_size=1, max_size=2), gamma=st.sampled_from([0.0, 0.5, 2.0]))
 def test_losses_and_gradients_stay_finite(
     objective: str, dtype: torch.dtype, members: list[Case], gamma: float

@@ -59,7 +59,7 @@ def rich(draw: st.DrawFn) -> Conversation:
     )
 
 
-@examples(50)
+@examples(40)
 @given(conversation=rich())
 def test_a_record_reads_back_equal(conversation: Conversation) -> None:
     written = record_to_json(conversation)

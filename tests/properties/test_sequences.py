@@ -13,7 +13,7 @@ from tests.properties.oracle import expect, ids, labels
 from tests.properties.strategies import Case, cases, examples
 
 
-@examples(90)
+@examples(60)
 @given(case=cases())
 def test_sequence_is_the_conversation_token_by_token(case: Case) -> None:
     expected, built = expect(case), case.build()
@@ -27,7 +27,7 @@ def test_sequence_is_the_conversation_token_by_token(case: Case) -> None:
     assert built.dst_update_labels.tolist() == [frame.dst for frame in expected.frames]
 
 
-@examples(90)
+@examples(60)
 @given(case=cases())
 def test_labels_are_spans_in_full_and_nothing_else(case: Case) -> None:
     built, chat = case.build(), case.chat
@@ -47,7 +47,7 @@ def test_labels_are_spans_in_full_and_nothing_else(case: Case) -> None:
                 assert built.input_ids[start - len(opening) : start].tolist() == opening
 
 
-@examples(90)
+@examples(60)
 @given(case=cases())
 def test_decisions_are_read_at_the_last_image_token_of_every_frame(case: Case) -> None:
     built, k = case.build(), case.num_tokens_per_img
@@ -63,7 +63,7 @@ def test_decisions_are_read_at_the_last_image_token_of_every_frame(case: Case) -
     assert all(follow for follow, span in zip(follows, spans.tolist(), strict=True) if span)
 
 
-@examples(90)
+@examples(60)
 @given(case=cases(), data=st.data())
 def test_a_cut_keeps_whole_frames_and_learns_nothing_of_the_rest(
     case: Case, data: st.DataObject

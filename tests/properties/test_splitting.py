@@ -100,7 +100,7 @@ def told_at(conversation: Conversation, frame_idx: int, summary: str) -> str:
     return " ".join(filter(None, [summary, *heard[:1]]))
 
 
-@examples(60)
+@examples(40)
 @given(case=LONG, method=METHODS, data=st.data())
 def test_parts_fit_and_hold_every_utterance_once(
     case: Case, method: SplitMethod, data: st.DataObject
@@ -114,7 +114,7 @@ def test_parts_fit_and_hold_every_utterance_once(
     assert len({part.id for part in parts}) == len(parts)
 
 
-@examples(60)
+@examples(40)
 @given(case=LONG, method=METHODS, data=st.data())
 def test_nothing_of_a_part_is_cut(case: Case, method: SplitMethod, data: st.DataObject) -> None:
     limit, parts = some_parts(case, method, data)
@@ -126,7 +126,7 @@ def test_nothing_of_a_part_is_cut(case: Case, method: SplitMethod, data: st.Data
         assert built.frame_indices.tolist() == list(range(part.start_frame_idx, part.end_frame_idx))
 
 
-@examples(60)
+@examples(40)
 @given(case=LONG, method=METHODS, data=st.data())
 def test_parts_begin_with_the_prefix_of_a_stream_that_goes_on(
     case: Case, method: SplitMethod, data: st.DataObject
@@ -168,7 +168,7 @@ def around(script: Script) -> dict[int, tuple]:
     }
 
 
-@examples(60)
+@examples(40)
 @given(case=LONG, method=METHODS, rules=st.sampled_from([OURS, OURS, PROASSIST]), data=st.data())
 def test_frames_of_parts_are_those_of_the_whole(
     case: Case, method: SplitMethod, rules: SequenceRules, data: st.DataObject

@@ -21,7 +21,7 @@ def decisions(made: Example) -> list[int]:
     return [int(i) for i in torch.stack([getattr(made, name) for name in MASKS]).any(0).nonzero()]
 
 
-@examples(60)
+@examples(40)
 @given(case=cases(), rho=st.sampled_from([0.0, 0.5, 1.0]), turn_frames=st.integers(1, 3))
 def test_rows_share_out_decisions_and_labels(case: Case, rho: float, turn_frames: int) -> None:
     made = example(case, rho=rho, turn_frames=turn_frames)
@@ -46,7 +46,7 @@ def test_rows_share_out_decisions_and_labels(case: Case, rho: float, turn_frames
         assert len(decisions(row)) == (len(decisions(made)) > 0)
 
 
-@examples(24)
+@examples(18)
 @given(
     members=st.lists(SMALL, min_size=1, max_size=2),
     turn_frames=st.integers(1, 3),

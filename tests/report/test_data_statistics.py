@@ -9,9 +9,11 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from proassist_lit.data import records
 from proassist_lit.data.conversation import AssistantTurn, FramesTurn, UserTurn
 from proassist_lit.data.records import record_to_json
 from proassist_lit.errors import RecordError
+from proassist_lit.report.data_chat import choose_chat
 from proassist_lit.report.data_files import find_data_files, read_data_file
 from proassist_lit.report.data_report import DataReport, class_balance, overview, spreads
 from proassist_lit.report.data_statistics import (
@@ -21,6 +23,8 @@ from proassist_lit.report.data_statistics import (
     Distribution,
     gather_statistics,
 )
+from tests.data.test_dst_source import EVENTS
+from tests.data.test_dst_source import row as dst_row
 from tests.fakes import dialogue, word_chat
 
 SHORT = dialogue(
@@ -207,3 +211,51 @@ def test_report_without_a_sound_record(tmp_path: Path) -> None:
 def test_no_decision_has_no_rate() -> None:
     rows = class_balance(gather_statistics([SHORT], word_chat()))
     assert rows[1] == ["update", "0", "0", "8", "–", "–"]
+
+
+def test_rows_of_the_dst_extension_stand_beside_records(tmp_path: Path) -> None:
+    write(tmp_path / "a.jsonl", good(), json.dumps(dst_row()))
+    bad = {**dst_row(), "fps": 0, "end_frame_idx": 5}
+    (tmp_path / "dst.json").write_text(json.dumps([EVENTS, bad]))
+    found = find_data_files([tmp_path])
+    files = [read_data_file(path) for path in found.paths]
+    assert [path.name for path in found.paths] == ["a.jsonl", "dst.json"]
+    assert [len(file.conversations) for file in files] == [2, 1]
+    assert [len(file.faults) for file in files] == [0, 2]
+    assert all("dst.json[1]: " in str(fault) for fault in files[1].faults)
+    conversations = [c for file in files for c in file.conversations]
+    counted = gather_statistics(conversations, choose_chat(conversations, None, None)[0])
+    assert (counted.num_records, counted.num_frames) == (3, 8 + 20 + 20)
+    assert counted.num_updates == 3 + 3
+    assert counted.dst.pos == 2 + 3
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.json"])
+def test_a_file_of_a_folder_is_parsed_once(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = [good(), json.dumps(record_to_json(SHORT) | {"fps": 0}), good()]
+    text = "\n".join(lines) if name.endswith("l") else f" [{','.join(lines)}]"
+    (tmp_path / name).write_text(text)
+    parsed = []
+    load = records.load_json
+    monkeypatch.setattr(
+        records, "load_json", lambda text, where: parsed.append(where) or load(text, where)
+    )
+    (path,) = find_data_files([tmp_path]).paths
+    file = read_data_file(path)
+    assert (len(file.conversations), len(file.faults)) == (2, 1)
+    assert len(parsed) == (3 if name.endswith("l") else 1)
+
+
+@pytest.mark.parametrize(
+    ("text", "kept"),
+    [("[]", False), ("[ ]", False), ("[3]", False), ("", True), ("[", True),
+     ('[{"a": 1}, {', False), ('{"events": []}', True), (' [ {"conversation": 1}, {', True),
+     ("\ufeff{}", False)],
+)  # fmt: skip
+def test_json_files_are_known_by_their_first_entry(text: str, kept: bool, tmp_path: Path) -> None:
+    write(tmp_path / "z.jsonl", good())
+    path = tmp_path / "a.json"
+    path.write_text(text, encoding="utf-8")
+    assert (path in find_data_files([tmp_path]).paths) is kept

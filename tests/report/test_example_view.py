@@ -11,24 +11,19 @@ from rich.console import Console
 from proassist_lit.data.conversation import (
     AssistantTurn,
     Conversation,
+    DstTurn,
     FramesTurn,
     SystemTurn,
     UserTurn,
 )
 from proassist_lit.errors import RecordError
 from proassist_lit.model.tokenizer import train_tokenizer
+from proassist_lit.report.example_parts import Frames, Kind, Loss, Mark, Turn
 from proassist_lit.report.example_report import clock, example_page, facts, terminal_view
-from proassist_lit.report.example_view import (
-    ExampleView,
-    Frames,
-    Kind,
-    Loss,
-    Mark,
-    Turn,
-    view_example,
-)
+from proassist_lit.report.example_view import ExampleView, view_example
 from proassist_lit.sequence.builder import build_sequence
 from proassist_lit.sequence.chat import FORMATS, Chat
+from proassist_lit.sequence.rules import DST_EXTENSION, PROASSIST
 from proassist_lit.sequence.sampling import sample_decisions
 from proassist_lit.sequence.script import read_script
 from tests.fakes import SEPARATOR, WORDS, dialogue
@@ -265,3 +260,40 @@ def test_page_is_self_contained_and_escaped() -> None:
 )
 def test_clock(time_s: float, said: str) -> None:
     assert clock(time_s) == said
+
+
+def test_rules_of_the_references_are_shown_as_they_train() -> None:
+    # Two utterances at frame 14, and a frames turn that ends at 18.
+    theirs = view(rules=PROASSIST)
+    assert [kind for kind, _ in texts(theirs)].count(Kind.ASSISTANT) == 4
+    assert [kind for kind, _ in texts(view())].count(Kind.ASSISTANT) == 3
+    speak = {cell.frame_idx: cell.speak for cell in theirs.cells}
+    assert (speak[18], view().cells[8].speak) == (Mark.NEITHER, Mark.NEG)
+
+    extension = view(formatter=chat("dst_ext"), rules=DST_EXTENSION)
+    assert not any(kind is Kind.USER for kind, _ in texts(extension))
+    assert extension.count(Mark.NEITHER) == extension.count(Mark.NEITHER, dst=True) == 0
+
+
+def texts(shown: ExampleView) -> list[tuple[Kind, str]]:
+    return [
+        (part.kind, "".join(piece.text for piece in part.pieces))
+        for part in shown.parts
+        if isinstance(part, Turn)
+    ]
+
+
+def test_update_decisions_without_steps_are_shown_where_the_rules_want_them() -> None:
+    bare = replace(dialogue(), steps=(), initial_state={})
+    bare = replace(bare, turns=tuple(t for t in bare.turns if not isinstance(t, DstTurn)))
+    assert "none: the record lists no steps" in str(facts(view(bare)))
+    extension = view(bare, rules=DST_EXTENSION)
+    assert extension.count(Mark.NEG, dst=True) == 10
+    assert "0 pos, 10 neg" in dict(facts(extension))["update decisions"]
+
+
+def test_sub_sampling_follows_the_rules() -> None:
+    # Ours takes floor(0.01 * 6) silent frames, ProAssist one of every frames turn.
+    assert view(rho=0.01).count(Mark.SKIPPED) == 4
+    shown = view(rho=0.01, rules=PROASSIST)
+    assert shown.count(Mark.NEG) > view(rho=0.01).count(Mark.NEG)

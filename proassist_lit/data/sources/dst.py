@@ -9,34 +9,20 @@ utterances after it. Everything else of the source is under ``metadata["source"]
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from proassist_lit.data.conversation import AssistantTurn, Conversation
-from proassist_lit.data.record_checks import Fields, load_json, nearest, show
-from proassist_lit.data.records import parse_record, record_to_json
-from proassist_lit.data.sources.dst_order import check_frames, in_order
-from proassist_lit.data.sources.dst_turns import (
-    SOURCE_TURN,
-    Item,
-    difference,
-    read_item,
-    restored,
-    write_item,
-)
-from proassist_lit.data.sources.proassist import frames_file, prepared_files
+from proassist_lit.data.record_checks import Fields
+from proassist_lit.data.record_parser import check_record
+from proassist_lit.data.records import Checked, record_to_json, scan, sound_records
+from proassist_lit.data.sources.dst_record import row_to_record, write_row
+from proassist_lit.data.sources.dst_turns import SOURCE_TURN, restored, write_item
+from proassist_lit.data.sources.proassist import prepared_files
 from proassist_lit.errors import RecordError
-from proassist_lit.types import StepState
-
-FPS = 2
-"""Frames per second of a row that does not say."""
-
-DATASET = "dst"
-"""Name of the data set of a row that does not say."""
-
-_STATES = [state.value for state in StepState]
 
 
 def read_dst(root: Path, pattern: str = "*/*.json") -> list[Conversation]:
@@ -58,10 +44,29 @@ def read_dst_rows(path: Path, *, allow_empty: bool = False) -> list[Conversation
     Raises:
         RecordError: the file cannot be read, holds no rows, or one of them has a fault.
     """
-    rows = [row_to_conversation(raw, w, allow_empty=allow_empty) for w, raw in _rows(path)]
-    if not rows:
-        raise RecordError(f"{path}: holds no rows; write a list of them, or leave the file out.")
-    return rows
+    return sound_records(scan(path, partial(check_row, allow_empty=allow_empty)))
+
+
+def find_row_faults(path: Path, *, allow_empty: bool = False) -> list[RecordError]:
+    """Every fault of a file of rows, in order; empty if ``read_dst_rows`` would read it."""
+    scanned = scan(path, partial(check_row, allow_empty=allow_empty))
+    return [fault for checked in scanned if isinstance(checked, list) for fault in checked]
+
+
+def is_dst_row(raw: object) -> bool:
+    """Whether parsed JSON is meant as a row of the DST extension, not as one of our records.
+
+    Turns of rows name their frame, those of records stand between turns with role ``frames``.
+    """
+    if not isinstance(raw, dict):
+        return False
+    turns = raw.get("conversation")
+    turns = [t for t in turns if isinstance(t, dict)] if isinstance(turns, list) else []
+    if any(turn.get("role") == "frames" for turn in turns):
+        return False
+    if any(turn.get("role") == "DST_UPDATE" or "start_frame" in turn for turn in turns):
+        return True
+    return "dst" in raw or (not turns and isinstance(raw.get("events"), list))
 
 
 def row_to_conversation(raw: object, where: str, *, allow_empty: bool = False) -> Conversation:
@@ -75,20 +80,30 @@ def row_to_conversation(raw: object, where: str, *, allow_empty: bool = False) -
     Raises:
         RecordError: the first fault; names the row and its turn or event.
     """
+    checked = check_row(raw, where, allow_empty=allow_empty)
+    if isinstance(checked, list):
+        raise checked[0]
+    return checked
+
+
+def check_row(raw: object, where: str, *, allow_empty: bool = False) -> Checked:
+    """The conversation of a row, or every fault; arguments as of ``row_to_conversation``."""
     faults: list[RecordError] = []
-    record = _record(Fields(raw, where, faults), raw, allow_empty)
+    record = row_to_record(Fields(raw, where, faults), raw, allow_empty=allow_empty)
     if faults:
-        raise faults[0]
+        return faults
     empty: dict[int, str] = {}
     for turn in record["conversation"]:
         if turn["role"] == "assistant" and not turn["content"].strip():
             empty[turn[SOURCE_TURN]] = turn["content"]
             turn["content"] = "..."  # for the checks of records only
-    conversation = parse_record(record, where=where)
-    return replace(conversation, turns=tuple(
+    checked = check_record(record, where)
+    if isinstance(checked, list):
+        return checked
+    return replace(checked, turns=tuple(
         replace(turn, content=empty[turn.extra[SOURCE_TURN]])
         if isinstance(turn, AssistantTurn) and turn.extra[SOURCE_TURN] in empty else turn
-        for turn in conversation.turns
+        for turn in checked.turns
     ))  # fmt: skip
 
 
@@ -127,158 +142,4 @@ def conversation_to_row(conversation: Conversation) -> dict[str, Any]:
             )
         items.append(write_item(made_of[number], layout))
     key = "conversation" if source["format"] == "turns" else "events"
-    return {**restored(_write_row(record), source["row"]), key: items}
-
-
-def _rows(path: Path) -> Iterator[tuple[str, object]]:
-    """Place and parsed JSON of each row."""
-    try:
-        if path.suffix == ".json":
-            document = load_json(path.read_bytes(), f"{path}:1")
-            if isinstance(document, list):
-                yield from ((f"{path}[{i}]", raw) for i, raw in enumerate(document))
-            else:
-                yield f"{path}:1", document
-            return
-        with path.open("rb") as file:
-            for line_no, line in enumerate(file, start=1):
-                if line.strip():
-                    yield f"{path}:{line_no}", load_json(line, f"{path}:{line_no}")
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise RecordError(f"{path}: cannot be read: {reason}. Check the path.") from error
-
-
-def _record(row: Fields, raw: object, allow_empty: bool) -> dict[str, Any]:
-    """The row as a record; of no use if faults were noted."""
-    if not isinstance(raw, dict):  # noted by `row`
-        return {}
-    is_sparse = "events" in raw and not row.has("conversation")
-    start_key, end_key = (
-        f"{end}_frame_idx" if row.has(f"{end}_frame_idx") else f"{end}_frame"
-        for end in ("start", "end")
-    )
-    start, end = row.index(start_key), row.index(end_key, minimum=1)
-    if end <= start and not row.num_faults:
-        row.fault(
-            f"holds no frames: {start_key} {start}, {end_key} {end} (exclusive); correct them"
-        )
-    name = "event" if is_sparse else "turn"
-    items = [
-        read_item(row.inner(r, f"{name} {i}"), r, i, is_event=is_sparse, allow_empty=allow_empty)
-        for i, r in enumerate(row.items("events" if is_sparse else "conversation"))
-    ]
-    if row.num_faults:
-        return {}
-    steps = _steps(row, items)
-    check_frames(items, start, end, end_key)
-    dataset = row.text("dataset") if row.has("dataset") else DATASET
-    video_uid = row.text("video_uid")
-    record: dict[str, Any] = {
-        "dataset": dataset,
-        "video_uid": video_uid,
-        "clip_idx": row.index("clip_idx") if row.has("clip_idx") else 0,
-        "frames_file": _frames_file(row, dataset, video_uid),
-        "fps": row.number("fps", positive=True) if row.has("fps") else FPS,
-        "num_tokens_per_img": (
-            row.index("num_tokens_per_img", minimum=1) if row.has("num_tokens_per_img") else 1
-        ),
-        "start_frame_idx": start,
-        "end_frame_idx": end,
-        "conversation": in_order(items, start, end),
-        "metadata": dict(raw["metadata"]) if isinstance(raw.get("metadata"), dict) else {},
-    }
-    if steps:
-        record["steps"] = [{"id": step_id, "name": name} for step_id, name in steps.items()]
-        record["initial_state"] = _initial_state(items, list(steps))
-    left = {
-        key: value
-        for key, value in raw.items()
-        if key != ("events" if is_sparse else "conversation")
-    }
-    record["metadata"]["source"] = {
-        "format": "events" if is_sparse else "turns",
-        "row": difference(left, _write_row(record)),
-        "turns": [item.layout() for item in items],
-    }
-    return record
-
-
-def _write_row(record: Mapping[str, Any]) -> dict[str, Any]:
-    """What a record says of the row it was made of, under every name that a row may use."""
-    start, end = record["start_frame_idx"], record["end_frame_idx"]
-    keys = ("dataset", "video_uid", "clip_idx", "frames_file", "fps", "num_tokens_per_img")
-    return {
-        **{key: record[key] for key in keys},
-        **{"start_frame_idx": start, "start_frame": start},
-        **{"end_frame_idx": end, "end_frame": end},
-        "dst": record.get("steps", []),
-        "metadata": {k: v for k, v in record["metadata"].items() if k != "source"},
-    }
-
-
-def _steps(row: Fields, items: Sequence[Item]) -> dict[str, str]:
-    """Name of each step by its id; of a row that lists none, the ids that it updates."""
-    known = [step_id for item in items for step_id in item.updated_steps]
-    if not row.has("dst"):
-        first = _first_state(items)
-        known += list(first.state) if first and isinstance(first.state, dict) else []
-        return {step_id: step_id for step_id in sorted(set(known), key=lambda s: (len(s), s))}
-    steps: dict[str, str] = {}
-    for i, raw in enumerate(row.items("dst")):
-        entry = row.inner(raw, f"dst entry {i}")
-        step_id = entry.text("id")
-        if step_id in steps:
-            entry.fault(
-                f"the id {show(step_id)} is that of an earlier entry; number them S1, S2, .."
-            )
-        steps[step_id] = entry.text("name")
-    for item in items:
-        for step_id in item.updated_steps:
-            if step_id not in steps:
-                item.fields.fault(
-                    f"updates the unknown step {show(step_id)}; known: {show(list(steps))}. "
-                    "Correct it, or add the step to 'dst'"
-                )
-    return steps
-
-
-def _first_state(items: Sequence[Item]) -> Item | None:
-    """The first turn that tells the state before it, if nothing was updated until then."""
-    for item in items:
-        if item.state:
-            return item
-        if item.updated_steps:
-            break
-    return None
-
-
-def _initial_state(items: Sequence[Item], step_ids: Sequence[str]) -> dict[str, str]:
-    """State of every step before the first frame: as told, else not started."""
-    state = dict.fromkeys(step_ids, StepState.NOT_STARTED.value)
-    first = _first_state(items)
-    if first is not None:
-        told = first.fields.inner(first.state, "dst_state")
-        for step_id, now in told.rest().items():
-            if step_id not in state:
-                told.fault(f"unknown step {show(step_id)}; add it to 'dst', or remove it here")
-            elif now not in _STATES:
-                told.fault(
-                    f"unknown state {show(now)} of the step {show(step_id)}; did you mean "
-                    f"{nearest(show(now), _STATES)!r}? Known: {', '.join(_STATES)}"
-                )
-            else:
-                state[step_id] = now
-    return state
-
-
-def _frames_file(row: Fields, dataset: str, video_uid: str) -> str:
-    """The row's own name if it is in ProAssist's layout, else the one this layout gives."""
-    given = row.text("frames_file") if row.has("frames_file") else ""
-    if given.startswith("frames/") or row.num_faults:
-        return given
-    try:
-        return frames_file(dataset, video_uid)
-    except RecordError as error:
-        row.fault(str(error).rstrip("."))
-        return ""
+    return {**restored(write_row(record), source["row"]), key: items}

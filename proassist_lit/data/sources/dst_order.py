@@ -8,27 +8,38 @@ from typing import Any
 from proassist_lit.data.sources.dst_turns import Item
 
 
-def check_frames(items: Sequence[Item], start: int, end: int, end_key: str) -> None:
-    """Everything happens at a frame of the row, but for the system turns that open it."""
+def check_frames(items: Sequence[Item], start: int, end: int, end_key: str) -> list[Item]:
+    """Everything happens at a frame of the row, but for the system turns that open it.
+
+    Returns:
+        The items of which that is true; of the others a fault is noted.
+    """
     only_system = True
+    right = []
     for item in items:
         only_system = only_system and item.is_system
         if item.frame is None:
-            if not only_system:
-                item.fields.fault(
-                    "the key 'start_frame' is missing; add it, since only the system turns that "
-                    "open a row go without"
-                )
+            fault = "" if only_system else (
+                "the key 'start_frame' is missing; add it, since only the system turns that "
+                "open a row go without"
+            )  # fmt: skip
         elif item.frame < start and not item.is_system:
-            item.fields.fault(
+            fault = (
                 f"is at frame {item.frame}, before the row's first frame {start}; only system "
                 "turns may be. Correct one of them"
             )
         elif item.frame >= end:
-            item.fields.fault(
+            fault = (
                 f"is at frame {item.frame}, past the end: the row's last frame is {end - 1} "
                 f"({end_key} {end} is exclusive). Correct one of them, or drop it"
             )
+        else:
+            fault = ""
+        if fault:
+            item.fields.fault(fault)
+        else:
+            right.append(item)
+    return right
 
 
 def in_order(items: Sequence[Item], start: int, end: int) -> list[dict[str, Any]]:

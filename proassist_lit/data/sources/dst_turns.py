@@ -36,6 +36,7 @@ class Item:
         style: how its updates are written, see ``write_item``.
         raw: the turn or event itself.
         state: its ``dst_state``, unchecked: the state before it.
+        is_sound: no fault was found in it by itself.
     """
 
     fields: Fields
@@ -45,6 +46,7 @@ class Item:
     style: dict[str, Any]
     raw: object
     state: object
+    is_sound: bool
 
     def opens(self, start: int) -> bool:
         """Whether it is a system turn that opens a row whose first frame is ``start``."""
@@ -78,6 +80,9 @@ def read_item(
         allow_empty: accept assistant text that is empty.
     """
     state = fields.rest().get("dst_state")
+    num_faults = fields.num_faults
+    if not isinstance(raw, dict):  # noted
+        num_faults = -1
     if is_event and not fields.has("role"):
         turns, style = _read_event(fields, allow_empty)
         is_system = False
@@ -89,7 +94,8 @@ def read_item(
     frame = fields.index(key) if fields.has(key) or not is_system else None
     for turn in turns:
         turn[SOURCE_TURN] = number
-    return Item(fields, frame, is_system, turns, style, raw, state)
+    is_sound = fields.num_faults == num_faults
+    return Item(fields, frame, is_system, turns, style, raw, state, is_sound)
 
 
 def write_item(turns: Sequence[Mapping[str, Any]], layout: Mapping[str, Any]) -> dict[str, Any]:
@@ -124,7 +130,10 @@ def _text(value: object) -> str:
 
 def _read_turn(fields: Fields, allow_empty: bool) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """The one turn that a turn makes, and how its updates are written."""
+    num_faults = fields.num_faults
     role = fields.choice("role", ROLES)
+    if fields.num_faults > num_faults:  # what else it should hold depends on the role
+        return [{"role": "system", "content": ""}], {"key": "", "style": ""}
     if role == "DST_UPDATE":
         updates, style = _read_updates(fields, "content")
         made: dict[str, Any] = {"role": "dst", "updates": updates}
