@@ -17,7 +17,8 @@ from proassist_lit.data.conversation import AssistantTurn, Conversation
 from proassist_lit.data.dialogue import utterance_intervals_s
 from proassist_lit.sequence.chat import Role
 from proassist_lit.sequence.script import read_script
-from proassist_lit.streaming.evaluate import heard, make_transcript
+from proassist_lit.streaming.evaluate import make_transcript
+from proassist_lit.streaming.stream import heard
 from proassist_lit.types import FrameOutput, Transcript
 
 

@@ -84,7 +84,12 @@ class StreamConfig:
     reserve: int = 512
     """The strategy runs when fewer than this many tokens are left."""
 
+    kv_gib: float = 4.0
+    """Most memory, GiB, for the contexts of streams that are answered at once; > 0."""
+
     def __post_init__(self) -> None:
+        if self.kv_gib <= 0:
+            raise ConfigError(f"stream.kv_gib must be > 0, got {self.kv_gib}.")
         for name in ("theta_speak", "theta_dst"):
             value = getattr(self, name)
             if value is not None and not 0.0 <= value <= 1.0:

@@ -63,7 +63,7 @@ class LlamaDecoder:
         config = model.lm.config
         self._head_size = int(self._layers[0].self_attn.head_dim)
         self._gqa = config.num_key_value_heads != config.num_attention_heads
-        self._qk_norm = config.model_type in ("qwen3", "qwen3_vl_text")
+        self._qk_norm = self.norms_heads(model)
         self._cos = self._sin = torch.empty(0)
 
     @staticmethod
@@ -86,6 +86,11 @@ class LlamaDecoder:
             and rope.get("partial_rotary_factor", 1.0) == 1.0
         )
 
+    @staticmethod
+    def norms_heads(model: AssistantModel) -> bool:
+        """Whether queries and keys have norms of their own."""
+        return str(model.lm.config.model_type) in ("qwen3", "qwen3_vl_text")
+
     def __call__(self, inputs_embeds: Tensor, cache: KVCache) -> Tensor:
         """Extend ``cache`` by (T, D) embeddings; return the last hidden state, (D,)."""
         past, new = len(cache), len(inputs_embeds)
@@ -97,12 +102,12 @@ class LlamaDecoder:
         x = inputs_embeds
         for index, layer in enumerate(self._layers):
             attention = layer.self_attn
-            h = _norm(x, layer.input_layernorm)
+            h = normalize(x, layer.input_layernorm)
             shape = (new, -1, self._head_size)
             query, key = attention.q_proj(h).view(shape), attention.k_proj(h).view(shape)
             if self._qk_norm:
-                query, key = _norm(query, attention.q_norm), _norm(key, attention.k_norm)
-            query, key = _rotate(query, cos, sin), _rotate(key, cos, sin)
+                query, key = normalize(query, attention.q_norm), normalize(key, attention.k_norm)
+            query, key = rotate(query, cos, sin), rotate(key, cos, sin)
             value = attention.v_proj(h).view(shape)
             keys, values = cache.layers[index].update(
                 key.transpose(0, 1)[None], value.transpose(0, 1)[None]
@@ -114,10 +119,10 @@ class LlamaDecoder:
             x = x + attention.o_proj(mixed[0].transpose(0, 1).reshape(new, -1))
             if index == len(self._layers) - 1:
                 x = x[-1:]  # of the last layer only the last token is read
-            h = _norm(x, layer.post_attention_layernorm)
+            h = normalize(x, layer.post_attention_layernorm)
             mlp = layer.mlp
             x = x + mlp.down_proj(F.silu(mlp.gate_proj(h)) * mlp.up_proj(h))
-        return _norm(x, self._norm)[0]
+        return normalize(x, self._norm)[0]
 
     def _rotation(self, start: int, end: int, like: Tensor) -> tuple[Tensor, Tensor]:
         """(T, 1, size) cosines and sines of positions ``start`` .. ``end - 1``."""
@@ -133,7 +138,7 @@ def make_decoder(model: AssistantModel) -> Decoder:
     return LlamaDecoder(model) if LlamaDecoder.fits(model) else HuggingFaceDecoder(model)
 
 
-def _norm(x: Tensor, norm: Any) -> Tensor:
+def normalize(x: Tensor, norm: Any) -> Tensor:
     """The layer's own norm; fused in float32, where that is the same arithmetic.
 
     Hugging Face's norm rounds through float32 in every type, so other types go through it.
@@ -144,7 +149,7 @@ def _norm(x: Tensor, norm: Any) -> Tensor:
     return F.rms_norm(x, norm.weight.shape, norm.weight, norm.variance_epsilon)
 
 
-def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Rotate (T, heads, size) by position; the halves of a head make the pairs."""
     half = x.shape[-1] // 2
     turned = torch.cat((-x[..., half:], x[..., :half]), dim=-1)

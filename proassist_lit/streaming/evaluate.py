@@ -9,18 +9,12 @@ from torch import Tensor
 from proassist_lit.data.conversation import Conversation
 from proassist_lit.errors import FeatureError
 from proassist_lit.model.assistant import AssistantModel
-from proassist_lit.sequence.chat import Chat, Role
-from proassist_lit.sequence.script import Script, Text, read_script, references
+from proassist_lit.sequence.chat import Chat
+from proassist_lit.sequence.script import Script, read_script, references
 from proassist_lit.streaming.config import ContextSource, StreamConfig
 from proassist_lit.streaming.session import Session
-from proassist_lit.streaming.stream import Said
+from proassist_lit.streaming.stream import Said, heard
 from proassist_lit.types import FrameOutput, Transcript
-
-
-def heard(script: Script, index: int) -> tuple[Text, ...]:
-    """What an assistant hears before frame ``index``: users and system, never the reference."""
-    texts = script.moments[index].before
-    return tuple(text for text in texts if text.role in (Role.USER, Role.SYSTEM))
 
 
 def stream_conversation(

@@ -42,6 +42,12 @@ class Said:
     spans: tuple[Text, ...] = ()
 
 
+def heard(script: Script, index: int) -> tuple[Text, ...]:
+    """What an assistant hears before frame ``index``: users and system, never the reference."""
+    texts = script.moments[index].before
+    return tuple(text for text in texts if text.role in (Role.USER, Role.SYSTEM))
+
+
 @dataclass(frozen=True)
 class _Writing:
     """A span that is being written, or waits for it."""
@@ -85,7 +91,7 @@ class Stream:
         start_frame_idx: int = 0,
         name: str = "stream",
     ) -> None:
-        _check_reserve(chat, config, num_tokens_per_img)
+        self._room = _room_to_write(chat, config, num_tokens_per_img)
         self.name, self.config, self.chat = name, config, chat
         self._script, self._fps, self._num_tokens_per_img = script, fps, num_tokens_per_img
         self.has_dst = has_dst and bool(script.steps)
@@ -159,9 +165,14 @@ class Stream:
         Args:
             texts: what arrived since the frame before.
             said: what the reference says at this frame, where it makes the context.
+
+        Raises:
+            StreamError: the text is longer than the context has room for. Nothing has changed.
         """
-        self._texts, self._said = tuple(texts), said or Said()
-        before = self._said.before if self.uses_reference else self._texts
+        said = said or Said()
+        before = said.before if self.uses_reference else tuple(texts)
+        self._check_room(before)
+        self._texts, self._said = tuple(texts), said
         ids, self.pending = self.pending, []
         position = self.length + len(ids)
         if not self._starts:  # the prefix is all that precedes the first image token
@@ -218,6 +229,11 @@ class Stream:
         return ids
 
     @property
+    def is_writing(self) -> bool:
+        """Whether something is being written at this frame."""
+        return bool(self._queue)
+
+    @property
     def writes_dst(self) -> bool:
         """Whether the token that is asked for belongs to a dst span."""
         return self._queue[0].role is Role.DST
@@ -264,6 +280,17 @@ class Stream:
         )
         self.frame_idx += 1
         return output
+
+    def _check_room(self, texts: Sequence[Text]) -> None:
+        num_tokens = len(text_ids(self.chat, tuple(texts)))
+        left = self.config.max_context - self.context_len - self._room
+        if num_tokens > left:
+            raise StreamError(
+                f"stream {self.name!r}, frame {self.frame_idx}: the text that arrives takes "
+                f"{num_tokens} tokens, but only {left} are left in stream.max_context "
+                f"{self.config.max_context}; raise it, or raise stream.reserve so that the "
+                "context is cut sooner."
+            )
 
     def _enqueue(self, role: Role, max_tokens: int) -> None:
         self._queue.append(_Writing(role, tuple(self.chat.opening_ids(role)), max_tokens))
@@ -323,7 +350,8 @@ class Stream:
             self._after_silence = False
 
 
-def _check_reserve(chat: Chat, config: StreamConfig, num_tokens_per_img: int) -> None:
+def _room_to_write(chat: Chat, config: StreamConfig, num_tokens_per_img: int) -> int:
+    """Most tokens of a frame and what may be written after it; checks that the reserve has them."""
     if config.theta_speak is None or config.theta_dst is None:
         raise ConfigError(
             "stream.theta_speak and stream.theta_dst are not set; set both, or let the evaluation "
@@ -343,3 +371,4 @@ def _check_reserve(chat: Chat, config: StreamConfig, num_tokens_per_img: int) ->
             f"takes {needed} tokens; raise stream.reserve, or lower stream.max_new_tokens, "
             "stream.max_dst_tokens or stream.max_summary_tokens."
         )
+    return needed

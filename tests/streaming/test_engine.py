@@ -1,0 +1,237 @@
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+
+from proassist_lit.data.conversation import (
+    AssistantTurn,
+    Conversation,
+    DstTurn,
+    FramesTurn,
+    SystemTurn,
+    Turn,
+    UserTurn,
+)
+from proassist_lit.errors import StreamError
+from proassist_lit.sequence.chat import Chat
+from proassist_lit.sequence.script import read_script
+from proassist_lit.streaming.config import ContextSource, Strategy, StreamConfig
+from proassist_lit.streaming.engine import Answered, Engine, Recording
+from proassist_lit.streaming.session import Session
+from proassist_lit.streaming.stream import Said, heard
+from proassist_lit.types import FrameOutput, Transition, Update
+from tests.fakes import ScriptedModel, dialogue, random_features, tiny_model, word_chat
+
+CONFIG = StreamConfig(
+    theta_speak=0.5, theta_dst=0.5, max_new_tokens=5, max_dst_tokens=4, max_context=400,
+    reserve=60, window_tokens=20, max_summary_tokens=6,
+)  # fmt: skip
+
+
+def talk(seed: int, num_frames: int) -> Conversation:
+    """A user who says something now and then, and a reference of its own."""
+    rng = random.Random(seed)
+    turns: list[Turn] = [SystemTurn(content="please help")]
+    frame = 0
+    while frame < num_frames:
+        length = min(rng.randint(1, 9), num_frames - frame)
+        turns.append(FramesTurn(start=frame, end=frame + length))
+        frame += length
+        match rng.randrange(5):
+            case 0:
+                turns.append(UserTurn(content=rng.choice(["wait", "how many", "make soup"])))
+            case 1:
+                turns.append(AssistantTurn(content=rng.choice(["good", "well done"])))
+            case 2:
+                turns.append(DstTurn(updates=(Update("S1", Transition.START),)))
+                turns.append(AssistantTurn(content="now peel"))
+    return dialogue(tuple(turns), video_uid=f"video{seed}")
+
+
+def by_session(
+    model: ScriptedModel, chat: Chat, record: Conversation, features: Tensor, config: StreamConfig
+) -> list[FrameOutput]:
+    script = read_script(record)
+    session = Session(model, chat, script, config, fps=2.0, num_tokens_per_img=features.shape[1])
+    return [
+        session.step(
+            features[i], heard(script, i), said=Said(moment.before, moment.spans)
+        )
+        for i, moment in enumerate(script.moments)
+    ]  # fmt: skip
+
+
+def recordings(records: list[Conversation], features: list[Tensor]) -> list[Recording]:
+    return [
+        Recording(name=r.id, script=read_script(r), features=lambda f=f: f, fps=2.0)
+        for r, f in zip(records, features, strict=True)
+    ]
+
+
+def by_engine(
+    model: ScriptedModel, chat: Chat, records: list[Conversation], features: list[Tensor],
+    config: StreamConfig, **options: int,
+) -> list[Answered]:  # fmt: skip
+    engine = Engine(model, chat, config, num_tokens_per_img=features[0].shape[1], **options)
+    answered = list(engine.run(recordings(records, features)))
+    return sorted(answered, key=lambda a: a.index)
+
+
+def thetas(
+    model: ScriptedModel, chat: Chat, record: Conversation, features: Tensor, share: float
+) -> dict[str, float]:
+    """Thresholds at which about ``share`` of the frames fire."""
+    silent = replace(CONFIG, theta_speak=1.0, theta_dst=1.0, max_context=4000)
+    frames = by_session(model, chat, record, features, silent)
+    speak = torch.tensor([f.speak_prob for f in frames]).quantile(1 - share)
+    dst = torch.tensor([f.dst_prob for f in frames]).quantile(1 - share)
+    return {"theta_speak": float(speak), "theta_dst": float(dst)}
+
+
+def assert_equal(ours: tuple[FrameOutput, ...], want: list[FrameOutput], atol: float) -> None:
+    assert len(ours) == len(want)
+    for got, wanted in zip(ours, want, strict=True):
+        assert got.speak_prob == pytest.approx(wanted.speak_prob, abs=atol)
+        assert got.dst_prob == pytest.approx(wanted.dst_prob, abs=atol)
+        assert replace(got, speak_prob=0, dst_prob=0) == replace(wanted, speak_prob=0, dst_prob=0)
+
+
+def compare(
+    seed: int, *, k: int = 1, num_streams: int = 5, share: float = 0.1, chat: Chat | None = None,
+    dtype: torch.dtype = torch.float64, num_slots: int = 3, max_block: int = 16, **changes: object,
+) -> list[Answered]:  # fmt: skip
+    model, chat = tiny_model(seed, dtype=dtype), chat or word_chat()
+    records = [talk(seed + i, 25 + 7 * i) for i in range(num_streams)]
+    features = [random_features(r.num_frames, k, seed=i).to(dtype) for i, r in enumerate(records)]
+    config = replace(CONFIG, **thetas(model, chat, records[-1], features[-1], share))
+    config = replace(config, **changes)
+    answered = by_engine(
+        model, chat, records, features, config, num_slots=num_slots, max_block=max_block
+    )
+    atol = 1e-6 if dtype == torch.float64 else 1e-4
+    for got, record, own in zip(answered, records, features, strict=True):
+        assert got.error is None
+        assert_equal(got.frames, by_session(model, chat, record, own, config), atol)
+    fired = [f.speak or f.dst for a in answered for f in a.frames]
+    assert 0 < sum(fired) < len(fired)
+    return answered
+
+
+@pytest.mark.parametrize("k", [1, 5, 10])
+@pytest.mark.parametrize("strategy", list(Strategy))
+def test_engine_equals_session(k: int, strategy: Strategy) -> None:
+    max_context = 1000 if strategy is Strategy.NONE else 110 + 12 * k
+    answered = compare(3, k=k, strategy=strategy, max_context=max_context, reserve=60 + k)
+
+    events = {f.event for a in answered for f in a.frames} - {None}
+    assert events == (set() if strategy is Strategy.NONE else {strategy.value})
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_engine_equals_session_whatever_the_blocks_and_slots(seed: int) -> None:
+    rng = random.Random(seed)
+    compare(
+        seed, num_streams=rng.randint(1, 7), num_slots=rng.randint(1, 16),
+        max_block=rng.choice([1, 2, 7, 64]), share=rng.choice([0.02, 0.1, 0.2]),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"rise": 0.05},
+        {"min_gap_frames": 3},
+        {"stride": 4},
+        {"context": ContextSource.REFERENCE},
+        {"context": ContextSource.REFERENCE, "words": False},
+        {"context": ContextSource.REFERENCE, "strategy": Strategy.DST_REFRESH, "max_context": 120},
+        {"context": ContextSource.REFERENCE, "strategy": Strategy.DROP_MIDDLE, "max_context": 120},
+    ],
+    ids=lambda c: "-".join(str(v) for v in c.values()),
+)
+def test_engine_equals_session_under_every_policy(changes: dict) -> None:
+    compare(2, **changes)
+
+
+@pytest.mark.parametrize("name", ["chatml", "dst_ext", "llama3"])
+@pytest.mark.parametrize("separator", [False, True])
+def test_engine_equals_session_in_every_format(name: str, separator: bool) -> None:
+    compare(4, chat=word_chat(name, separator=separator), reserve=80)
+
+
+def test_engine_equals_session_in_float32() -> None:
+    compare(5, dtype=torch.float32)
+
+
+def test_bad_streams_are_named_and_the_others_finish() -> None:
+    model, chat = tiny_model(), word_chat()
+    records = [talk(i, 20) for i in range(4)]
+    features = [random_features(20, 1, seed=i) for i in range(4)]
+    features[1] = features[1].clone()
+    features[1][7, 0, 2] = float("nan")
+    features[2] = features[2][:10]
+    config = replace(CONFIG, theta_speak=0.9, theta_dst=0.9)
+
+    answered = by_engine(model, chat, records, features, config, num_slots=2)
+
+    assert [a.error is None for a in answered] == [True, False, False, True]
+    assert "video1" in str(answered[1].error)
+    assert "frame 7: features hold NaN" in str(answered[1].error)
+    assert len(answered[1].frames) == 7  # what it had said is kept
+    assert "watches 20 frames, but there are features of 10" in str(answered[2].error)
+    for i in (0, 3):
+        assert_equal(answered[i].frames, by_session(model, chat, records[i], features[i], config),
+                     1e-6)  # fmt: skip
+
+
+def test_a_full_slot_and_a_long_text_are_named() -> None:
+    model, chat = tiny_model(), word_chat()
+    records = [talk(0, 60), dialogue((FramesTurn(start=0, end=2), UserTurn(content="wait " * 200),
+                                      FramesTurn(start=2, end=4)))]  # fmt: skip
+    features = [random_features(60, 1), random_features(4, 1)]
+    config = replace(CONFIG, theta_speak=1.0, theta_dst=1.0, strategy=Strategy.NONE,
+                     max_context=100)  # fmt: skip
+
+    full, long = by_engine(model, chat, records, features, config)
+
+    assert isinstance(full.error, StreamError)
+    assert "the context is full" in str(full.error)
+    assert len(full.frames) > 10
+    assert "frame 2: the text that arrives takes 202 tokens" in str(long.error)
+
+
+def test_a_stream_without_frames_is_refused() -> None:
+    model, chat = tiny_model(), word_chat()
+    empty = Recording(name="empty", script=replace(read_script(talk(0, 4)), moments=[]),
+                      features=lambda: random_features(0, 1), fps=2.0)  # fmt: skip
+
+    [answered] = Engine(model, chat, CONFIG, num_tokens_per_img=1).run([empty])
+
+    assert "stream 'empty': has no frames" in str(answered.error)
+
+
+def test_silence_is_watched_in_few_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, chat = tiny_model(), word_chat()
+    records = [talk(i, 200) for i in range(3)]
+    features = [random_features(200, 1, seed=i) for i in range(3)]
+    steps = []
+    monkeypatch.setattr(Engine, "_step", lambda *a, own=Engine._step: (steps.append(1), own(*a))[1])
+
+    by_engine(model, chat, records, features, replace(CONFIG, theta_speak=1.0, theta_dst=1.0,
+                                                      max_context=1000))  # fmt: skip
+
+    assert len(steps) < 20
+
+
+def test_slots_fit_into_the_budget() -> None:
+    model = tiny_model()
+    one = 2 * 2 * 8 * 8  # layers, keys and values, size of a head, bytes
+    gib = 5 * one * CONFIG.max_context / 2**30
+
+    engine = Engine(model, word_chat(), replace(CONFIG, kv_gib=gib), num_tokens_per_img=1)
+
+    assert engine._slots_for_budget() == 5
