@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import torch
 from rich.progress import (
@@ -17,6 +18,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.text import Text
+from torch import Tensor
 
 from proassist_lit.data.conversation import Conversation
 from proassist_lit.data.dataset import ConversationSet
@@ -35,11 +37,11 @@ from proassist_lit.streaming.baselines import (
 )
 from proassist_lit.streaming.calibrate import choose_thresholds
 from proassist_lit.streaming.config import StreamConfig
-from proassist_lit.streaming.evaluate import stream_conversation
+from proassist_lit.streaming.evaluate import stream_conversations
 from proassist_lit.streaming.teacher import teacher_force
-from proassist_lit.types import FrameOutput, Transcript
+from proassist_lit.types import Transcript
 
-OnFrame = Callable[[FrameOutput], None]
+OnFrames = Callable[[int], None]
 
 
 @dataclass(kw_only=True)
@@ -107,10 +109,8 @@ class Evaluator:
         with _evaluating(model):
             config = self.thresholds(model)
             data = self._data["val"]
-            transcripts = [
-                stream_conversation(model, self._chat, c, data.features(c), config)
-                for c in data.conversations[:num_streams]
-            ]
+            chosen = data.conversations[:num_streams]
+            transcripts = self._stream(model, chosen, partial(_features, data), config)
         return evaluate_transcripts(transcripts, self.similarity)
 
     def evaluate(
@@ -133,20 +133,20 @@ class Evaluator:
                     total=sum(c.num_frames for s in splits + blind for c in self._data[s]),
                 )
 
-                def advance(_: FrameOutput) -> None:
-                    progress.advance(bar)
+                def advance(num_frames: int) -> None:
+                    progress.advance(bar, num_frames)
 
                 for split in splits:
                     progress.update(bar, description=f"Streaming {split}")
-                    result.transcripts[split] = []
-                    for conversation in self._data[split]:
-                        features = self._data[split].features(conversation)
-                        transcript = stream_conversation(
-                            model, self._chat, conversation, features, config, on_frame=advance
-                        )
-                        result.transcripts[split].append(transcript)
-                        if on_stream is not None:
-                            on_stream(split, transcript)
+                    data = self._data[split]
+                    result.transcripts[split] = self._stream(
+                        model,
+                        data.conversations,
+                        partial(_features, data),
+                        config,
+                        on_frames=advance,
+                        on_stream=partial(on_stream, split) if on_stream is not None else None,
+                    )
                 progress.update(bar, description="Streaming blind")
                 baselines = self._baselines(model, config, splits[-1], advance)
         for split, transcripts in result.transcripts.items():
@@ -160,12 +160,38 @@ class Evaluator:
         result.metrics["similarity"] = self.similarity.name
         return result
 
+    def _stream(
+        self,
+        model: AssistantModel,
+        conversations: Sequence[Conversation],
+        features: Callable[[int], Tensor],
+        config: StreamConfig,
+        *,
+        on_frames: OnFrames | None = None,
+        on_stream: Callable[[Transcript], None] | None = None,
+    ) -> list[Transcript]:
+        """Answer ``conversations``, in their order."""
+        done: dict[int, Transcript] = {}
+        for number, transcript in stream_conversations(
+            model,
+            self._chat,
+            conversations,
+            features,
+            config,
+            num_tokens_per_img=self._num_tokens_per_img,
+            on_frames=on_frames,
+        ):
+            done[number] = transcript
+            if on_stream is not None:
+                on_stream(transcript)
+        return [done[number] for number in range(len(conversations))]
+
     def _score(self, result: EvaluationResult, prefix: str, transcripts: list[Transcript]) -> None:
         scores = evaluate_transcripts(transcripts, self.similarity)
         result.metrics |= {f"{prefix}/{name}": value for name, value in scores.items()}
 
     def _baselines(
-        self, model: AssistantModel, config: StreamConfig, split: str, on_frame: OnFrame
+        self, model: AssistantModel, config: StreamConfig, split: str, on_frames: OnFrames
     ) -> dict[str, list[Transcript]]:
         train = self._data["train"].conversations
         data = self._data[split]
@@ -175,17 +201,18 @@ class Evaluator:
             "always_silent": [speak_when(c, "", lambda _: False) for c in data],
             "always_speak": [speak_when(c, text, lambda _: True) for c in data],
             "clock": [clock(c, text, interval_s) for c in data],
-            "blind": [],
-            "blind_zeros": [],
         }
-        for index, conversation in enumerate(data.conversations):
-            other = borrowed_features(data.conversations, index, data.features)
-            for name, features in (("blind", other), ("blind_zeros", torch.zeros_like(other))):
-                out[name].append(
-                    stream_conversation(
-                        model, self._chat, conversation, features, config, on_frame=on_frame
-                    )
-                )
+
+        def other(index: int) -> Tensor:
+            return borrowed_features(data.conversations, index, data.features)
+
+        def zeros(index: int) -> Tensor:
+            return torch.zeros_like(other(index))
+
+        for name, features in (("blind", other), ("blind_zeros", zeros)):
+            out[name] = self._stream(
+                model, data.conversations, features, config, on_frames=on_frames
+            )
         return out
 
     def _clock_interval(self, train: Sequence[Conversation], text: str) -> float:
@@ -196,6 +223,10 @@ class Evaluator:
             return evaluate_transcripts(transcripts, self.similarity).get("utterance_f1", 0.0)
 
         return max(clock_candidates(train), key=f1)
+
+
+def _features(data: ConversationSet, number: int) -> Tensor:
+    return data.features(data.conversations[number])
 
 
 @contextmanager

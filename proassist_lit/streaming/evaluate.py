@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
 from torch import Tensor
 
@@ -12,6 +13,7 @@ from proassist_lit.model.assistant import AssistantModel
 from proassist_lit.sequence.chat import Chat
 from proassist_lit.sequence.script import Script, read_script, references
 from proassist_lit.streaming.config import ContextSource, StreamConfig
+from proassist_lit.streaming.engine import Engine, Recording
 from proassist_lit.streaming.session import Session
 from proassist_lit.streaming.stream import Said, heard
 from proassist_lit.types import FrameOutput, Transcript
@@ -75,3 +77,70 @@ def make_transcript(
         frames=tuple(frames),
         references=references(script),
     )
+
+
+def stream_conversations(
+    model: AssistantModel,
+    chat: Chat,
+    conversations: Sequence[Conversation],
+    features: Callable[[int], Tensor],
+    config: StreamConfig,
+    *,
+    num_tokens_per_img: int,
+    on_frames: Callable[[int], None] | None = None,
+) -> Iterator[tuple[int, Transcript]]:
+    """Answer many recorded streams; each is yielded when it is finished.
+
+    A backbone that an engine can run is run by one, many streams at a time; any other one stream
+    after the other. The transcripts are the same.
+
+    Args:
+        model: in evaluation mode.
+        chat: the formatter.
+        conversations: prompt, steps, and what the user says when.
+        features: gives (F, K, E) features of the conversation of that number.
+        config: thresholds and limits.
+        num_tokens_per_img: K.
+        on_frames: called with the number of frames that were answered, for progress.
+
+    Yields:
+        Number of the conversation, and its transcript.
+
+    Raises:
+        ProAssistError: a stream failed; the others were finished and yielded before.
+    """
+    if not Engine.fits(model):
+        for number, conversation in enumerate(conversations):
+            yield (
+                number,
+                stream_conversation(
+                    model,
+                    chat,
+                    conversation,
+                    features(number),
+                    config,
+                    on_frame=lambda _: on_frames(1) if on_frames is not None else None,
+                ),
+            )
+        return
+    recordings = [
+        Recording(
+            name=conversation.id,
+            script=read_script(conversation),
+            features=partial(features, number),
+            fps=conversation.fps,
+            start_frame_idx=conversation.start_frame_idx,
+        )
+        for number, conversation in enumerate(conversations)
+    ]
+    engine = Engine(model, chat, config, num_tokens_per_img=num_tokens_per_img)
+    errors = []
+    for answered in engine.run(recordings, on_frames=on_frames):
+        if answered.error is not None:
+            errors.append(answered.error)
+            continue
+        number = answered.index
+        script = recordings[number].script
+        yield number, make_transcript(conversations[number], script, list(answered.frames))
+    if errors:
+        raise errors[0]
