@@ -22,7 +22,7 @@ from proassist_lit.types import StepState, Transition, Update
 ROLES = ("system", "user", "assistant", "frames", "dst")
 """The kinds of turns a record may hold."""
 
-_STEP_ID = re.compile(r"\w+", re.ASCII)  # ids are written as `S1->start;S2->...` in text
+_STEP_ID = re.compile(r"\w{1,32}", re.ASCII)  # ids are written as `S1->start;S2->...` in text
 
 
 def check_record(raw: object, where: str) -> Conversation | list[RecordError]:
@@ -77,7 +77,9 @@ def _steps(row: Fields) -> tuple[tuple[TaskStep, ...], dict[str, StepState]] | N
         step_id, name = step.text("id"), step.text("name")
         step.refuse_rest()
         if step_id.strip() and not _STEP_ID.fullmatch(step_id):
-            step.fault(f"the id {show(step_id)} must be letters and digits; call it S{i + 1}")
+            step.fault(
+                f"the id {show(step_id)} must be letters and digits, 32 at most; call it S{i + 1}"
+            )
         elif step_id in steps and step_id:
             step.fault(f"the id {show(step_id)} is that of an earlier step; number them S1, S2, ..")
         steps[step_id] = TaskStep(id=step_id, name=name)
@@ -209,7 +211,7 @@ def _updates(fields: Fields, step_ids: Sequence[str] | None) -> tuple[Update, ..
                 "'initial_state' to the record"
             )
         elif step_id and step_ids is not None and step_id not in step_ids:
-            known = ", ".join(step_ids[:20])
+            known = ", ".join(step_ids[:10])
             update.fault(
                 f"unknown step {show(step_id)}; known: {known}. Correct it, or add the step"
             )

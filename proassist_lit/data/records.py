@@ -90,7 +90,7 @@ def scan(path: Path, check: Callable[[object, str], Checked] = check_record) -> 
     num_records = 0
     for where, raw in _pieces(path):
         num_records += 1
-        yield [raw] if isinstance(raw, RecordError) else check(raw, where)
+        yield [raw] if isinstance(raw, RecordError) else _checked(raw, where, check)
     if num_records == 0:
         yield [
             RecordError(
@@ -204,6 +204,17 @@ def _pieces(path: Path) -> Iterator[tuple[str, object]]:
     except OSError as error:
         reason = error.strerror or str(error)
         yield f"{path}", RecordError(f"{path}: cannot be read: {reason}. Check the path.")
+
+
+def _checked(raw: object, where: str, check: Callable[[object, str], Checked]) -> Checked:
+    try:
+        return check(raw, where)
+    except RecursionError:  # just short of the depth at which JSON itself is refused
+        return [
+            RecordError(
+                f"{where}: holds lists or objects that are nested too deeply; flatten them."
+            )
+        ]
 
 
 def _load(text: bytes, where: str) -> object:

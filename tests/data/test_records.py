@@ -188,7 +188,8 @@ FAULTS = {
     "duplicate step": (record(steps=[{"id": "S1", "name": "a"}, {"id": "S1", "name": "b"}]),
                        r"step 1: the id 'S1' is that of an earlier step; number"),
     "step id unreadable": (record(steps=[{"id": "S1->x", "name": "a"}]), r"step 0: the id 'S1->x' m"
-                           r"ust be letters and digits; call it S1"),
+                           r"ust be letters and digits, 32 at most; call it S1"),
+    "step id long": (record(steps=[{"id": "S" * 33, "name": "a"}]), r"step 0: the id .*32 at most"),
     "step without name": (record(steps=[{"id": "S1", "name": ""}]), r"step 0: 'name' is empty"),
     "step key unknown": (record(steps=[{"id": "S1", "name": "a", "n": 1}]), r"unknown key 'n'"),
     "steps no list": (record(steps="S1"), r"'steps' must be a list, got 'S1'"),
