@@ -1,0 +1,176 @@
+"""Recorded streams: the engine against one Hugging Face forward per frame and per token.
+
+The baseline is what ProAssist does: ``DynamicCache``, one forward for every frame and one for every
+token, vocabulary logits included. Both answer the same streams with the same weights in the same
+process; frames per second are compared, and so are the answers.
+
+    python -m benchmarks.streaming --shape smollm2
+    python -m benchmarks.streaming --shape smollm2 --speak 0
+    python -m benchmarks.streaming --quick
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+from transformers import DynamicCache
+
+from benchmarks.shapes import SHAPES, build, features, machine, stream
+from proassist_lit.model.assistant import AssistantModel
+from proassist_lit.sequence.chat import Chat
+from proassist_lit.sequence.script import read_script
+from proassist_lit.streaming.config import Strategy, StreamConfig
+from proassist_lit.streaming.engine import Engine, Recording
+from proassist_lit.streaming.stream import Stream
+from proassist_lit.types import FrameOutput
+
+
+def baseline(
+    model: AssistantModel, chat: Chat, config: StreamConfig, number: int, frames: Tensor
+) -> list[FrameOutput]:
+    """Answer one stream as the reference does."""
+    cache = DynamicCache()
+    states = Stream(
+        chat, read_script(stream(number, len(frames))), config, fps=2.0,
+        num_tokens_per_img=frames.shape[1], has_dst=False,
+    )  # fmt: skip
+
+    def forward(embeds: Tensor) -> tuple[Tensor, Tensor]:
+        out = model.lm(
+            inputs_embeds=embeds[None], past_key_values=cache, use_cache=True,
+            output_hidden_states=True,
+        )  # fmt: skip
+        return out.hidden_states[-1][0, -1], out.logits[0, -1]
+
+    def embed(ids: list[int]) -> Tensor:
+        return model.embed_tokens(torch.tensor(ids, device=model.device))
+
+    answers = []
+    for frame in frames:
+        ids = states.begin()
+        image = model.project(frame.to(model.device))
+        hidden, _ = forward(torch.cat([embed(ids), image]) if ids else image)
+        states.decide(float(model.speak_head(hidden).float().sigmoid()), None)
+        while (fed := states.feed()) is not None:
+            _, logits = forward(embed(fed))
+            states.take(int(logits.argmax()))
+        answers.append(states.end())
+    return answers
+
+
+def choose_threshold(model: AssistantModel, chat: Chat, share: float, k: int) -> float:
+    """Threshold that about ``share`` of the frames of a silent stream reach."""
+    if not share:
+        return 1.0
+    silent = StreamConfig(theta_speak=1.0, theta_dst=1.0, strategy=Strategy.NONE)
+    engine = Engine(model, chat, silent, num_tokens_per_img=k)
+    frames = features(10**6, 200, k)
+    recording = Recording(
+        name="probe", script=read_script(stream(0, 200)), features=lambda: frames, fps=2.0
+    )
+    [answered] = engine.run([recording])
+    probs = torch.tensor([frame.speak_prob for frame in answered.frames[20:]])
+    return float(probs.quantile(1 - share))
+
+
+def synchronize(device: torch.device) -> None:
+    """Wait for the device, so that the clock sees all of its work."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+@torch.inference_mode()
+def measure(options: argparse.Namespace) -> dict[str, object]:
+    """Both sides on the same streams; what they took and whether they agree."""
+    device = torch.device(options.device)
+    model, chat = build(options.shape, device=device, dtype=getattr(torch, options.dtype))
+    k, num_frames = options.tokens, options.frames
+    config = StreamConfig(
+        theta_speak=choose_threshold(model, chat, options.speak, k), theta_dst=1.0,
+        max_new_tokens=options.words, max_dst_tokens=1, strategy=Strategy.NONE,
+        reserve=options.words + k + 16, kv_gib=options.kv_gib,
+    )  # fmt: skip
+    longest = 40 + num_frames * k + int(3 * num_frames * options.speak + 40) * (options.words + 4)
+    config = replace(config, max_context=longest + config.reserve)
+    inputs = [features(i, num_frames, k) for i in range(options.streams)]
+
+    def run_engine(count: int) -> tuple[list[list[FrameOutput]], float]:
+        engine = Engine(model, chat, config, num_tokens_per_img=k, num_slots=options.slots)
+        recordings = [
+            Recording(
+                name=f"stream{i}", script=read_script(stream(i, num_frames)),
+                features=lambda i=i: inputs[i], fps=2.0,
+            )
+            for i in range(count)
+        ]  # fmt: skip
+        start = time.perf_counter()
+        answered = sorted(engine.run(recordings), key=lambda a: a.index)
+        synchronize(device)
+        for one in answered:
+            if one.error is not None:
+                raise one.error
+        return [list(one.frames) for one in answered], time.perf_counter() - start
+
+    run_engine(min(2, options.streams))  # warm up
+    part = inputs[0][: min(20, num_frames)]
+    baseline(model, chat, config, 0, part)
+    synchronize(device)
+    ours, seconds = run_engine(options.streams)
+    start = time.perf_counter()
+    theirs = [
+        baseline(model, chat, config, number, inputs[number])
+        for number in range(min(options.baseline_streams, options.streams))
+    ]
+    synchronize(device)
+    baseline_seconds = time.perf_counter() - start
+    pairs = [(a, b) for x, y in zip(ours, theirs, strict=False) for a, b in zip(x, y, strict=True)]
+    frames = [frame for one in ours for frame in one]
+    fast = len(frames) / seconds
+    slow = len(pairs) / baseline_seconds
+    return {
+        "benchmark": "streaming",
+        "ratio": round(fast / slow, 2),
+        "baseline": {"frames_per_s": round(slow, 2), "streams": len(theirs)},
+        "ours": {
+            "frames_per_s": round(fast, 2),
+            "streams": len(ours),
+            "seconds": round(seconds, 2),
+        },
+        "equal_answers": sum((a.speak, a.text) == (b.speak, b.text) for a, b in pairs) / len(pairs),
+        "spoken_share": round(sum(frame.speak for frame in frames) / len(frames), 4),
+        "settings": {
+            name: getattr(options, name)
+            for name in ("shape", "dtype", "frames", "speak", "words", "tokens", "slots")
+        },
+        "machine": machine(device),
+    }
+
+
+def main() -> None:
+    """Measure as asked and print one JSON object."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
+    parser.add_argument("--shape", choices=sorted(SHAPES), default="smollm2")
+    parser.add_argument("--streams", type=int, default=64)
+    parser.add_argument("--baseline-streams", type=int, default=2, help="how many it answers")
+    parser.add_argument("--frames", type=int, default=300)
+    parser.add_argument("--speak", type=float, default=0.06, help="share of frames spoken at")
+    parser.add_argument("--words", type=int, default=20, help="tokens of an utterance")
+    parser.add_argument("--tokens", type=int, default=1, help="tokens per frame, K")
+    parser.add_argument("--slots", type=int, default=None, help="streams at a time")
+    parser.add_argument("--kv-gib", type=float, default=8.0)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--dtype", default="float32")
+    parser.add_argument("--quick", action="store_true", help="a small shape, under a minute")
+    options = parser.parse_args()
+    if options.quick:
+        options.shape, options.streams, options.frames = "tiny", 16, 100
+    print(json.dumps(measure(options)))
+
+
+if __name__ == "__main__":
+    main()
