@@ -134,3 +134,18 @@ def mask_at(indices: Sequence[int], length: int) -> Tensor:
     mask = torch.zeros(length, dtype=torch.bool)
     mask[list(indices)] = True
     return mask
+
+
+def our_weights(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The reference's state dict with its decision head under our name and with our sign.
+
+    Its head predicts not talking, ours talking: the last layer is negated.
+    """
+    renamed = {}
+    for name, tensor in weights.items():
+        if name.startswith("binary_decision_head"):
+            last = ".0." not in name
+            renamed[head_name(name, "speak_head")] = -tensor if last else tensor
+        else:
+            renamed[name] = tensor
+    return renamed
