@@ -281,6 +281,41 @@ def test_differences_compare_with_the_frame_before() -> None:
     assert any(o.speak and o.speak_prob < 0.5 for o in outputs)  # the difference decided
 
 
+def test_differences_compare_with_a_summary_where_one_was_asked_for() -> None:
+    formatter = chat()
+    config = ReferenceConfig(
+        strategy="summarize", eval_max_seq_len=60, reserved_seq_len=20, max_length=8,
+        not_talk_threshold="diff0.02",
+    )  # fmt: skip
+    turns = (*TURNS[:3], FramesTurn(start=4, end=160))
+    outputs, traces = play(open_session(speaking(formatter), formatter, config, turns=turns), turns)
+
+    num_decided = 0
+    for t, (one, following) in enumerate(itertools.pairwise(traces)):
+        now = following.frame.not_talk_prob
+        before = (one.summary or one.frame).not_talk_prob
+        assert outputs[t + 1].speak == (now <= 0.5 or before - now > 0.02)
+        num_decided += (before - now > 0.02) != (one.frame.not_talk_prob - now > 0.02) and now > 0.5
+    assert num_decided  # it made a difference
+
+
+def test_reference_context_carries_the_separator_after_silence() -> None:
+    turns = (FramesTurn(start=4, end=5), UserTurn(content="wait"), FramesTurn(start=5, end=7),
+             AssistantTurn(content="one"), FramesTurn(start=7, end=8))  # fmt: skip
+    formatter = chat(separator="<|sep|>")
+    config = replace(CONFIG, use_gt_context=True, not_talk_threshold=1.0)
+
+    _, traces = play(open_session(speaking(formatter), formatter, config, turns=turns), turns)
+
+    fed = [
+        "<image>",
+        "<|sep|> <|user|> wait <|end|> <image>",
+        "<|sep|> <image>",
+        "<|assistant|> one <|end|> <image>",
+    ]
+    assert [trace.frame.input_ids for trace in traces] == [ids_of(formatter, text) for text in fed]
+
+
 def test_drop_all_forgets_the_prompt_and_keeps_what_waits() -> None:
     formatter = chat(separator="EOS")
     config = replace(CONFIG, strategy="drop_all", eval_max_seq_len=60, reserved_seq_len=20)
@@ -302,6 +337,7 @@ def test_drop_middle_leaves_keys_where_they_were_rotated_to() -> None:
         layer.update(keys, values)
 
     assert not drop_middle(cache, start=3, tail=10)  # shorter than the tail: whole, full or not
+    assert not drop_middle(cache, start=3, tail=8)  # nothing lies between the two
     assert not drop_middle(cache, start=3, tail=6)
     assert len(cache) == 9
     assert drop_middle(cache, start=3, tail=2)
