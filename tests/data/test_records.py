@@ -1,6 +1,7 @@
 import copy
 import json
 import os
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from proassist_lit.data.records import (
     parse_record,
     read_records,
     record_to_json,
+    scan,
     write_records,
 )
 from proassist_lit.errors import RecordError
@@ -236,6 +238,19 @@ def test_unreadable_line_is_named(line: bytes, message: str, tmp_path: Path) -> 
         read_records(path)
     assert len(find_faults(path)) >= 1
     assert all("train.jsonl:3" in str(fault) for fault in find_faults(path))
+
+
+def test_a_record_too_deep_to_be_checked_is_a_fault_like_any_other(tmp_path: Path) -> None:
+    def check(raw: dict, where: str):
+        if raw["clip_idx"] == 1:  # as deep as JSON can be, and no deeper
+            raise RecursionError
+        return parse_record(raw, where=where)
+
+    path = tmp_path / "train.jsonl"
+    path.write_text("".join(json.dumps(record(clip_idx=i)) + "\n" for i in range(3)))
+    first, fault, last = scan(path, check)
+    assert [first.clip_idx, last.clip_idx] == [0, 2]
+    assert re.search(r"train\.jsonl:2: holds .* nested too deeply; flatten", str(fault[0]))
 
 
 @pytest.mark.parametrize("name", ["train.jsonl", "train.json"])

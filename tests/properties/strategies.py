@@ -95,7 +95,8 @@ WORD = st.sampled_from(
     ]
 )
 SAID = st.lists(WORD, min_size=1, max_size=4).map(" ".join)
-PROGRESS = st.none() | st.just("") | st.lists(WORD, min_size=1, max_size=6).map(" ".join)
+SUMMARY = st.lists(WORD, min_size=1, max_size=6).map(" ".join)
+PROGRESS = st.none() | st.just("") | SUMMARY | SUMMARY
 SYSTEM = SAID | SAID.map(lambda words: f"{KNOWLEDGE} {words}")
 STEP_NAMES = ("wash", "peel", "fry")
 
@@ -116,7 +117,7 @@ def turns(
     roles = ["frames", "frames", "frames", "assistant", "assistant", "user", "system", "summary"]
     chosen = draw(
         st.lists(
-            st.sampled_from(roles + ["dst"] * bool(steps)),
+            st.sampled_from(roles + ["dst"] * 2 * bool(steps)),
             min_size=min_turns,
             max_size=max_turns,
         )

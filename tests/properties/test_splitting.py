@@ -25,16 +25,24 @@ from proassist_lit.types import StepState, apply_updates
 from tests.properties.strategies import Case, cases, examples
 
 LONG = cases(min_turns=12, max_turns=40, tokens=(1, 5))
-METHODS = st.sampled_from([SplitMethod.DROP_ALL, SplitMethod.DST_REFRESH, SplitMethod.SUMMARIZE])
+DROP_ALL, DST_REFRESH, SUMMARIZE = list(SplitMethod)[1:]
+METHODS = st.sampled_from([SUMMARIZE, SUMMARIZE, DST_REFRESH, DST_REFRESH, DROP_ALL])
 
 
 def split(
-    case: Case, method: SplitMethod, max_seq_len: int, rules: SequenceRules = OURS
+    case: Case,
+    method: SplitMethod,
+    max_seq_len: int,
+    rules: SequenceRules = OURS,
+    context_s: tuple[float, float] = (0.5, 2.0),
 ) -> list[Conversation]:
+    least_s, most_s = context_s
     return split_conversation(
         case.conversation,
         case.chat,
-        SplitConfig(method=method, min_context_s=0.5, max_context_s=2.0, max_summary_tokens=5),
+        SplitConfig(
+            method=method, min_context_s=least_s, max_context_s=most_s, max_summary_tokens=5
+        ),
         num_tokens_per_img=case.num_tokens_per_img,
         max_seq_len=max_seq_len,
         seed=3,
@@ -55,8 +63,9 @@ def some_parts(
         st.integers(often, often + 40) | st.integers(least, len(whole.input_ids) + 1),
         label="max_seq_len",
     )
+    context_s = data.draw(st.sampled_from([(0.0, 0.0), (0.5, 2.0)]), label="context_s")
     try:
-        return limit, split(case, method, limit, rules)
+        return limit, split(case, method, limit, rules, context_s)
     except ValueError as error:
         if "does not fit into max_seq_len" not in str(error):
             raise
@@ -114,7 +123,7 @@ def test_parts_fit_and_hold_every_utterance_once(
     assert len({part.id for part in parts}) == len(parts)
 
 
-@examples(40)
+@examples(100)
 @given(case=LONG, method=METHODS, data=st.data())
 def test_nothing_of_a_part_is_cut(case: Case, method: SplitMethod, data: st.DataObject) -> None:
     limit, parts = some_parts(case, method, data)
@@ -126,7 +135,7 @@ def test_nothing_of_a_part_is_cut(case: Case, method: SplitMethod, data: st.Data
         assert built.frame_indices.tolist() == list(range(part.start_frame_idx, part.end_frame_idx))
 
 
-@examples(40)
+@examples(100)
 @given(case=LONG, method=METHODS, data=st.data())
 def test_parts_begin_with_the_prefix_of_a_stream_that_goes_on(
     case: Case, method: SplitMethod, data: st.DataObject
@@ -139,7 +148,7 @@ def test_parts_begin_with_the_prefix_of_a_stream_that_goes_on(
     summary = ""
     for part in parts:
         state = dict(conversation.initial_state)
-        if method is not SplitMethod.DROP_ALL:
+        if method is not DROP_ALL:
             state = state_at(conversation, part.start_frame_idx)
         assert part.initial_state == state
         told = told_at(conversation, part.start_frame_idx, summary) if part.metadata["part"] else ""
@@ -153,7 +162,7 @@ def test_parts_begin_with_the_prefix_of_a_stream_that_goes_on(
         query, answer = part.turns[-2:] if len(part.turns) > 1 else (None, None)
         if isinstance(answer, AssistantTurn) and "number" not in answer.extra:
             assert isinstance(query, SystemTurn)
-            assert method is SplitMethod.SUMMARIZE
+            assert method is SUMMARIZE
             assert query.content == SUMMARY_QUERY
             last = [t for t in part.turns if isinstance(t, AssistantTurn)][-2]
             assert answer.content == (last.progress or "").strip()
