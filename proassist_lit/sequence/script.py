@@ -150,7 +150,8 @@ def read_script(conversation: Conversation, rules: SequenceRules = OURS) -> Scri
         # A span belongs to a frame only as long as nothing else was said since.
         frame = script.moments[-1] if script.moments and not pending else None
         text = _text(turn, is_summary=asked)
-        asked = text.role is Role.SYSTEM and text.content == SUMMARY_QUERY
+        if text.role is not Role.DST:  # an update may come between request and answer
+            asked = text.role is Role.SYSTEM and text.content == SUMMARY_QUERY
         if text.role is Role.USER and not rules.feed_user_text:
             continue
         if frame is None or text.role in (Role.SYSTEM, Role.USER):

@@ -83,6 +83,14 @@ def test_a_summary_s_frame_is_neither_or_spoken_at() -> None:
     assert speak(read(*turns, decide_summaries=True)) == [0, 1, 1]
 
 
+def test_an_update_may_come_between_request_and_summary() -> None:
+    script = read_script(dialogue((FramesTurn(start=0, end=1), SystemTurn(content=SUMMARY_QUERY),
+                                   FramesTurn(start=1, end=2), UPDATE,
+                                   AssistantTurn(content="so far good"))))  # fmt: skip
+
+    assert [reference.text for reference in references(script)] == ["", ""]
+
+
 def test_a_system_turn_that_asks_for_no_summary_makes_none() -> None:
     script = read(SystemTurn(content="please help"), FramesTurn(start=0, end=1),
                   SystemTurn(content="wait"), FramesTurn(start=1, end=2),
