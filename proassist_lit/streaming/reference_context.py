@@ -187,7 +187,7 @@ def drop_middle(cache: KVCache, *, start: int, tail: int) -> bool:
     """
     length = len(cache)
     first = max(start, length - tail)
-    if length < tail or first == start:
+    if first == start:
         return False
     tails = [
         (layer.keys[:, :, first:length].clone(), layer.values[:, :, first:length].clone())
