@@ -54,7 +54,7 @@ def test_experiment_runs_two_steps(
 @pytest.mark.parametrize(
     "overrides",
     [
-        ("objective.turns=single", "data.batch_size=1"),
+        ("objective.turns=single", "objective.rho=0.02", "data.max_train=1"),
         ("objective.kind=token_prob", "model.decision=opening_token", "objective.smoothing_s=1"),
         (
             "objective.kind=per_token",

@@ -101,7 +101,7 @@ def assert_equal(ours: tuple[FrameOutput, ...], want: list[FrameOutput], atol: f
 
 
 def compare(
-    seed: int, *, k: int = 1, num_streams: int = 5, share: float = 0.1, chat: Chat | None = None,
+    seed: int, *, k: int = 1, num_streams: int = 4, share: float = 0.1, chat: Chat | None = None,
     dtype: torch.dtype = torch.float64, num_slots: int = 3, max_block: int = 16, **changes: object,
 ) -> list[Answered]:  # fmt: skip
     model, chat = tiny_model(seed, dtype=dtype), chat or word_chat()
