@@ -388,6 +388,7 @@ def test_every_yaml_of_the_repository_composes(app: App, path: Path) -> None:
     assert len(app.jobs) == 1
 
 
+@pytest.mark.road
 def test_errors_reach_the_shell(tmp_path: Path) -> None:
     program = tmp_path / "train.py"
     program.write_text(

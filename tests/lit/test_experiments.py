@@ -51,6 +51,7 @@ def test_experiment_runs_two_steps(
     assert "val/utterance_f1" in metrics
 
 
+@pytest.mark.road
 @pytest.mark.parametrize(
     "overrides",
     [

@@ -87,12 +87,12 @@ def proassist(tmp_path: Path) -> DataConfig:
     )  # fmt: skip
 
 
-@pytest.mark.real
+@pytest.mark.road
 def test_captaincook4d_is_trained_on_and_streamed(tmp_path: Path) -> None:
     run(tmp_path / "run", captaincook4d(tmp_path), steps=20)
 
 
-@pytest.mark.real
+@pytest.mark.road
 def test_proassist_rows_are_trained_on_and_streamed(tmp_path: Path) -> None:
     run(tmp_path / "run", proassist(tmp_path), steps=5)
 

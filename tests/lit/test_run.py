@@ -48,6 +48,7 @@ def quiet_wandb(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WANDB_MODE", "disabled")
 
 
+@pytest.mark.road
 def test_run_leaves_everything_behind(tmp_path: Path) -> None:
     run = tmp_path / "outputs" / "small" / "run"
 
@@ -76,6 +77,7 @@ def test_run_leaves_everything_behind(tmp_path: Path) -> None:
         assert state["global_step"] > 0
 
 
+@pytest.mark.road
 def test_interrupt_leaves_a_checkpoint_that_training_goes_on_from(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
