@@ -245,11 +245,11 @@ class Engine:
             try:
                 probe.check()
                 check_features(slot.features[frame], self._num_tokens_per_img, probe)
+                ids = probe.begin(*self._texts(slot, frame))
             except StreamError:
                 if frame == first:
                     raise
-                break  # its turn will come
-            ids = probe.begin(*self._texts(slot, frame))
+                break  # its turn will come, once the frames before it are answered
             if frame > first and probe.length > self._config.max_context:
                 break
             if ids:

@@ -8,7 +8,7 @@ from functools import partial
 from torch import Tensor
 
 from proassist_lit.data.conversation import Conversation
-from proassist_lit.errors import FeatureError
+from proassist_lit.errors import FeatureError, ProAssistError
 from proassist_lit.model.assistant import AssistantModel
 from proassist_lit.sequence.chat import Chat
 from proassist_lit.sequence.script import Script, read_script, references
@@ -109,38 +109,40 @@ def stream_conversations(
     Raises:
         ProAssistError: a stream failed; the others were finished and yielded before.
     """
-    if not Engine.fits(model):
-        for number, conversation in enumerate(conversations):
-            yield (
-                number,
-                stream_conversation(
-                    model,
-                    chat,
-                    conversation,
-                    features(number),
-                    config,
-                    on_frame=lambda _: on_frames(1) if on_frames is not None else None,
-                ),
+    errors: list[ProAssistError] = []
+    if Engine.fits(model):
+        recordings = [
+            Recording(
+                name=conversation.id,
+                script=read_script(conversation),
+                features=partial(features, number),
+                fps=conversation.fps,
+                start_frame_idx=conversation.start_frame_idx,
             )
-        return
-    recordings = [
-        Recording(
-            name=conversation.id,
-            script=read_script(conversation),
-            features=partial(features, number),
-            fps=conversation.fps,
-            start_frame_idx=conversation.start_frame_idx,
-        )
-        for number, conversation in enumerate(conversations)
-    ]
-    engine = Engine(model, chat, config, num_tokens_per_img=num_tokens_per_img)
-    errors = []
-    for answered in engine.run(recordings, on_frames=on_frames):
-        if answered.error is not None:
-            errors.append(answered.error)
-            continue
-        number = answered.index
-        script = recordings[number].script
-        yield number, make_transcript(conversations[number], script, list(answered.frames))
+            for number, conversation in enumerate(conversations)
+        ]
+        engine = Engine(model, chat, config, num_tokens_per_img=num_tokens_per_img)
+        for answered in engine.run(recordings, on_frames=on_frames):
+            number, frames = answered.index, list(answered.frames)
+            if answered.error is not None:
+                errors.append(answered.error)
+            else:
+                script = recordings[number].script
+                yield number, make_transcript(conversations[number], script, frames)
+    else:
+
+        def on_frame(_: FrameOutput) -> None:
+            if on_frames is not None:
+                on_frames(1)
+
+        for number, conversation in enumerate(conversations):
+            try:
+                transcript = stream_conversation(
+                    model, chat, conversation, features(number), config, on_frame=on_frame
+                )
+            except ProAssistError as error:
+                errors.append(error)
+            else:
+                yield number, transcript
     if errors:
         raise errors[0]

@@ -202,6 +202,7 @@ def test_a_full_slot_and_a_long_text_are_named() -> None:
     assert "the context is full" in str(full.error)
     assert len(full.frames) > 10
     assert "frame 2: the text that arrives takes 202 tokens" in str(long.error)
+    assert len(long.frames) == 2  # those before are answered, as by a session
 
 
 def test_a_stream_without_frames_is_refused() -> None:
