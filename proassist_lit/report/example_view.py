@@ -11,13 +11,12 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from proassist_lit.data.conversation import Conversation
-from proassist_lit.errors import RecordError
 from proassist_lit.report.example_parts import FrameCell, Frames, Mark, Turn, read_parts
-from proassist_lit.sequence.builder import TokenSequence, build_sequence
+from proassist_lit.sequence.builder import TokenSequence
 from proassist_lit.sequence.chat import Chat
+from proassist_lit.sequence.examples import build_example_sequence
 from proassist_lit.sequence.rules import OURS, SequenceRules
 from proassist_lit.sequence.sampling import sample_decisions
-from proassist_lit.sequence.script import read_script
 from proassist_lit.types import IGNORE_INDEX
 
 
@@ -94,13 +93,10 @@ def view_example(
     Raises:
         RecordError: not even the first frame fits.
     """
-    try:
-        sequence = build_sequence(
-            read_script(conversation, rules), chat,
-            num_tokens_per_img=num_tokens_per_img, max_seq_len=max_seq_len,
-        )  # fmt: skip
-    except ValueError as error:
-        raise RecordError(f"{conversation.source}: {error}") from error
+    sequence = build_example_sequence(
+        conversation, chat, num_tokens_per_img=num_tokens_per_img, max_seq_len=max_seq_len,
+        rules=rules,
+    )  # fmt: skip
     decisions = sample_decisions(
         sequence,
         rho=rho,

@@ -18,6 +18,35 @@ from proassist_lit.sequence.script import read_script
 from proassist_lit.types import Example
 
 
+def build_example_sequence(
+    conversation: Conversation,
+    chat: Chat,
+    *,
+    num_tokens_per_img: int,
+    max_seq_len: int,
+    rules: SequenceRules = OURS,
+) -> TokenSequence:
+    """Write a record as the token sequence that it is trained on.
+
+    Args:
+        conversation: the record.
+        chat: the formatter.
+        num_tokens_per_img: K.
+        max_seq_len: most tokens; what does not fit is cut off at a whole frame.
+        rules: where the sources' rules differ from ours.
+
+    Raises:
+        RecordError: not even the first frame fits, naming the record.
+    """
+    try:
+        return build_sequence(
+            read_script(conversation, rules), chat,
+            num_tokens_per_img=num_tokens_per_img, max_seq_len=max_seq_len,
+        )  # fmt: skip
+    except ValueError as error:
+        raise RecordError(f"{conversation.source}: {error}") from error
+
+
 class ExampleSet(Dataset[Example]):
     """Map-style data set over (epoch, index): an item is a pure function of the two.
 
@@ -57,13 +86,10 @@ class ExampleSet(Dataset[Example]):
         self._smoothing_s, self._rules = smoothing_s, rules
         self.sequences: list[TokenSequence] = []
         for conversation in conversations:
-            try:
-                sequence = build_sequence(
-                    read_script(conversation, rules), chat,
-                    num_tokens_per_img=num_tokens_per_img, max_seq_len=max_seq_len,
-                )  # fmt: skip
-            except ValueError as error:
-                raise RecordError(f"{conversation.source}: {error}") from error
+            sequence = build_example_sequence(
+                conversation, chat, num_tokens_per_img=num_tokens_per_img,
+                max_seq_len=max_seq_len, rules=rules,
+            )  # fmt: skip
             self.sequences.append(sequence)
 
     @property
