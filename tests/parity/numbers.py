@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from safetensors.torch import load_file
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
@@ -128,12 +127,6 @@ def build_model(
 def head_name(name: str, ours: str) -> str:
     """``linear.weight`` or ``linear.0.weight`` of the reference under our name."""
     return f"{ours}.net.{name.partition('.')[2]}"
-
-
-def mask_at(indices: Sequence[int], length: int) -> Tensor:
-    mask = torch.zeros(length, dtype=torch.bool)
-    mask[list(indices)] = True
-    return mask
 
 
 def our_weights(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:

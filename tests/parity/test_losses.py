@@ -14,7 +14,15 @@ from proassist_lit.model.assistant import AssistantModel
 from proassist_lit.model.config import Decision, HeadType, ModelConfig
 from proassist_lit.objectives import Losses, ObjectiveConfig, ObjectiveKind, compute_losses
 from proassist_lit.types import IGNORE_INDEX, Batch
-from tests.parity.numbers import build_model, head_name, llama_chat, needs, numbers, tensors
+from tests.parity.numbers import (
+    build_model,
+    head_name,
+    llama_chat,
+    needs,
+    numbers,
+    our_weights,
+    tensors,
+)
 
 pytestmark = needs("losses.json", "losses.safetensors", "known_reference_bugs.json")
 
@@ -35,13 +43,11 @@ def make_model(name: str) -> AssistantModel:
     entry = FILE["models"][name]
     sizes = entry["config"]
     has_head = sizes["use_binary_decision_head"]
-    weights = {}
-    for key, value in tensors("losses.safetensors").items():
-        if key.startswith(entry["prefix"]):
-            key = key.removeprefix(entry["prefix"])
-            if key.startswith("binary_decision_head"):  # predicts not talking
-                key, value = head_name(key, "speak_head"), -value if is_last(key) else value
-            weights[key] = value
+    weights = {
+        key.removeprefix(entry["prefix"]): value
+        for key, value in tensors("losses.safetensors").items()
+        if key.startswith(entry["prefix"])
+    }
     config = ModelConfig(
         chat="llama3",
         dst=False,
@@ -50,12 +56,7 @@ def make_model(name: str) -> AssistantModel:
     )
     chat = llama_chat(sizes["img_sep_token"])
     assert chat.silent_id == sizes["w2t_target_id"]
-    return build_model(sizes, weights, config, chat)
-
-
-def is_last(key: str) -> bool:
-    """Whether a tensor of the head is of its last layer, whose sign is the decision's."""
-    return ".0." not in key
+    return build_model(sizes, our_weights(weights), config, chat)
 
 
 def make_batch(name: str, *, cut: int | None = None) -> Batch:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,14 +20,9 @@ from proassist_lit.metrics.matching import (
 )
 from proassist_lit.metrics.utterances import UtteranceMetrics
 from proassist_lit.types import FrameOutput, Reference, Transcript
+from tests.parity.numbers import PARITY, needs
 
-PARITY = Path(
-    os.environ.get("PROASSIST_PARITY_DIR", Path(__file__).parents[3] / "shared" / "parity")
-)
-pytestmark = pytest.mark.skipif(
-    not (PARITY / "matching.json").is_file(),
-    reason=f"no parity numbers in {PARITY}; set PROASSIST_PARITY_DIR",
-)
+pytestmark = needs("matching.json", "known_reference_bugs.json")
 
 
 class StoredVectors:

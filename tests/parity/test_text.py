@@ -3,21 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from proassist_lit.metrics.text import bleu, cider
+from tests.parity.numbers import PARITY, needs
 
-PARITY = Path(
-    os.environ.get("PROASSIST_PARITY_DIR", Path(__file__).parents[3] / "shared" / "parity")
-)
-pytestmark = pytest.mark.skipif(
-    not (PARITY / "matching.json").is_file(),
-    reason=f"no parity numbers in {PARITY}; set PROASSIST_PARITY_DIR",
-)
+pytestmark = needs("matching.json")
 
 
 @pytest.fixture(scope="module")
