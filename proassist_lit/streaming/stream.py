@@ -19,7 +19,7 @@ from proassist_lit.sequence.chat import Chat, Role
 from proassist_lit.sequence.script import KNOWLEDGE, Script, Text
 from proassist_lit.streaming.config import ContextSource, Strategy, StreamConfig
 from proassist_lit.streaming.context import ContextManager, Cut, summary_query
-from proassist_lit.streaming.policy import DecisionPolicy
+from proassist_lit.streaming.policy import DecisionPolicy, Thresholds
 from proassist_lit.types import (
     FrameOutput,
     StepState,
@@ -75,6 +75,14 @@ class Stream:
         start_frame_idx: index of the first frame in the video.
         name: name of the stream, for messages.
 
+    Attributes:
+        thresholds: those of ``config``; may be changed between frames.
+        state: tracked state of every step.
+        length: tokens in the cache.
+        prefix: ids of the tokens before the first image token, as far as they are in the cache.
+        pending: ids of tokens that are fed before anything else.
+        cut: what the cache must forget before anything else is fed, None for nothing.
+
     Raises:
         ConfigError: a threshold is missing, or the limits leave no room.
     """
@@ -96,16 +104,12 @@ class Stream:
         self._script, self._fps, self._num_tokens_per_img = script, fps, num_tokens_per_img
         self.has_dst = has_dst and bool(script.steps)
         self._context = ContextManager(chat, script, config, name=name)
-        assert config.theta_speak is not None
-        assert config.theta_dst is not None
-        self._policies = {
-            Role.ASSISTANT: DecisionPolicy(
-                config.theta_speak, config.rise, config.min_gap_frames, config.stride
-            ),
-            Role.DST: DecisionPolicy(config.theta_dst, stride=config.stride),
-        }
+        self.thresholds = Thresholds.of(config)
+        self._speaking = DecisionPolicy(config.min_gap_frames, config.stride)
+        self._updating = DecisionPolicy(stride=config.stride)
         self.frame_idx = start_frame_idx
-        self.length = 0  # tokens in the cache
+        self.length = 0
+        self.prefix: list[int] = []
         self.pending = self._context.first_prefix()
         self.cut: Cut | None = None
         self.state: dict[str, StepState] = dict(script.initial_state)
@@ -138,7 +142,7 @@ class Stream:
     def copy(self) -> Stream:
         """A stream that goes on from here by itself; what lists hold is never changed."""
         other = copy(self)
-        other._policies = {role: copy(policy) for role, policy in self._policies.items()}
+        other._speaking, other._updating = copy(self._speaking), copy(self._updating)
         other._starts, other._queue = list(self._starts), deque(self._queue)
         other.pending = list(self.pending)
         other._answers = dict(self._answers)
@@ -171,34 +175,43 @@ class Stream:
         """
         said = said or Said()
         before = said.before if self.uses_reference else tuple(texts)
-        self._check_room(before)
+        turns = [text_ids(self.chat, (text,)) for text in before]
+        self._check_room(sum(len(turn) for turn in turns))
         self._texts, self._said = tuple(texts), said
         ids, self.pending = self.pending, []
-        position = self.length + len(ids)
-        if not self._starts:  # the prefix is all that precedes the first image token
-            ids += text_ids(self.chat, before)
-            position = self.length + len(ids)
-        elif before:
-            for text in before:
-                self._starts.append(position)
-                ids += text_ids(self.chat, (text,))
-                position = self.length + len(ids)
-        elif self._after_silence:
+        opens = not self._starts
+        for turn in turns:
+            if not opens:
+                self._starts.append(self.length + len(ids))
+            ids += turn
+        if opens:  # the prefix is all that precedes the first image token
+            self.prefix = self.prefix + ids
+        elif self._after_silence and not turns:
             ids += self.chat.separator_ids
-            position = self.length + len(ids)
-        self._starts.append(position)
+        self._starts.append(self.length + len(ids))
         self.length += len(ids) + self._num_tokens_per_img
         for text in before:
             if text.role is Role.SYSTEM and text.content.startswith(KNOWLEDGE):
                 self._knowledge = self._knowledge or text.content
         return ids
 
+    def would(
+        self, speak_prob: float, dst_prob: float | None, thresholds: Thresholds
+    ) -> tuple[bool, bool]:
+        """Whether to speak, and whether to update the state, by ``thresholds``."""
+        speak = self._speaking.says(speak_prob, thresholds.speak, thresholds.rise)
+        if dst_prob is None or not self.has_dst:
+            return speak, False
+        return speak, self._updating.says(dst_prob, thresholds.dst)
+
     def decide(self, speak_prob: float, dst_prob: float | None) -> tuple[bool, bool]:
         """Decide at the frame; return whether to speak, and whether to update the state."""
         dst_prob = dst_prob if self.has_dst else None
         self._probs = (speak_prob, dst_prob)
-        speak = self._policies[Role.ASSISTANT].decide(speak_prob)
-        dst = dst_prob is not None and self._policies[Role.DST].decide(dst_prob)
+        speak, dst = self.would(speak_prob, dst_prob, self.thresholds)
+        self._speaking.note(speak_prob, speak)
+        if dst_prob is not None:
+            self._updating.note(dst_prob, dst)
         self._decisions = (speak, dst)
         self._answers, self._updates, self._dst_invalid, self._event = {}, (), 0, ""
         self._queue.clear()
@@ -281,8 +294,7 @@ class Stream:
         self.frame_idx += 1
         return output
 
-    def _check_room(self, texts: Sequence[Text]) -> None:
-        num_tokens = len(text_ids(self.chat, tuple(texts)))
+    def _check_room(self, num_tokens: int) -> None:
         left = self.config.max_context - self.context_len - self._room
         if num_tokens > left:
             raise StreamError(
@@ -300,8 +312,8 @@ class Stream:
         if self.uses_reference:
             self._take_reference()
         if any(self._decisions) or (self.uses_reference and self._said.spans):
-            for policy in self._policies.values():
-                policy.note_span()
+            self._speaking.note_span()
+            self._updating.note_span()
         self._context_len = self.context_len
         if not self._context.is_full(self.context_len):
             return
@@ -340,14 +352,21 @@ class Stream:
             starts=self._starts,
             length=self.length,
         )
-        self.cut = cut  # in place of a crop at this frame: it keeps nothing behind the crop
-        self.length = sum(end - start for start, end in cut.keep)
         if cut.keep:
             first, (start, _) = cut.keep[0][1], cut.keep[-1]
             self._starts = [first, *(s - start + first for s in self._starts if s > start)]
-        else:
-            self._starts, self.pending = [], list(cut.feed)
-            self._after_silence = False
+        else:  # a new prefix, of which the cache may hold the beginning
+            same = _num_common(self.prefix, cut.feed)
+            cut = Cut(keep=((0, same),), feed=cut.feed[same:])
+            self.prefix, self.pending = self.prefix[:same], list(cut.feed)
+            self._starts, self._after_silence = [], False
+        self.cut = cut  # in place of a crop at this frame: it keeps nothing behind the crop
+        self.length = sum(end - start for start, end in cut.keep)
+
+
+def _num_common(a: Sequence[int], b: Sequence[int]) -> int:
+    """Number of ids that both begin with."""
+    return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
 
 
 def _room_to_write(chat: Chat, config: StreamConfig, num_tokens_per_img: int) -> int:

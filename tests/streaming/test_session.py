@@ -373,7 +373,12 @@ def test_strategy_goes_on_from_the_right_prefix(
             ids = torch.tensor([prefix_ids(chat, script, tracked)])
             with torch.no_grad():
                 want = torch.cat([model.embed_tokens(ids), model.project(frame)[None]], dim=1)
-            torch.testing.assert_close(model.fed[before], want)  # no separator after a prefix
+                hidden = model.hidden_states(want)[0, -1]
+                prob = float(model.speak_head(hidden).float().sigmoid())
+            fed = model.fed[before]  # what the old prefix begins with stays in the cache
+            assert fed.shape[1] < want.shape[1]
+            torch.testing.assert_close(fed, want[:, -fed.shape[1] :])  # no separator after a prefix
+            assert outputs[-1].speak_prob == pytest.approx(prob, abs=1e-6)
 
     assert num_events > 1
     assert {o.event for o in outputs} == {None, strategy.value}
