@@ -21,6 +21,7 @@ from proassist_lit.sequence.chat import Chat, Role
 from proassist_lit.sequence.script import KNOWLEDGE, SUMMARY_QUERY, Script, Text, system_text
 from proassist_lit.streaming.cache import KVCache
 from proassist_lit.streaming.decoder import Decoder, make_decoder
+from proassist_lit.streaming.inputs import as_texts, check_features, read_features
 from proassist_lit.streaming.reference_context import (
     ReferenceCall,
     ReferenceConfig,
@@ -120,14 +121,12 @@ class ReferenceSession:
                 and the strategy is ``none``. The session stays as it was.
             FeatureError: the features have another width than the model's projector.
         """
-        if isinstance(texts, str):
-            texts = (Text(role=Role.USER, content=texts),) if texts else ()
-        features = frame
-        if self._encode is not None and not (isinstance(frame, Tensor) and frame.ndim == 2):
-            features = self._encode(frame)
-        self._check(features)
+        features = read_features(frame, self._encode)
+        where = f"stream {self._name!r}, frame {self._frame_idx}"
+        check_features(features, self._num_tokens_per_img, where)
+        self._check_room(where)
         image = self._model.project(features.to(self._model.device))  # it may refuse
-        texts = [text for text in texts if text.role in (Role.SYSTEM, Role.USER)]
+        texts = [text for text in as_texts(texts) if text.role in (Role.SYSTEM, Role.USER)]
 
         ids = self._pending + self._read(texts)
         call = self._generate(ids, image, self._config.max_length)
@@ -154,18 +153,7 @@ class ReferenceSession:
         self._frame_idx += 1
         return output
 
-    def _check(self, features: Tensor) -> None:
-        where = f"stream {self._name!r}, frame {self._frame_idx}"
-        if features.ndim != 2 or features.shape[0] != self._num_tokens_per_img:
-            raise StreamError(
-                f"{where}: features are {tuple(features.shape)}, expected "
-                f"({self._num_tokens_per_img}, E); encode with the grids that "
-                "data.num_tokens_per_img names."
-            )
-        if not torch.isfinite(features).all():
-            raise StreamError(
-                f"{where}: features hold NaN or infinite values; encode the video again."
-            )
+    def _check_room(self, where: str) -> None:
         config = self._config
         if config.strategy == "none" and len(self._cache) >= config.limit:
             raise StreamError(

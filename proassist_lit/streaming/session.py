@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from proassist_lit.errors import StreamError
 from proassist_lit.model.assistant import AssistantModel
-from proassist_lit.sequence.chat import Chat, Role
+from proassist_lit.sequence.chat import Chat
 from proassist_lit.sequence.script import Script, Text
+from proassist_lit.streaming import inputs
 from proassist_lit.streaming.cache import KVCache
 from proassist_lit.streaming.config import Strategy, StreamConfig
 from proassist_lit.streaming.decoder import Decoder, make_decoder
@@ -108,17 +108,14 @@ class Session:
                 full and the strategy is ``none``. The session stays as it was.
             FeatureError: the features have another width than the model's projector.
         """
-        if isinstance(texts, str):
-            texts = (Text(role=Role.USER, content=texts),) if texts else ()
         stream, model = self._stream, self._model
-        features = frame
-        if self._encode is not None and not (isinstance(frame, Tensor) and frame.ndim == 2):
-            features = self._encode(frame)
-        check_features(features, self._num_tokens_per_img, stream)
+        features = inputs.read_features(frame, self._encode)
+        where = f"stream {stream.name!r}, frame {stream.frame_idx}"
+        inputs.check_features(features, self._num_tokens_per_img, where)
         stream.check()
         image = model.project(features.to(model.device))  # before anything changes: it may refuse
 
-        ids = stream.begin(texts, said)
+        ids = stream.begin(inputs.as_texts(texts), said)
         hidden = self._decoder(torch.cat([self._embed(ids), image]) if ids else image, self._cache)
         speak_prob = float(model.speak_head(hidden).float().sigmoid())
         dst_prob = None
@@ -157,10 +154,4 @@ class Session:
 def check_features(features: Tensor, num_tokens_per_img: int, stream: Stream) -> None:
     """Raise a StreamError naming stream and frame if ``features`` are not (K, E) and finite."""
     where = f"stream {stream.name!r}, frame {stream.frame_idx}"
-    if features.ndim != 2 or features.shape[0] != num_tokens_per_img:
-        raise StreamError(
-            f"{where}: features are {tuple(features.shape)}, expected ({num_tokens_per_img}, E); "
-            "encode with the grids that data.num_tokens_per_img names."
-        )
-    if not torch.isfinite(features).all():
-        raise StreamError(f"{where}: features hold NaN or infinite values; encode the video again.")
+    inputs.check_features(features, num_tokens_per_img, where)
