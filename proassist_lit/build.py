@@ -11,7 +11,7 @@ import torch
 from proassist_lit.config import RunConfig
 from proassist_lit.data.collate import collate
 from proassist_lit.data.dataset import ConversationSet, load_data, training_texts
-from proassist_lit.errors import RecordError
+from proassist_lit.errors import ConfigError, RecordError
 from proassist_lit.evaluation import Evaluator
 from proassist_lit.metrics.similarity import build_similarity
 from proassist_lit.model.assistant import AssistantModel
@@ -59,14 +59,35 @@ def build_core(config: RunConfig) -> Core:
         config=config.model,
         chat=chat,
     )
+    _check_context(config, model)
     evaluator = Evaluator(
         chat,
         data,
         config.stream,
         build_similarity(config.evaluation.similarity),
         num_tokens_per_img=config.data.num_tokens_per_img,
+        compat=config.streams_as_reference,
     )
     return Core(data, chat, model, evaluator)
+
+
+def _check_context(config: RunConfig, model: AssistantModel) -> None:
+    """Refuse now what ``AssistantModel.hidden_states`` would refuse in the middle of the run."""
+    if model.context_limit is None:
+        return
+    most, reason = model.context_limit
+    asked = {
+        "stream.max_context": config.stream.max_context,
+        "data.max_seq_len": config.data.max_seq_len,
+    }
+    too_long = {name: length for name, length in asked.items() if length > most}
+    if too_long:
+        raise ConfigError(
+            f"model.backbone={config.model.backbone} has {reason} {most} tokens, but "
+            f"{' and '.join(f'{name}={length}' for name, length in too_long.items())}; lower "
+            f"{' and '.join(too_long)} to at most {most}, or choose a backbone with rotary "
+            "positions."
+        )
 
 
 def build_examples(config: RunConfig, core: Core, split: str) -> ExampleSet:

@@ -9,8 +9,9 @@ from proassist_lit.data.config import DataConfig
 from proassist_lit.errors import ConfigError
 from proassist_lit.model.config import Decision, ModelConfig
 from proassist_lit.objectives import ObjectiveConfig, ObjectiveKind
-from proassist_lit.sequence.rules import SequenceRules, rules_for
+from proassist_lit.sequence.rules import PROASSIST, SequenceRules, rules_for
 from proassist_lit.sequence.splitting import SplitConfig
+from proassist_lit.streaming.compat import check_counterparts
 from proassist_lit.streaming.config import StreamConfig
 
 
@@ -21,7 +22,9 @@ class Compat(StrEnum):
     """Ours."""
 
     PROASSIST = "proassist"
-    """ProAssist's released code, faults included, to compare with published numbers."""
+    """ProAssist's released code, faults included, to compare with published numbers: its sequences
+    and its way through a stream. With model.chat=dst_ext only the sequences, those of its DST
+    extension; streams are then answered by our rules."""
 
 
 @dataclass(kw_only=True)
@@ -149,7 +152,8 @@ class RunConfig:
     """none, auto (go on from the last checkpoint of the run directory, or begin), or a path."""
 
     compat: Compat = Compat.NONE
-    """none, or proassist for the reference's own rules."""
+    """none, or proassist for the reference's own rules, which need a stream.strategy that it
+    knows (drop_middle, say)."""
 
     data: DataConfig = field(default_factory=DataConfig)
     splitting: SplitConfig = field(default_factory=SplitConfig)
@@ -181,8 +185,19 @@ class RunConfig:
                 "objective.smoothing_s smooths a yes-or-no decision, but model.decision="
                 "silent_token learns a token; set objective.smoothing_s=0 or another decision."
             )
+        if self.streams_as_reference:
+            check_counterparts(self.stream)
 
     @property
     def rules(self) -> SequenceRules:
         """Whose rules make the sequences."""
         return rules_for(self.compat is Compat.PROASSIST, self.model.chat)
+
+    @property
+    def streams_as_reference(self) -> bool:
+        """Whether streams are answered as ProAssist's released code does.
+
+        The DST extension has a stepping of its own, which nothing here reproduces: it looks at the
+        picture before the prompt, in another format than that of training.
+        """
+        return self.rules == PROASSIST

@@ -68,6 +68,7 @@ class Evaluator:
         config: thresholds (None: chosen on val) and limits.
         similarity: embeds utterances; its name stands in the result.
         num_tokens_per_img: K.
+        compat: streams are answered as ProAssist's released code does.
     """
 
     def __init__(
@@ -78,9 +79,11 @@ class Evaluator:
         similarity: Similarity,
         *,
         num_tokens_per_img: int,
+        compat: bool = False,
     ) -> None:
         self._chat, self._data, self._config = chat, data, config
         self.similarity, self._num_tokens_per_img = similarity, num_tokens_per_img
+        self._compat = compat
 
     def thresholds(self, model: AssistantModel) -> StreamConfig:
         """Stream settings with both thresholds set, from a teacher-forced pass over val."""
@@ -180,6 +183,7 @@ class Evaluator:
             config,
             num_tokens_per_img=self._num_tokens_per_img,
             on_frames=on_frames,
+            compat=self._compat,
         ):
             done[number] = transcript
             if on_stream is not None:

@@ -91,7 +91,8 @@ def app(
 
 
 def test_job_gets_config_and_directory_with_the_resolved_config(app: App) -> None:
-    assert app("+experiment=per_token", "seed=3", "name=x-${seed}", "compat=proassist") == 0
+    overrides = ["+experiment=per_token", "compat=proassist", "stream=proassist"]
+    assert app(*overrides, "seed=3", "name=x-${seed}") == 0
     [(config, run_dir)] = app.jobs
     assert (config.name, config.seed, config.compat) == ("x-3", 3, Compat.PROASSIST)
     assert config.objective.kind is ObjectiveKind.PER_TOKEN

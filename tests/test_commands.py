@@ -22,6 +22,7 @@ from proassist_lit.sequence.rules import (
     SequenceRules,
     rules_for,
 )
+from proassist_lit.streaming.config import Strategy, StreamConfig
 from tests.data import test_dst_source as dst
 from tests.fakes import dialogue
 
@@ -348,7 +349,7 @@ def test_rules_of_a_run_follow_compat_and_chat(
     compat: Compat, chat: str, rules: SequenceRules
 ) -> None:
     assert rules_for(compat is Compat.PROASSIST, chat) == rules
-    run = RunConfig(compat=compat)
+    run = RunConfig(compat=compat, stream=StreamConfig(strategy=Strategy.DROP_MIDDLE))
     run.model.chat = chat
     assert run.rules == rules
 

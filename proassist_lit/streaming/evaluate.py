@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from typing import Any, Protocol
 
 from torch import Tensor
 
@@ -11,9 +12,12 @@ from proassist_lit.data.conversation import Conversation
 from proassist_lit.errors import FeatureError, ProAssistError
 from proassist_lit.model.assistant import AssistantModel
 from proassist_lit.sequence.chat import Chat
-from proassist_lit.sequence.script import Script, read_script, references
+from proassist_lit.sequence.rules import PROASSIST
+from proassist_lit.sequence.script import Script, Text, read_script, references
+from proassist_lit.streaming.compat import reference_config
 from proassist_lit.streaming.config import ContextSource, StreamConfig
 from proassist_lit.streaming.engine import Engine, Recording
+from proassist_lit.streaming.reference import ReferenceSession
 from proassist_lit.streaming.session import Session
 from proassist_lit.streaming.stream import Said, heard
 from proassist_lit.types import FrameOutput, Transcript
@@ -39,11 +43,7 @@ def stream_conversation(
         on_frame: called after every frame, for progress.
     """
     script = read_script(conversation)
-    if len(features) < len(script.moments):
-        raise FeatureError(
-            f"{conversation.source}: the conversation watches {len(script.moments)} frames, but "
-            f"there are features of {len(features)} only; encode the whole video."
-        )
+    _check_length(conversation, script, features)
     session = Session(
         model,
         chat,
@@ -54,15 +54,84 @@ def stream_conversation(
         start_frame_idx=conversation.start_frame_idx,
         name=conversation.id,
     )
+    frames = _play(session, script, features, config, on_frame)
+    return make_transcript(conversation, script, frames)
+
+
+def stream_as_reference(
+    model: AssistantModel,
+    chat: Chat,
+    conversation: Conversation,
+    features: Tensor,
+    config: StreamConfig,
+    *,
+    on_frame: Callable[[FrameOutput], None] | None = None,
+) -> Transcript:
+    """Answer one recorded stream as ProAssist's released code does, faults included.
+
+    It is set beside the same references as any other: what it loses of the dialogue is missing
+    from its context, not from what it is measured by.
+
+    Args:
+        model: in evaluation mode; its dst head, if any, is not asked.
+        chat: the formatter.
+        conversation: prompt, steps, and what the user says when.
+        features: (F, K, E), one row per frame of the conversation.
+        config: threshold and limits, which the reference must know.
+        on_frame: called after every frame, for progress.
+
+    Raises:
+        ConfigError: a setting has no counterpart in the reference.
+    """
+    script = read_script(conversation, PROASSIST)
+    _check_length(conversation, script, features)
+    session = ReferenceSession(
+        model,
+        chat,
+        script,
+        reference_config(config),
+        fps=conversation.fps,
+        num_tokens_per_img=features.shape[1],
+        start_frame_idx=conversation.start_frame_idx,
+        name=conversation.id,
+    )
+    frames = _play(session, script, features, config, on_frame)
+    return make_transcript(conversation, read_script(conversation), frames)
+
+
+class _Steps(Protocol):
+    """Either session."""
+
+    def step(
+        self, frame: Any, texts: str | Sequence[Text] = (), *, said: Said | None = None
+    ) -> FrameOutput:
+        """Watch one frame and answer."""
+
+
+def _check_length(conversation: Conversation, script: Script, features: Tensor) -> None:
+    if len(features) < len(script.moments):
+        raise FeatureError(
+            f"{conversation.source}: the conversation watches {len(script.moments)} frames, but "
+            f"there are features of {len(features)} only; encode the whole video."
+        )
+
+
+def _play(
+    session: _Steps,
+    script: Script,
+    features: Tensor,
+    config: StreamConfig,
+    on_frame: Callable[[FrameOutput], None] | None,
+) -> list[FrameOutput]:
+    """Answers at every frame of ``script``; the reference is told where it makes the context."""
     uses_reference = config.context is ContextSource.REFERENCE
     frames = []
-    for index in range(len(script.moments)):
-        moment = script.moments[index]
+    for index, moment in enumerate(script.moments):
         said = Said(moment.before, moment.spans) if uses_reference else None
         frames.append(session.step(features[index], heard(script, index), said=said))
         if on_frame is not None:
             on_frame(frames[-1])
-    return make_transcript(conversation, script, frames)
+    return frames
 
 
 def make_transcript(
@@ -88,11 +157,13 @@ def stream_conversations(
     *,
     num_tokens_per_img: int,
     on_frames: Callable[[int], None] | None = None,
+    compat: bool = False,
 ) -> Iterator[tuple[int, Transcript]]:
     """Answer many recorded streams; each is yielded when it is finished.
 
     A backbone that an engine can run is run by one, many streams at a time; any other one stream
-    after the other. The transcripts are the same.
+    after the other. The transcripts are the same. With ``compat`` the reference answers in our
+    place, one stream after the other.
 
     Args:
         model: in evaluation mode.
@@ -102,6 +173,7 @@ def stream_conversations(
         config: thresholds and limits.
         num_tokens_per_img: K.
         on_frames: called with the number of frames that were answered, for progress.
+        compat: answer as ProAssist's released code does, see ``stream_as_reference``.
 
     Yields:
         Number of the conversation, and its transcript.
@@ -110,7 +182,7 @@ def stream_conversations(
         ProAssistError: a stream failed; the others were finished and yielded before.
     """
     errors: list[ProAssistError] = []
-    if Engine.fits(model):
+    if Engine.fits(model) and not compat:
         recordings = [
             Recording(
                 name=conversation.id,
@@ -130,6 +202,7 @@ def stream_conversations(
                 script = recordings[number].script
                 yield number, make_transcript(conversations[number], script, frames)
     else:
+        answer = stream_as_reference if compat else stream_conversation
 
         def on_frame(_: FrameOutput) -> None:
             if on_frames is not None:
@@ -137,7 +210,7 @@ def stream_conversations(
 
         for number, conversation in enumerate(conversations):
             try:
-                transcript = stream_conversation(
+                transcript = answer(
                     model, chat, conversation, features(number), config, on_frame=on_frame
                 )
             except ProAssistError as error:

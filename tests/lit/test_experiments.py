@@ -60,6 +60,8 @@ def test_experiment_runs_two_steps(
         (
             "objective.kind=per_token",
             "compat=proassist",
+            "stream.strategy=drop_middle",
+            "stream.theta_speak=0.999",  # at 1 the next token decides
             "model.chat=llama3",
             "model.separator=EOS",
         ),

@@ -1,43 +1,115 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor
 
-from proassist_lit.errors import StreamError
-from proassist_lit.streaming.config import StreamConfig
+from proassist_lit.errors import ConfigError, FeatureError, StreamError
+from proassist_lit.sequence.rules import OURS, PROASSIST, SequenceRules
+from proassist_lit.sequence.script import read_script, references
+from proassist_lit.streaming.compat import reference_config
+from proassist_lit.streaming.config import ContextSource, Strategy, StreamConfig
 from proassist_lit.streaming.engine import Engine
-from proassist_lit.streaming.evaluate import stream_conversation, stream_conversations
-from tests.fakes import dialogue, random_features, tiny_model, word_chat
+from proassist_lit.streaming.evaluate import (
+    stream_as_reference,
+    stream_conversation,
+    stream_conversations,
+)
+from proassist_lit.streaming.reference import ReferenceSession
+from proassist_lit.streaming.stream import Said, heard
+from proassist_lit.types import FrameOutput, Transcript
+from tests.fakes import VISION_SIZE, dialogue, random_features, tiny_model
+from tests.streaming.test_reference import chat as marked_chat
+
+CONFIG = StreamConfig(
+    theta_speak=0.6, theta_dst=0.6, max_new_tokens=5, max_dst_tokens=5,
+    strategy=Strategy.DROP_MIDDLE,
+)  # fmt: skip
 
 
-@pytest.mark.parametrize("fits", [True, False], ids=["engine", "sessions"])
+@pytest.mark.parametrize(
+    ("fits", "compat"),
+    [(True, False), (False, False), (True, True)],
+    ids=["engine", "sessions", "reference"],
+)
 def test_one_bad_stream_does_not_stop_the_others(
-    fits: bool, monkeypatch: pytest.MonkeyPatch
+    fits: bool, compat: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Engine, "fits", staticmethod(lambda _: fits))
-    model, chat = tiny_model(), word_chat()
+    model, chat = tiny_model(), marked_chat()
     records = [dialogue(video_uid=f"video{i}") for i in range(3)]
     inputs = [random_features(10, seed=i) for i in range(3)]
     inputs[1][4] = float("nan")
-    config = StreamConfig(theta_speak=0.6, theta_dst=0.6, max_new_tokens=5, max_dst_tokens=5)
     counted: list[int] = []
 
     def features(number: int) -> Tensor:
         return inputs[number]
 
     answered = stream_conversations(
-        model, chat, records, features, config, num_tokens_per_img=1, on_frames=counted.append
-    )
-    done = {}
-    with pytest.raises(StreamError, match="video1.*frame 14: features hold NaN"):
-        for number, transcript in answered:
-            done[number] = transcript
+        model, chat, records, features, CONFIG,
+        num_tokens_per_img=1, on_frames=counted.append, compat=compat,
+    )  # fmt: skip
+    done: dict[int, Transcript] = {}
+    with pytest.raises(StreamError, match=r"video1.*frame 14: features hold NaN"):
+        done.update(answered)  # one by one: what came before the error is there
 
     assert sorted(done) == [0, 2]
     assert sum(counted) == 24
+    answer = stream_as_reference if compat else stream_conversation
     for number, transcript in done.items():
-        alone = stream_conversation(model, chat, records[number], inputs[number], config)
+        alone = answer(model, chat, records[number], inputs[number], CONFIG)
         for got, want in zip(transcript.frames, alone.frames, strict=True):
             assert (got.speak, got.text, got.updates) == (want.speak, want.text, want.updates)
             torch.testing.assert_close(got.speak_prob, want.speak_prob, rtol=0, atol=1e-6)
+            assert (got.dst_prob is None) == compat  # the reference asks no such head
+
+
+def by_hand(config: StreamConfig, rules: SequenceRules) -> tuple[FrameOutput, ...]:
+    script, features = read_script(dialogue(), rules), random_features(10)
+    session = ReferenceSession(
+        tiny_model(), marked_chat(), script, reference_config(config), fps=2.0,
+        num_tokens_per_img=1, start_frame_idx=10, name="kitchen",
+    )  # fmt: skip
+    return tuple(
+        session.step(features[i], heard(script, i), said=Said(moment.before, moment.spans))
+        for i, moment in enumerate(script.moments)
+    )
+
+
+@pytest.mark.parametrize("context", ContextSource)
+def test_stream_as_reference_steps_as_the_reference(context: ContextSource) -> None:
+    config, seen = replace(CONFIG, context=context), []
+    transcript = stream_as_reference(
+        tiny_model(), marked_chat(), dialogue(), random_features(10), config, on_frame=seen.append
+    )
+
+    assert transcript.frames == by_hand(config, PROASSIST) == tuple(seen)
+    # Of two assistant turns after a frame it knows the first; by our rules they would be one.
+    differs = context is ContextSource.REFERENCE
+    assert (transcript.frames != by_hand(config, OURS)) == differs
+    ours = stream_conversation(tiny_model(), marked_chat(), dialogue(), random_features(10), config)
+    assert transcript.frames != ours.frames
+
+
+def test_what_the_reference_is_measured_by_is_what_all_are() -> None:
+    transcript = stream_as_reference(
+        tiny_model(), marked_chat(), dialogue(), random_features(10), CONFIG
+    )
+
+    assert transcript.references == references(read_script(dialogue()))
+    assert transcript.references != references(read_script(dialogue(), PROASSIST))
+    assert transcript.references[4].text == "well done now peel"
+
+
+def test_stream_as_reference_refuses_what_it_cannot_answer() -> None:
+    model, chat, frames = tiny_model(), marked_chat(), random_features(10)
+
+    with pytest.raises(FeatureError, match=r"train\.jsonl:1: .*10 frames, .*of 9 only"):
+        stream_as_reference(model, chat, dialogue(), frames[:9], CONFIG)
+    with pytest.raises(FeatureError, match=f"features are 4 wide.*reads {VISION_SIZE}"):
+        stream_as_reference(model, chat, dialogue(), frames[..., :4], CONFIG)
+    refresh = replace(CONFIG, strategy=Strategy.DST_REFRESH)
+    with pytest.raises(ConfigError, match=r"choose stream\.strategy=drop_middle"):
+        stream_as_reference(model, chat, dialogue(), frames, refresh)

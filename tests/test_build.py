@@ -1,0 +1,76 @@
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from transformers import GPT2Config, GPT2LMHeadModel
+
+from proassist_lit import build
+from proassist_lit.build import build_core
+from proassist_lit.config import Compat, EvaluationConfig, RunConfig
+from proassist_lit.data.config import DataConfig
+from proassist_lit.data.sources.toy import ToyConfig
+from proassist_lit.errors import ConfigError
+from proassist_lit.model.config import ModelConfig, TinyConfig
+from proassist_lit.streaming.config import Strategy, StreamConfig
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+def config(cache: Path, **changes: Any) -> RunConfig:
+    toy = ToyConfig(num_train=1, num_val=1, num_test=1)
+    settings = {
+        "data": DataConfig(cache=str(cache), encoder="thumbnail4", toy=toy),
+        "model": ModelConfig(tiny=TinyConfig(hidden_size=16, num_layers=2, num_heads=2)),
+        "stream": StreamConfig(max_new_tokens=2, max_dst_tokens=2, strategy=Strategy.DROP_MIDDLE),
+        "evaluation": EvaluationConfig(similarity="words"),
+    }
+    return RunConfig(**settings | changes)
+
+
+@pytest.mark.parametrize("compat", Compat)
+def test_compat_chooses_who_answers_the_streams(compat: Compat, cache: Path) -> None:
+    core = build_core(config(cache, compat=compat))
+
+    metrics = core.evaluator.quick(core.model, 1)
+
+    # The reference has no head for the state, so it has no decisions of it that could be scored.
+    assert {"speak_f1", "dst_update_f1"} <= set(metrics)
+    assert ("dst_f1" in metrics) == (compat is Compat.NONE)
+
+
+@pytest.mark.parametrize(
+    ("stream", "data", "asked", "remedy"),
+    [
+        (600, 600, None, ""),
+        (601, 600, "stream.max_context=601", "lower stream.max_context to"),
+        (600, 700, "data.max_seq_len=700", "lower data.max_seq_len to"),
+        (601, 700, "stream.max_context=601 and data.max_seq_len=700",
+         "lower stream.max_context and data.max_seq_len to"),
+    ],
+    ids=["fits", "stream", "data", "both"],
+)  # fmt: skip
+def test_context_that_the_backbone_cannot_read_is_refused_before_training(
+    stream: int, data: int, asked: str | None, remedy: str, cache: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    def small(_: ModelConfig, tokenizer: Any) -> GPT2LMHeadModel:
+        return GPT2LMHeadModel(
+            GPT2Config(vocab_size=len(tokenizer), n_positions=600, n_embd=8, n_layer=1, n_head=1)
+        )
+
+    monkeypatch.setattr(build, "build_backbone", small)
+    run = config(cache, stream=StreamConfig(max_context=stream))
+    run.data.max_seq_len = data
+    if asked is None:
+        assert build_core(run).model.context_limit is not None
+        return
+    message = rf"model\.backbone=tiny has a table of positions .* 600 tokens, but {asked}; {remedy}"
+    with pytest.raises(ConfigError, match=message) as error:
+        build_core(run)
+    assert re.search("at most 600, or choose a backbone with rotary", str(error.value))

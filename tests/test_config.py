@@ -1,0 +1,34 @@
+from __future__ import annotations
+
+import pytest
+
+from proassist_lit.config import Compat, RunConfig
+from proassist_lit.errors import ConfigError
+from proassist_lit.model.config import ModelConfig
+from proassist_lit.streaming.config import Strategy, StreamConfig
+
+
+def test_compat_refuses_a_strategy_that_the_reference_does_not_know() -> None:
+    with pytest.raises(
+        ConfigError, match=r"stream\.strategy=dst_refresh.*choose stream\.strategy="
+    ):
+        RunConfig(compat=Compat.PROASSIST)
+
+
+@pytest.mark.parametrize(
+    ("compat", "chat", "strategy", "as_reference"),
+    [
+        (Compat.PROASSIST, "compact", Strategy.DROP_MIDDLE, True),
+        (Compat.PROASSIST, "llama3", Strategy.SUMMARIZE, True),
+        (Compat.PROASSIST, "dst_ext", Strategy.DST_REFRESH, False),
+        (Compat.NONE, "compact", Strategy.DST_REFRESH, False),
+    ],
+)
+def test_streams_are_answered_as_the_reference_does_with_its_own_sequences(
+    compat: Compat, chat: str, strategy: Strategy, as_reference: bool
+) -> None:
+    run = RunConfig(
+        compat=compat, model=ModelConfig(chat=chat), stream=StreamConfig(strategy=strategy)
+    )
+
+    assert run.streams_as_reference == as_reference
