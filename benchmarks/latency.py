@@ -46,6 +46,9 @@ from proassist_lit.vision.encoders import GRIDS, build_encoder, grids_for
 UNTIMED = 2
 """Frames at the beginning of a round that are not timed."""
 
+ROUND = 10
+"""Most frames that a round times: both sides take turns, so a slower machine slows both."""
+
 GROWTH = 0.05
 """Most that the timed frames of a round add to the context, as a share of it."""
 
@@ -87,7 +90,7 @@ def percentiles(seconds: Sequence[float]) -> dict[str, float]:
 
 def rounds(context: int, num_frames: int, num_tokens_per_img: int) -> Iterator[int]:
     """How many frames each round times, ``num_frames`` in all."""
-    longest = max(1, int(GROWTH * context / num_tokens_per_img))
+    longest = max(1, min(ROUND, int(GROWTH * context / num_tokens_per_img)))
     while num_frames > 0:
         yield min(longest, num_frames)
         num_frames -= longest

@@ -25,7 +25,8 @@ from proassist_lit.model.assistant import AssistantModel
 from proassist_lit.sequence.chat import Chat
 from proassist_lit.sequence.script import read_script
 from proassist_lit.streaming.config import Strategy, StreamConfig
-from proassist_lit.streaming.engine import Engine, Recording
+from proassist_lit.streaming.engine import Engine
+from proassist_lit.streaming.recording import Recording
 from proassist_lit.streaming.stream import Stream
 from proassist_lit.types import FrameOutput
 

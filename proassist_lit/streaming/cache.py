@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -108,20 +108,8 @@ class KVCache(Cache):  # type: ignore[misc]
             raise ValueError(
                 f"KVCache.keep: the ranges {list(ranges)} must rise within {len(self)} tokens."
             )
-        length = 0
-        for start, end in ranges:
-            if start != length and end > start:
-                if rotation is None:
-                    raise ValueError(
-                        f"KVCache.keep: tokens {start}..{end - 1} change their place; a rotation "
-                        "of their keys is needed."
-                    )
-                for layer in self.layers:
-                    place = slice(length, length + end - start)
-                    keys, values = layer.keys[:, :, start:end], layer.values[:, :, start:end]
-                    layer.keys[:, :, place] = rotation.move(keys, start, length)
-                    layer.values[:, :, place] = values.clone()  # the two may overlap
-            length += end - start
+        filled = [(layer.keys, layer.values) for layer in self.layers if layer.is_initialized]
+        length = close_up(filled, ranges, rotation)
         for layer in self.layers:
             layer.length = length
 
@@ -137,3 +125,38 @@ class KVCache(Cache):  # type: ignore[misc]
                 theirs.values[:, :, : mine.length] = mine.values[:, :, : mine.length]
                 theirs.is_initialized = True
         return other
+
+
+def close_up(
+    layers: Iterable[tuple[Tensor, Tensor]],
+    ranges: Sequence[tuple[int, int]],
+    rotation: KeyRotation | None,
+) -> int:
+    """Move ``ranges`` of tokens together, at the front; return how many tokens they are.
+
+    Args:
+        layers: (..., capacity, size) keys and values of each layer, changed in place.
+        ranges: (first token, one past the last), rising and apart.
+        rotation: moves the keys that change their place; may be None while none does.
+
+    Raises:
+        ValueError: keys must be moved and ``rotation`` is None.
+    """
+    moves, length = [], 0
+    for start, end in ranges:
+        if start != length and end > start:
+            if rotation is None:
+                raise ValueError(
+                    f"KVCache.keep: tokens {start}..{end - 1} change their place; a rotation of "
+                    "their keys is needed."
+                )
+            moves.append((start, end, length))
+        length += end - start
+    if moves:
+        assert rotation is not None
+        for keys, values in layers:
+            for start, end, place in moves:
+                there = slice(place, place + end - start)
+                keys[..., there, :] = rotation.move(keys[..., start:end, :], start, place)
+                values[..., there, :] = values[..., start:end, :].clone()  # the two may overlap
+    return length

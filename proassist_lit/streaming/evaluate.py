@@ -16,7 +16,8 @@ from proassist_lit.sequence.rules import PROASSIST
 from proassist_lit.sequence.script import Script, Text, read_script, references
 from proassist_lit.streaming.compat import reference_config
 from proassist_lit.streaming.config import ContextSource, StreamConfig
-from proassist_lit.streaming.engine import Engine, Recording
+from proassist_lit.streaming.engine import Engine
+from proassist_lit.streaming.recording import Recording
 from proassist_lit.streaming.reference import ReferenceSession
 from proassist_lit.streaming.session import Session
 from proassist_lit.streaming.stream import Said, heard

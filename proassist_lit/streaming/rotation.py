@@ -7,7 +7,7 @@ from torch import Tensor
 
 from proassist_lit.errors import ConfigError
 from proassist_lit.model.assistant import AssistantModel
-from proassist_lit.streaming.decoder import LlamaDecoder
+from proassist_lit.streaming.llama import Llama
 
 
 class KeyRotation:
@@ -27,7 +27,7 @@ class KeyRotation:
     """
 
     def __init__(self, model: AssistantModel) -> None:
-        if not LlamaDecoder.fits(model):
+        if not Llama.fits(model):
             kind = getattr(model.lm.config, "model_type", type(model.lm).__name__)
             raise ConfigError(
                 f"stream.strategy=drop_middle must move kept keys to new positions, which is known "

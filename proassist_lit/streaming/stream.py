@@ -356,7 +356,7 @@ class Stream:
             first, (start, _) = cut.keep[0][1], cut.keep[-1]
             self._starts = [first, *(s - start + first for s in self._starts if s > start)]
         else:  # a new prefix, of which the cache may hold the beginning
-            same = _num_common(self.prefix, cut.feed)
+            same = num_common(self.prefix, cut.feed)
             cut = Cut(keep=((0, same),), feed=cut.feed[same:])
             self.prefix, self.pending = self.prefix[:same], list(cut.feed)
             self._starts, self._after_silence = [], False
@@ -364,9 +364,11 @@ class Stream:
         self.length = sum(end - start for start, end in cut.keep)
 
 
-def _num_common(a: Sequence[int], b: Sequence[int]) -> int:
+def num_common(a: Sequence[int], b: Sequence[int]) -> int:
     """Number of ids that both begin with."""
-    return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
+    return next(
+        (i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b))
+    )
 
 
 def _room_to_write(chat: Chat, config: StreamConfig, num_tokens_per_img: int) -> int:

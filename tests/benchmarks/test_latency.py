@@ -109,6 +109,7 @@ def test_contexts_are_filled_to_the_token() -> None:
 def test_rounds_hold_all_frames_and_stay_near_the_context() -> None:
     assert list(latency.rounds(1000, 12, 10)) == [5, 5, 2]
     assert list(latency.rounds(10, 2, 10)) == [1, 1]
+    assert list(latency.rounds(1000, 25, 1)) == [10, 10, 5]
 
 
 def test_a_context_shorter_than_the_prompt_is_refused() -> None:

@@ -64,6 +64,13 @@ def test_context_stays_bounded_and_every_frame_is_answered(
     assert {o.speak for o in outputs} == {True, False}
 
 
+def cache_of(model: ScriptedModel, ids: list[int]) -> KVCache:
+    cache = KVCache(model.lm.config.num_hidden_layers)
+    with torch.no_grad():
+        model.hidden_states(model.embed_tokens(torch.tensor([ids])), cache=cache)
+    return cache
+
+
 def test_summary_is_asked_for_and_opens_the_next_context() -> None:
     model, chat = tiny_model(), word_chat("chatml")
     model.words = Words(chat, ["so far good"], ["S1->start"])
@@ -81,11 +88,10 @@ def test_summary_is_asked_for_and_opens_the_next_context() -> None:
     query = [*chat.turn_ids(Role.SYSTEM, SUMMARY_QUERY), *chat.opening_ids(Role.ASSISTANT)]
     words = [*query, *chat.encode("so far good")]
     torch.testing.assert_close(fed[:, -len(words) :], model.embed_tokens(torch.tensor([words])))
-    model.fed.clear()
     session.step(random_features(1)[0])
     prefix = prefix_ids(chat, script, script.initial_state, "so far good")
-    opening = model.embed_tokens(torch.tensor([prefix]))
-    torch.testing.assert_close(torch.cat(model.fed, dim=1)[:, : len(prefix)], opening)
+    held, want = session._cache.layers[1], cache_of(model, prefix).layers[1]
+    torch.testing.assert_close(held.keys[:, :, : len(prefix)], want.keys[:, :, : len(prefix)])
 
 
 @pytest.mark.parametrize("strategy", [Strategy.DROP_ALL, Strategy.DST_REFRESH, Strategy.SUMMARIZE])
@@ -97,17 +103,17 @@ def test_knowledge_is_told_again(strategy: Strategy) -> None:
     outputs = [session.step(features[0], [knowledge])]
     after: list[Tensor] = []
     for frame in features[1:]:
-        if outputs[-1].event:
-            model.fed.clear()
         outputs.append(session.step(frame))
         if outputs[-2].event:
-            after.append(model.fed[0])
+            values = session._cache.layers[0].values  # of the first layer: the tokens alone
+            after.append(values[0, 0, : len(session._cache)].clone())
 
-    ids = model.embed_tokens(torch.tensor(chat.encode(knowledge.content)))
+    ids = chat.encode(knowledge.content)
+    want = cache_of(model, ids).layers[0].values[0, 0, : len(ids)]
     assert after
-    for fed in after:
-        windows = fed[0].unfold(0, len(ids), 1).transpose(1, 2)
-        assert (windows - ids).abs().sum((1, 2)).min() < 1e-12
+    for held in after:
+        windows = held.unfold(0, len(ids), 1).transpose(1, 2)
+        assert (windows - want).abs().sum((1, 2)).min() < 1e-12
 
 
 def test_drop_middle_keeps_prefix_and_whole_frames_at_new_positions() -> None:

@@ -20,8 +20,12 @@ from proassist_lit.errors import StreamError
 from proassist_lit.sequence.chat import Chat
 from proassist_lit.sequence.script import read_script
 from proassist_lit.streaming.config import ContextSource, Strategy, StreamConfig
-from proassist_lit.streaming.engine import Answered, Engine, Recording
+from proassist_lit.streaming.engine import Engine
+from proassist_lit.streaming.recording import Answered, Recording
+from proassist_lit.streaming.policy import Thresholds
 from proassist_lit.streaming.session import Session
+from proassist_lit.streaming.slot_cache import SlotCache
+from proassist_lit.streaming.slot_decoder import SlotDecoder
 from proassist_lit.streaming.stream import Said, heard
 from proassist_lit.types import FrameOutput, Transition, Update
 from tests.fakes import ScriptedModel, dialogue, random_features, tiny_model, word_chat
@@ -161,6 +165,105 @@ def test_engine_equals_session_under_every_policy(changes: dict) -> None:
 @pytest.mark.parametrize("separator", [False, True])
 def test_engine_equals_session_in_every_format(name: str, separator: bool) -> None:
     compare(4, chat=word_chat(name, separator=separator), reserve=80)
+
+
+ROWS = [
+    {"context": ContextSource.OWN},
+    {"context": ContextSource.OWN, "strategy": Strategy.DROP_MIDDLE, "max_context": 120},
+    {"context": ContextSource.OWN, "strategy": Strategy.SUMMARIZE, "max_context": 120},
+    {"context": ContextSource.REFERENCE, "max_context": 1000},
+    {"context": ContextSource.REFERENCE, "strategy": Strategy.SUMMARIZE, "max_context": 120},
+    {"context": ContextSource.REFERENCE, "strategy": Strategy.DST_REFRESH, "max_context": 120},
+    {"context": ContextSource.REFERENCE, "words": False},
+]
+
+
+@pytest.mark.parametrize("changes", ROWS, ids=lambda c: "-".join(str(v) for v in c.values()))
+@pytest.mark.parametrize("num_slots", [4, 16])
+def test_rows_of_thresholds_equal_separate_runs(changes: dict, num_slots: int) -> None:
+    model, chat = tiny_model(7), word_chat()
+    records = [talk(i, 30 + 5 * i) for i in range(3)]
+    features = [random_features(r.num_frames, 1, seed=i) for i, r in enumerate(records)]
+    shares = [thetas(model, chat, records[-1], features[-1], s) for s in (0.03, 0.1, 0.1, 0.25)]
+    rows = [Thresholds(s["theta_speak"], s["theta_dst"]) for s in shares]
+    rows[2] = Thresholds(rows[2].speak, rows[0].dst)  # speaks as one row, updates as another
+    rows.append(Thresholds(rows[1].speak, rows[1].dst, rise=0.05))
+    config = replace(CONFIG, theta_speak=0.5, theta_dst=0.5, **changes)
+    engine = Engine(model, chat, config, num_tokens_per_img=1, thresholds=rows, num_slots=num_slots)
+    counted: list[int] = []
+
+    answered = list(engine.run(recordings(records, features), on_frames=counted.append))
+
+    assert sorted((a.index, a.row) for a in answered) == [
+        (i, row) for i in range(3) for row in range(5)
+    ]
+    assert sum(counted) == 5 * sum(len(f) for f in features)
+    different = set()
+    for got in answered:
+        row = rows[got.row]
+        alone = replace(config, theta_speak=row.speak, theta_dst=row.dst, rise=row.rise)
+        want = by_session(model, chat, records[got.index], features[got.index], alone)
+        assert got.error is None
+        assert_equal(got.frames, want, 1e-6)
+        different.add(tuple((f.speak, f.dst) for f in got.frames))
+    assert len(different) > 9
+
+
+def test_rows_share_what_they_decide_alike(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, chat = tiny_model(7), word_chat()
+    record = talk(0, 60)
+    features = random_features(60, 1)
+    own = thetas(model, chat, record, features, 0.1)
+    fed: list[int] = []
+    whole = SlotDecoder.__call__
+
+    def noting(self: SlotDecoder, x: Tensor, counts: list[int], cache: SlotCache) -> Tensor:
+        fed.append(len(x))
+        return whole(self, x, counts, cache)
+
+    monkeypatch.setattr(SlotDecoder, "__call__", noting)
+
+    def num_fed(config: StreamConfig, thetas_speak: list[float]) -> int:
+        fed.clear()
+        rows = [Thresholds(theta, 1.0) for theta in thetas_speak]
+        engine = Engine(model, chat, config, num_tokens_per_img=1, thresholds=rows, num_slots=9)
+        list(engine.run(recordings([record], [features])))
+        return sum(fed)
+
+    config, theta = replace(CONFIG, **own), own["theta_speak"]
+    near = [theta + i * 1e-9 for i in range(-4, 5)]  # on the same side of every probability but one
+    reference = replace(config, context=ContextSource.REFERENCE)
+    decisions = replace(reference, words=False)
+
+    assert num_fed(config, near[:4]) == num_fed(config, near[:1])
+    assert num_fed(decisions, [0.1 * i for i in range(1, 10)]) == num_fed(decisions, [1.0])
+    assert num_fed(reference, near[:4]) == num_fed(reference, near[:1])
+    assert num_fed(config, [0.0, 1.0]) > num_fed(config, [0.0])
+
+
+def test_what_streams_begin_with_is_fed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, chat = tiny_model(3), word_chat()
+    prompt = SystemTurn(content="please help " * 10)
+    records = [
+        dialogue((prompt, UserTurn(content=goal), FramesTurn(start=0, end=6)), video_uid=goal)
+        for goal in ("make soup", "make soup", "how many", "wait")
+    ]
+    features = [random_features(6, 1, seed=i) for i in range(4)]
+    fed: list[int] = []
+    whole = SlotDecoder.__call__
+
+    def noting(self: SlotDecoder, x: Tensor, counts: list[int], cache: SlotCache) -> Tensor:
+        fed.append(len(x))
+        return whole(self, x, counts, cache)
+
+    monkeypatch.setattr(SlotDecoder, "__call__", noting)
+    config = replace(CONFIG, theta_speak=1.0, theta_dst=1.0)
+
+    answered = by_engine(model, chat, records, features, config, num_slots=4)
+
+    for got, record, own in zip(answered, records, features, strict=True):
+        assert_equal(got.frames, by_session(model, chat, record, own, config), 1e-6)
+    assert sum(fed) < 20 + 4 * (6 + 8) + 30  # one prompt, four goals, 24 frames; not four prompts
 
 
 def test_engine_equals_session_in_float32() -> None:

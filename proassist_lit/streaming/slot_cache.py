@@ -1,0 +1,76 @@
+"""Keys and values of many streams, each in a slot of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from proassist_lit.model.assistant import AssistantModel
+from proassist_lit.streaming.cache import close_up
+from proassist_lit.streaming.rotation import KeyRotation
+
+
+class SlotCache:
+    """Keys and values of S streams; preallocated, written in place.
+
+    Args:
+        model: gives layers, heads and type.
+        num_slots: S.
+        capacity: tokens of a slot.
+
+    Attributes:
+        lengths: tokens held by each slot.
+        keys: of each layer, (S, heads, capacity, size).
+        values: of each layer, (S, heads, capacity, size).
+    """
+
+    def __init__(self, model: AssistantModel, num_slots: int, capacity: int) -> None:
+        attention = model.lm.get_decoder().layers[0].self_attn
+        config = model.lm.config
+        weight = attention.k_proj.weight
+        shape = (num_slots, config.num_key_value_heads, capacity, attention.head_dim)
+        self.num_slots, self.capacity = num_slots, capacity
+        self.lengths = [0] * num_slots
+        # Zeros, not garbage: a hidden key is multiplied by 0, and 0 * NaN is no 0. Untouched zeros
+        # take no memory on a CPU.
+        self.keys = [weight.new_zeros(shape) for _ in range(config.num_hidden_layers)]
+        self.values = [weight.new_zeros(shape) for _ in range(config.num_hidden_layers)]
+
+    @staticmethod
+    def bytes_per_token(model: AssistantModel) -> int:
+        """Memory of one token of one slot."""
+        attention = model.lm.get_decoder().layers[0].self_attn
+        config = model.lm.config
+        size = 2 * config.num_key_value_heads * attention.head_dim
+        return int(config.num_hidden_layers * size * attention.k_proj.weight.element_size())
+
+    def crop(self, slot: int, length: int) -> None:
+        """Forget everything of a slot after its first ``length`` tokens. Nothing is copied."""
+        assert 0 <= length <= self.lengths[slot]
+        self.lengths[slot] = length
+
+    def keep(
+        self, slot: int, ranges: Sequence[tuple[int, int]], rotation: KeyRotation | None
+    ) -> None:
+        """Forget everything of a slot but ``ranges`` and close them up; see ``KVCache.keep``."""
+        layers = ((k[slot], v[slot]) for k, v in zip(self.keys, self.values, strict=True))
+        self.lengths[slot] = close_up(layers, ranges, rotation)
+
+    def copy(self, source: int, target: int, length: int | None = None) -> None:
+        """Let slot ``target`` hold the first ``length`` tokens of ``source``; all if None."""
+        length = self.lengths[source] if length is None else length
+        for tensors in (self.keys, self.values):
+            for tensor in tensors:
+                tensor[target, :, :length] = tensor[source, :, :length]
+        self.lengths[target] = length
+
+    def reorder(self, order: Sequence[int]) -> None:
+        """Let slot i hold what slot ``order[i]`` holds, for as many slots as are named."""
+        lengths = [self.lengths[slot] for slot in order]
+        longest = max(lengths, default=0)
+        index = torch.tensor(order, device=self.keys[0].device)
+        for tensors in (self.keys, self.values):
+            for tensor in tensors:
+                tensor[: len(order), :, :longest] = tensor[index, :, :longest]
+        self.lengths[: len(order)] = lengths

@@ -1,0 +1,171 @@
+"""Feeds the backbone new tokens of many streams in one ragged batch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from proassist_lit.model.assistant import AssistantModel
+from proassist_lit.streaming.llama import Llama
+from proassist_lit.streaming.products import pad_rows
+from proassist_lit.streaming.slot_cache import SlotCache
+
+TOGETHER = 8
+"""Neighbouring slots whose single tokens look back in one product, up to the longest of them."""
+
+
+class SlotDecoder:
+    """Feeds new tokens of many slots to a Llama-type backbone in one go.
+
+    Linear layers see the tokens of all slots as rows of one matrix. In attention the slots that
+    feed a single token (they write) are taken some neighbours at a time, those that feed several
+    one by one.
+
+    Args:
+        model: its backbone must satisfy ``Llama.fits``.
+    """
+
+    def __init__(self, model: AssistantModel) -> None:
+        self._llama = Llama(model, packed=True)
+
+    def __call__(self, inputs_embeds: Tensor, counts: Sequence[int], cache: SlotCache) -> Tensor:
+        """Extend the slots.
+
+        Args:
+            inputs_embeds: (N, D), the new tokens of slot 0, of slot 1, and so on.
+            counts: new tokens of each slot from the first; sum N; may be 0.
+            cache: extended in place.
+
+        Returns:
+            (N, D) last hidden states after the final norm.
+        """
+        num_rows = len(inputs_embeds)
+        plan = _Plan(counts, cache, inputs_embeds, self._llama.group)
+        cos, sin = (table[plan.positions] for table in self._llama.angles(plan.end, inputs_embeds))
+        x = inputs_embeds
+        if self._llama.is_packed:
+            x, cos, sin = pad_rows(x), pad_rows(cos), pad_rows(sin)
+
+        def attend(index: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+            keys, values = cache.keys[index], cache.values[index]
+            keys[plan.slots, :, plan.positions] = key[:num_rows]
+            values[plan.slots, :, plan.positions] = value[:num_rows]
+            return self._attend(query, keys, values, plan)
+
+        hidden = self._llama(x, (cos, sin), attend)[:num_rows]
+        for slot, count in enumerate(counts):
+            cache.lengths[slot] += count
+        return hidden
+
+    def _attend(self, query: Tensor, keys: Tensor, values: Tensor, plan: _Plan) -> Tensor:
+        """(N, heads, size) queries to (N, heads * size) mixed values.
+
+        The queries that share keys (a group) are rows of one product: keys are never expanded.
+        """
+        llama = self._llama
+        kv_heads, group, size = llama.kv_heads, llama.group, llama.head_size
+        out = torch.zeros_like(query)
+        if plan.bunches:
+            first = plan.bunches[0].first
+            q = query.new_zeros(plan.bunches[-1].last - first, kv_heads, group, size)
+            q[plan.single_slots - first] = query[plan.single_rows].view(-1, kv_heads, group, size)
+            q = (q * llama.scale).flatten(0, 1)
+            mixed = torch.empty_like(q)
+            keys_of, values_of = keys.flatten(0, 1), values.flatten(0, 1)
+            for bunch in plan.bunches:
+                there = slice(bunch.first * kv_heads, bunch.last * kv_heads)
+                here = slice((bunch.first - first) * kv_heads, (bunch.last - first) * kv_heads)
+                scores = torch.bmm(q[here], keys_of[there, : bunch.length].transpose(1, 2))
+                if bunch.mask is not None:
+                    scores += bunch.mask
+                mixed[here] = torch.bmm(scores.softmax(-1), values_of[there, : bunch.length])
+            mixed = mixed.view(-1, kv_heads * group, size)
+            out[plan.single_rows] = mixed[plan.single_slots - first]
+        for block in plan.blocks:
+            rows = slice(block.row, block.row + block.count)
+            q = query[rows].view(block.count, kv_heads, group, size)
+            q = q.permute(1, 0, 2, 3).reshape(1, kv_heads, block.count * group, size)
+            mixed = F.scaled_dot_product_attention(
+                q,
+                keys[block.slot, :, : block.length][None],
+                values[block.slot, :, : block.length][None],
+                attn_mask=block.mask,
+                scale=llama.scale,
+            )
+            mixed = mixed.view(kv_heads, block.count, group, size).permute(1, 0, 2, 3)
+            out[rows] = mixed.reshape(block.count, -1, size)
+        return out.flatten(1)
+
+
+@dataclass(frozen=True)
+class _Bunch:
+    """Neighbouring slots that feed one token each, but for gaps."""
+
+    first: int
+    last: int  # one past the last
+    length: int  # keys of the longest
+    mask: Tensor | None  # (slots * kv_heads, 1, keys), additive
+
+
+@dataclass(frozen=True)
+class _Block:
+    """A slot that feeds several tokens."""
+
+    slot: int
+    row: int  # its first
+    count: int  # rows
+    length: int  # keys
+    mask: Tensor | None  # (rows * group, keys), additive
+
+
+class _Plan:
+    """Where the rows of a ragged batch stand, and what they look at."""
+
+    def __init__(self, counts: Sequence[int], cache: SlotCache, like: Tensor, group: int) -> None:
+        self._like, self._kv_heads = like, cache.keys[0].shape[1]
+        slots: list[int] = []
+        positions: list[int] = []
+        self.blocks: list[_Block] = []
+        singles: list[tuple[int, int]] = []  # slot, row
+        for slot, count in enumerate(counts):
+            past = cache.lengths[slot]
+            if count == 1:
+                singles.append((slot, len(slots)))
+            elif count:
+                self.blocks.append(self._block(slot, len(slots), count, past + count, group))
+            slots += [slot] * count
+            positions += range(past, past + count)
+        self.end = max(positions) + 1
+        self.bunches: list[_Bunch] = []
+        together: list[tuple[int, int]] = []
+        for start in range(0, len(counts), TOGETHER):
+            mine = [(slot, row) for slot, row in singles if start <= slot < start + TOGETHER]
+            if 2 * len(mine) <= min(TOGETHER, len(counts) - start):  # mostly gaps: one by one
+                self.blocks += [_Block(s, row, 1, cache.lengths[s] + 1, None) for s, row in mine]
+                continue
+            together += mine
+            last = mine[-1][0] + 1
+            lengths = [cache.lengths[s] + 1 if counts[s] == 1 else 1 for s in range(start, last)]
+            self.bunches.append(_Bunch(start, last, max(lengths), self._hide_beyond(lengths)))
+        self.slots = torch.tensor(slots, device=like.device)
+        self.positions = torch.tensor(positions, device=like.device)
+        self.single_slots = torch.tensor([slot for slot, _ in together], device=like.device)
+        self.single_rows = torch.tensor([row for _, row in together], device=like.device)
+
+    def _hide_beyond(self, lengths: list[int]) -> Tensor | None:
+        """Mask of the keys behind each slot's own; a slot that feeds nothing sees its first."""
+        if min(lengths) == max(lengths):
+            return None
+        ends = torch.tensor(lengths, device=self._like.device)
+        hidden = torch.arange(max(lengths), device=self._like.device) >= ends[:, None]
+        mask = self._like.new_zeros(hidden.shape).masked_fill_(hidden, float("-inf"))
+        return mask[:, None].repeat_interleave(self._kv_heads, dim=0)
+
+    def _block(self, slot: int, row: int, count: int, length: int, group: int) -> _Block:
+        mask = self._like.new_full((count, length), float("-inf"))
+        mask = mask.triu_(length - count + 1).repeat_interleave(group, dim=0)
+        return _Block(slot, row, count, length, mask)

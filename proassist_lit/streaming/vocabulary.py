@@ -1,0 +1,55 @@
+"""The most probable next token, for the rows that write."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from proassist_lit.model.assistant import AssistantModel
+from proassist_lit.model.logits import finish_logits
+from proassist_lit.streaming.products import PackedLinear, pad_rows
+
+
+class Vocabulary:
+    """The output matrices of a model.
+
+    Args:
+        model: in evaluation mode; where that is faster, copies of its matrices are packed.
+    """
+
+    def __init__(self, model: AssistantModel) -> None:
+        self._model = model
+        heads = {False: model.lm.get_output_embeddings()}
+        if model.dst_output_head is not None:
+            heads[True] = model.dst_output_head
+        self._apart = len(heads) > 1
+        self._packed = {
+            dst: PackedLinear(head) for dst, head in heads.items() if PackedLinear.fits(head)
+        }
+
+    def best(self, hidden: Tensor, rows: Sequence[int], is_dst: Sequence[bool]) -> list[int]:
+        """Most probable next token at ``rows`` of (N, D).
+
+        Args:
+            hidden: last hidden states.
+            rows: where a token is asked for.
+            is_dst: for each, whether it belongs to a dst span, which may have its own matrix.
+        """
+        tokens = [0] * len(rows)
+        for dst in (False, True) if self._apart else (False,):
+            mine = [i for i in range(len(rows)) if not self._apart or is_dst[i] == dst]
+            if mine:
+                chosen = hidden[torch.tensor([rows[i] for i in mine], device=hidden.device)]
+                best = self._logits(chosen, dst).argmax(-1).tolist()
+                for i, token in zip(mine, best, strict=True):
+                    tokens[i] = token
+        return tokens
+
+    def _logits(self, hidden: Tensor, dst: bool) -> Tensor:
+        packed = self._packed.get(dst)
+        if packed is None:
+            return self._model.lm_logits(hidden, dst=dst)
+        logits = packed(pad_rows(hidden))[: len(hidden)]
+        return finish_logits(logits, self._model.lm.config)
