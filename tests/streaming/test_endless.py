@@ -21,7 +21,8 @@ from proassist_lit.sequence.script import Script, read_script
 from proassist_lit.streaming.cache import KVCache
 from proassist_lit.streaming.config import Strategy, StreamConfig
 from proassist_lit.streaming.decoder import make_decoder
-from proassist_lit.streaming.engine import Engine, Recording
+from proassist_lit.streaming.engine import Engine
+from proassist_lit.streaming.recording import Recording
 from proassist_lit.streaming.session import Session
 from proassist_lit.types import FrameOutput
 from tests.fakes import VISION_SIZE, WordTokenizer, dialogue, word_chat

@@ -21,8 +21,8 @@ from proassist_lit.sequence.chat import Chat
 from proassist_lit.sequence.script import read_script
 from proassist_lit.streaming.config import ContextSource, Strategy, StreamConfig
 from proassist_lit.streaming.engine import Engine
-from proassist_lit.streaming.recording import Answered, Recording
 from proassist_lit.streaming.policy import Thresholds
+from proassist_lit.streaming.recording import Answered, Recording
 from proassist_lit.streaming.session import Session
 from proassist_lit.streaming.slot_cache import SlotCache
 from proassist_lit.streaming.slot_decoder import SlotDecoder
