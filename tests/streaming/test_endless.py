@@ -97,9 +97,11 @@ class Memory:
     @classmethod
     def now(cls) -> Memory:
         gc.collect()
+        # Packed weights have no storage to ask; they are made once.
+        tensors = [o for o in gc.get_objects() if type(o) in TENSORS and not o.is_mkldnn]
         storages = {
             storage.data_ptr(): storage.nbytes()
-            for storage in (o.untyped_storage() for o in gc.get_objects() if type(o) in TENSORS)
+            for storage in (tensor.untyped_storage() for tensor in tensors)
         }
         pages = int(Path("/proc/self/statm").read_text().split()[1])
         rss = pages * os.sysconf("SC_PAGE_SIZE") / 2**20
