@@ -7,7 +7,7 @@ import platform
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from proassist_lit.data.conversation import Conversation, FramesTurn, SystemTurn
@@ -27,12 +27,27 @@ SHAPES = {
 
 VISION_SIZE = 64
 
+MARK = 40.0
+"""First feature of a frame that fires; minus this for one that does not."""
+
+
+class NumberChat(Chat):
+    """Shows ids instead of text.
+
+    A random model takes words of a large vocabulary, which the small tokenizer does not have, and
+    answers are to be compared.
+    """
+
+    def decode(self, ids: list[int]) -> str:
+        """The ids."""
+        return " ".join(str(i) for i in ids)
+
 
 def build(shape: str, *, device: torch.device, dtype: torch.dtype) -> tuple[AssistantModel, Chat]:
     """A model of ``shape`` with random weights, in evaluation mode, and its formatter."""
     hidden, layers, heads, kv_heads, inner, vocabulary = SHAPES[shape]
     table = chat_format("compact")
-    chat = Chat(table, train_tokenizer(["Watch, and say what to do next."], table, 300))
+    chat = NumberChat(table, train_tokenizer(["Watch, and say what to do next."], table, 300))
     torch.manual_seed(0)
     with torch.device(device):
         lm = LlamaForCausalLM(
@@ -53,7 +68,26 @@ def build(shape: str, *, device: torch.device, dtype: torch.dtype) -> tuple[Assi
         model = AssistantModel(
             lm, vision_size=VISION_SIZE, config=ModelConfig(dst=False), chat=chat
         )
-    return model.to(device, dtype).eval(), chat
+    model = model.to(device, dtype).eval()
+    let_marks_decide(model)
+    return model, chat
+
+
+@torch.no_grad()
+def let_marks_decide(model: AssistantModel) -> None:
+    """Let the speak head tell frames whose first feature is ``MARK`` from those with ``-MARK``.
+
+    A random head fires in bursts, and in some streams all the time; with marks the share of frames
+    that fire, and how irregularly they do, can be set. Everything is computed all the same.
+    """
+    pair = torch.zeros(2, VISION_SIZE, device=model.device)
+    pair[:, 0] = torch.tensor([MARK, -MARK])
+    marked, plain = model.project(pair)
+    direction = (marked - plain).float()
+    linear = next(m for m in model.speak_head.modules() if isinstance(m, nn.Linear))
+    linear.weight.copy_(4 * direction / direction.norm() / len(direction) ** 0.5)
+    assert linear.bias is not None
+    linear.bias.zero_()
 
 
 def stream(number: int, num_frames: int) -> Conversation:
@@ -74,10 +108,13 @@ def stream(number: int, num_frames: int) -> Conversation:
     )
 
 
-def features(number: int, num_frames: int, num_tokens_per_img: int) -> Tensor:
-    """(F, K, E) features that change from frame to frame."""
+def features(number: int, num_frames: int, num_tokens_per_img: int, speak: float = 0.0) -> Tensor:
+    """(F, K, E) features that change from frame to frame; a share of them, drawn, is marked."""
     generator = torch.Generator().manual_seed(number)
-    return 4 * torch.randn(num_frames, num_tokens_per_img, VISION_SIZE, generator=generator)
+    out = torch.randn(num_frames, num_tokens_per_img, VISION_SIZE, generator=generator)
+    marked = torch.rand(num_frames, generator=generator) < speak
+    out[:, -1, 0] = torch.where(marked, MARK, -MARK)
+    return out
 
 
 def machine(device: torch.device) -> dict[str, Any]:

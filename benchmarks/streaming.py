@@ -64,21 +64,6 @@ def baseline(
     return answers
 
 
-def choose_threshold(model: AssistantModel, chat: Chat, share: float, k: int) -> float:
-    """Threshold that about ``share`` of the frames of a silent stream reach."""
-    if not share:
-        return 1.0
-    silent = StreamConfig(theta_speak=1.0, theta_dst=1.0, strategy=Strategy.NONE)
-    engine = Engine(model, chat, silent, num_tokens_per_img=k)
-    frames = features(10**6, 200, k)
-    recording = Recording(
-        name="probe", script=read_script(stream(0, 200)), features=lambda: frames, fps=2.0
-    )
-    [answered] = engine.run([recording])
-    probs = torch.tensor([frame.speak_prob for frame in answered.frames[20:]])
-    return float(probs.quantile(1 - share))
-
-
 def synchronize(device: torch.device) -> None:
     """Wait for the device, so that the clock sees all of its work."""
     if device.type == "cuda":
@@ -92,13 +77,13 @@ def measure(options: argparse.Namespace) -> dict[str, object]:
     model, chat = build(options.shape, device=device, dtype=getattr(torch, options.dtype))
     k, num_frames = options.tokens, options.frames
     config = StreamConfig(
-        theta_speak=choose_threshold(model, chat, options.speak, k), theta_dst=1.0,
+        theta_speak=0.5, theta_dst=1.0,
         max_new_tokens=options.words, max_dst_tokens=1, strategy=Strategy.NONE,
         reserve=options.words + k + 16, kv_gib=options.kv_gib,
     )  # fmt: skip
     longest = 40 + num_frames * k + int(3 * num_frames * options.speak + 40) * (options.words + 4)
     config = replace(config, max_context=longest + config.reserve)
-    inputs = [features(i, num_frames, k) for i in range(options.streams)]
+    inputs = [features(i, num_frames, k, options.speak) for i in range(options.streams)]
 
     def run_engine(count: int) -> tuple[list[list[FrameOutput]], float]:
         engine = Engine(model, chat, config, num_tokens_per_img=k, num_slots=options.slots)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
+from pathlib import Path
 
 import torch
 from rich.progress import (
@@ -28,6 +29,7 @@ from proassist_lit.model.assistant import AssistantModel
 from proassist_lit.sequence.builder import build_sequence
 from proassist_lit.sequence.chat import Chat
 from proassist_lit.sequence.script import read_script
+from proassist_lit.streaming.answers import AnswerStore
 from proassist_lit.streaming.baselines import (
     borrowed_features,
     clock,
@@ -37,7 +39,7 @@ from proassist_lit.streaming.baselines import (
 )
 from proassist_lit.streaming.calibrate import choose_thresholds
 from proassist_lit.streaming.config import StreamConfig
-from proassist_lit.streaming.evaluate import stream_conversations
+from proassist_lit.streaming.evaluate import make_transcript, stream_conversations
 from proassist_lit.streaming.teacher import teacher_force
 from proassist_lit.types import Transcript
 
@@ -117,16 +119,26 @@ class Evaluator:
         return evaluate_transcripts(transcripts, self.similarity)
 
     def evaluate(
-        self, model: AssistantModel, *, on_stream: Callable[[str, Transcript], None] | None = None
+        self,
+        model: AssistantModel,
+        *,
+        on_stream: Callable[[str, Transcript], None] | None = None,
+        answers: Path | None = None,
     ) -> EvaluationResult:
         """Answer every stream of val and test; score them, and the baselines on test.
 
         Args:
             model: put into evaluation mode for the while.
             on_stream: called with the split and the transcript of every finished stream.
+            answers: folder in which finished streams are kept until all are: after a stop, the
+                same evaluation goes on with the others; None to keep none.
         """
         with _evaluating(model):
             config = self.thresholds(model)
+            store = None
+            if answers is not None:
+                settings = (config, self._chat.format, self._num_tokens_per_img, self._compat)
+                store = AnswerStore(answers, model, *settings)
             result = EvaluationResult(config=config)
             splits = [split for split in ("val", "test") if split in self._data]
             blind = [splits[-1]] * 2  # on other features, and on zeros
@@ -149,9 +161,10 @@ class Evaluator:
                         config,
                         on_frames=advance,
                         on_stream=partial(on_stream, split) if on_stream is not None else None,
+                        store=store,
                     )
                 progress.update(bar, description="Streaming blind")
-                baselines = self._baselines(model, config, splits[-1], advance)
+                baselines = self._baselines(model, config, splits[-1], advance, store)
         for split, transcripts in result.transcripts.items():
             self._score(result, split, transcripts)
             assert config.theta_speak is not None
@@ -161,6 +174,8 @@ class Evaluator:
         for name, transcripts in baselines.items():
             self._score(result, f"baseline/{name}/{splits[-1]}", transcripts)
         result.metrics["similarity"] = self.similarity.name
+        if store is not None:
+            store.clear()
         return result
 
     def _stream(
@@ -172,20 +187,37 @@ class Evaluator:
         *,
         on_frames: OnFrames | None = None,
         on_stream: Callable[[Transcript], None] | None = None,
+        store: AnswerStore | None = None,
     ) -> list[Transcript]:
-        """Answer ``conversations``, in their order."""
+        """Answer ``conversations``, in their order, but for those that ``store`` has answers of."""
         done: dict[int, Transcript] = {}
-        for number, transcript in stream_conversations(
+        keys: dict[int, str] = {}
+        for number, conversation in enumerate(conversations if store is not None else ()):
+            assert store is not None
+            keys[number] = store.key(conversation, features(number))
+            frames = store.read(keys[number])
+            if frames is None:
+                continue
+            done[number] = make_transcript(conversation, read_script(conversation), frames)
+            if on_frames is not None:
+                on_frames(len(frames))
+            if on_stream is not None:
+                on_stream(done[number])
+        left = [number for number in range(len(conversations)) if number not in done]
+        for index, transcript in stream_conversations(
             model,
             self._chat,
-            conversations,
-            features,
+            [conversations[number] for number in left],
+            lambda index: features(left[index]),
             config,
             num_tokens_per_img=self._num_tokens_per_img,
             on_frames=on_frames,
             compat=self._compat,
         ):
+            number = left[index]
             done[number] = transcript
+            if store is not None:
+                store.write(keys[number], list(transcript.frames))
             if on_stream is not None:
                 on_stream(transcript)
         return [done[number] for number in range(len(conversations))]
@@ -195,7 +227,12 @@ class Evaluator:
         result.metrics |= {f"{prefix}/{name}": value for name, value in scores.items()}
 
     def _baselines(
-        self, model: AssistantModel, config: StreamConfig, split: str, on_frames: OnFrames
+        self,
+        model: AssistantModel,
+        config: StreamConfig,
+        split: str,
+        on_frames: OnFrames,
+        store: AnswerStore | None,
     ) -> dict[str, list[Transcript]]:
         train = self._data["train"].conversations
         data = self._data[split]
@@ -215,7 +252,7 @@ class Evaluator:
 
         for name, features in (("blind", other), ("blind_zeros", zeros)):
             out[name] = self._stream(
-                model, data.conversations, features, config, on_frames=on_frames
+                model, data.conversations, features, config, on_frames=on_frames, store=store
             )
         return out
 

@@ -38,7 +38,9 @@ class StreamingEvaluation(L.Callback):
 
     def evaluate(self, trainer: L.Trainer, module: AssistantModule) -> EvaluationResult:
         """Answer every stream of val and test, write and log the result."""
-        result = self._evaluator.evaluate(module.model, on_stream=self._run.write_stream)
+        result = self._evaluator.evaluate(
+            module.model, on_stream=self._run.write_stream, answers=self._run.path / "answers"
+        )
         self._run.write_metrics(result.metrics)
         self._log(trainer, result.metrics)
         return result

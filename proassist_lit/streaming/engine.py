@@ -33,6 +33,9 @@ from proassist_lit.streaming.vocabulary import Vocabulary
 WORTH_SHARING = 8
 """Tokens at the beginning of two streams that are rather copied than fed twice."""
 
+FREE_ROWS = 32
+"""Tokens that a step takes in hardly more time than one: it reads all weights anyway."""
+
 MOST_SLOTS = 64
 """More streams at a time make the products no faster."""
 
@@ -181,7 +184,7 @@ class Engine:
         for place, slot in enumerate(slots):
             try:
                 if not slot.is_new or self._shares_beginning(slot, slots):
-                    fed[place] = slot.plan()
+                    fed[place] = slot.plan(least=FREE_ROWS // len(slots))
             except ProAssistError as error:
                 failed[place] = error
         counts = [len(one.ids) for one in fed]

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from proassist_lit.model.assistant import AssistantModel
-from proassist_lit.streaming.products import PackedProducts, PlainProducts, Products
+from proassist_lit.streaming.products import MergedProducts, PlainProducts, Products
 
 Attend = Callable[[int, Tensor, Tensor, Tensor], Tensor]
 """Of a layer's number and (N, heads, size) queries, keys and values: (N, heads * size) mixed."""
@@ -34,21 +34,21 @@ class Llama:
 
     Args:
         model: its backbone must satisfy ``fits``.
-        packed: pack a copy of the weights where that is faster (float32 on a CPU); otherwise they
-            are shared, not copied.
+        merged: for many rows at a time: on a CPU, work with merged copies of the weights; otherwise
+            they are shared, not copied.
 
     Attributes:
         head_size: features of a head.
         kv_heads: heads of keys and values.
         group: query heads that share one of them.
         scale: of the products of queries and keys.
-        is_packed: whether the weights were packed.
+        is_merged: whether the weights were merged.
 
     Source: Llama, arXiv:2302.13971; grouped-query attention, arXiv:2305.13245; Qwen2 adds
     biases, arXiv:2407.10671; Qwen3 norms of queries and keys, arXiv:2505.09388.
     """
 
-    def __init__(self, model: AssistantModel, *, packed: bool = False) -> None:
+    def __init__(self, model: AssistantModel, *, merged: bool = False) -> None:
         decoder, config = model.lm.get_decoder(), model.lm.config
         self._layers, self._norm = list(decoder.layers), decoder.norm
         self._rotary = decoder.rotary_emb
@@ -57,9 +57,9 @@ class Llama:
         self.kv_heads = int(config.num_key_value_heads)
         self.group = int(config.num_attention_heads) // self.kv_heads
         self._norms_heads = str(config.model_type) in ("qwen3", "qwen3_vl_text")
-        self.is_packed = packed and all(PackedProducts.fits(layer) for layer in self._layers)
+        self.is_merged = merged and all(MergedProducts.fits(layer) for layer in self._layers)
         self._products: list[Products] = [
-            PackedProducts(layer) if self.is_packed else PlainProducts(layer)
+            MergedProducts(layer) if self.is_merged else PlainProducts(layer)
             for layer in self._layers
         ]
         self._cos = self._sin = torch.empty(0)

@@ -123,8 +123,8 @@ class Session:
             dst_prob = float(model.dst_head(hidden).float().sigmoid())
         stream.decide(speak_prob, dst_prob)
         self._carry_out_cut()
-        while (ids := stream.feed() or []) != []:
-            hidden = self._decoder(self._embed(ids), self._cache)
+        while (fed := stream.feed()) is not None:
+            hidden = self._decoder(self._embed(fed), self._cache)
             stream.take(int(model.lm_logits(hidden, dst=stream.writes_dst).argmax()))
             self._carry_out_cut()
         return stream.end()
@@ -149,9 +149,3 @@ class Session:
         if self._stream.cut is not None:
             self._cache.keep(self._stream.cut.keep, self._rotation)
             self._stream.cut = None
-
-
-def check_features(features: Tensor, num_tokens_per_img: int, stream: Stream) -> None:
-    """Raise a StreamError naming stream and frame if ``features`` are not (K, E) and finite."""
-    where = f"stream {stream.name!r}, frame {stream.frame_idx}"
-    inputs.check_features(features, num_tokens_per_img, where)

@@ -178,23 +178,27 @@ class Slot:
             self._opening = probe.prefix
         return self._opening
 
-    def plan(self) -> Fed:
+    def plan(self, least: int = 1) -> Fed:
         """The next tokens to feed: of what is written, or of a block of frames as it is in silence.
+
+        Args:
+            least: frames of a block that are watched ahead even where a span is near.
 
         Raises:
             StreamError: the next frame cannot be watched.
         """
         if self._ahead is None:
-            self._ahead = self._plan_block()
+            self._ahead = self._plan_block(least)
         return self._ahead
 
-    def _plan_block(self) -> Fed:
+    def _plan_block(self, least: int) -> Fed:
         house, probe = self.house, self.stream.copy()
         cached = house.cache.lengths[self.place]
         ids: list[int] = []
         images: list[int] = []
         ends: list[int] = []
-        last = min(self._frame + self._block, self.num_frames)
+        block = min(max(self._block, least), house.max_block)
+        last = min(self._frame + block, self.num_frames)
         for frame in range(self._frame, last):
             try:
                 probe.check()

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
+import numpy as np
 import torch
+from torch import Tensor
 
 from proassist_lit.model.assistant import AssistantModel
 from proassist_lit.streaming.cache import close_up
@@ -32,10 +35,8 @@ class SlotCache:
         shape = (num_slots, config.num_key_value_heads, capacity, attention.head_dim)
         self.num_slots, self.capacity = num_slots, capacity
         self.lengths = [0] * num_slots
-        # Zeros, not garbage: a hidden key is multiplied by 0, and 0 * NaN is no 0. Untouched zeros
-        # take no memory on a CPU.
-        self.keys = [weight.new_zeros(shape) for _ in range(config.num_hidden_layers)]
-        self.values = [weight.new_zeros(shape) for _ in range(config.num_hidden_layers)]
+        self.keys = [_zeros(shape, weight) for _ in range(config.num_hidden_layers)]
+        self.values = [_zeros(shape, weight) for _ in range(config.num_hidden_layers)]
 
     @staticmethod
     def bytes_per_token(model: AssistantModel) -> int:
@@ -74,3 +75,15 @@ class SlotCache:
             for tensor in tensors:
                 tensor[: len(order), :, :longest] = tensor[index, :, :longest]
         self.lengths[: len(order)] = lengths
+
+
+def _zeros(shape: tuple[int, ...], like: Tensor) -> Tensor:
+    """Zeros, not garbage: a hidden key is multiplied by 0, and 0 * NaN is no 0.
+
+    On a CPU they come from NumPy, which asks the system for zeroed pages: untouched, they take
+    neither time nor memory.
+    """
+    if like.device.type != "cpu":
+        return like.new_zeros(shape)
+    size = math.prod(shape) * like.element_size()
+    return torch.from_numpy(np.zeros(size, np.uint8)).view(like.dtype).view(shape)

@@ -14,7 +14,7 @@ from proassist_lit.streaming.llama import Llama
 from proassist_lit.streaming.products import pad_rows
 from proassist_lit.streaming.slot_cache import SlotCache
 
-TOGETHER = 8
+TOGETHER = 16
 """Neighbouring slots whose single tokens look back in one product, up to the longest of them."""
 
 
@@ -30,7 +30,7 @@ class SlotDecoder:
     """
 
     def __init__(self, model: AssistantModel) -> None:
-        self._llama = Llama(model, packed=True)
+        self._llama = Llama(model, merged=True)
 
     def __call__(self, inputs_embeds: Tensor, counts: Sequence[int], cache: SlotCache) -> Tensor:
         """Extend the slots.
@@ -47,7 +47,7 @@ class SlotDecoder:
         plan = _Plan(counts, cache, inputs_embeds, self._llama.group)
         cos, sin = (table[plan.positions] for table in self._llama.angles(plan.end, inputs_embeds))
         x = inputs_embeds
-        if self._llama.is_packed:
+        if self._llama.is_merged:
             x, cos, sin = pad_rows(x), pad_rows(cos), pad_rows(sin)
 
         def attend(index: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:

@@ -9,14 +9,14 @@ from torch import Tensor
 
 from proassist_lit.model.assistant import AssistantModel
 from proassist_lit.model.logits import finish_logits
-from proassist_lit.streaming.products import PackedLinear, pad_rows
+from proassist_lit.streaming.products import MergedLinear, pad_rows
 
 
 class Vocabulary:
     """The output matrices of a model.
 
     Args:
-        model: in evaluation mode; where that is faster, copies of its matrices are packed.
+        model: in evaluation mode.
     """
 
     def __init__(self, model: AssistantModel) -> None:
@@ -25,8 +25,8 @@ class Vocabulary:
         if model.dst_output_head is not None:
             heads[True] = model.dst_output_head
         self._apart = len(heads) > 1
-        self._packed = {
-            dst: PackedLinear(head) for dst, head in heads.items() if PackedLinear.fits(head)
+        self._merged = {
+            dst: MergedLinear(head) for dst, head in heads.items() if MergedLinear.fits(head)
         }
 
     def best(self, hidden: Tensor, rows: Sequence[int], is_dst: Sequence[bool]) -> list[int]:
@@ -48,8 +48,8 @@ class Vocabulary:
         return tokens
 
     def _logits(self, hidden: Tensor, dst: bool) -> Tensor:
-        packed = self._packed.get(dst)
-        if packed is None:
+        merged = self._merged.get(dst)
+        if merged is None:
             return self._model.lm_logits(hidden, dst=dst)
-        logits = packed(pad_rows(hidden))[: len(hidden)]
+        logits = merged(pad_rows(hidden)).t()[: len(hidden)]
         return finish_logits(logits, self._model.lm.config)

@@ -245,10 +245,10 @@ def test_what_streams_begin_with_is_fed_once(monkeypatch: pytest.MonkeyPatch) ->
     model, chat = tiny_model(3), word_chat()
     prompt = SystemTurn(content="please help " * 10)
     records = [
-        dialogue((prompt, UserTurn(content=goal), FramesTurn(start=0, end=6)), video_uid=goal)
+        dialogue((prompt, UserTurn(content=goal), FramesTurn(start=0, end=20)), video_uid=goal)
         for goal in ("make soup", "make soup", "how many", "wait")
     ]
-    features = [random_features(6, 1, seed=i) for i in range(4)]
+    features = [random_features(20, 1, seed=i) for i in range(4)]
     fed: list[int] = []
     whole = SlotDecoder.__call__
 
@@ -263,7 +263,7 @@ def test_what_streams_begin_with_is_fed_once(monkeypatch: pytest.MonkeyPatch) ->
 
     for got, record, own in zip(answered, records, features, strict=True):
         assert_equal(got.frames, by_session(model, chat, record, own, config), 1e-6)
-    assert sum(fed) < 20 + 4 * (6 + 8) + 30  # one prompt, four goals, 24 frames; not four prompts
+    assert sum(fed) < 20 + 4 * (20 + 8) + 30  # one prompt, four goals, 80 frames; not four prompts
 
 
 def test_engine_equals_session_in_float32() -> None:

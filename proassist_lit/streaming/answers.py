@@ -1,0 +1,80 @@
+"""Answers of finished streams on disk: a stopped evaluation goes on where it was."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from proassist_lit.atomic import write_text
+from proassist_lit.data.conversation import Conversation
+from proassist_lit.types import FrameOutput, StepState, Transition, Update
+
+
+class AnswerStore:
+    """A folder with one file for every stream that was answered to its end.
+
+    A file's name is a hash of everything the answers depend on (weights, settings, conversation,
+    features), so what was answered under other conditions is never found.
+
+    Args:
+        folder: made when the first answers are kept.
+        model: its weights are hashed now.
+        settings: whatever else the answers depend on; told apart by ``repr``.
+    """
+
+    def __init__(self, folder: Path, model: nn.Module, *settings: object) -> None:
+        self._folder = folder
+        digest = blake2b(repr(settings).encode())
+        for name, tensor in model.state_dict().items():
+            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+            digest.update(_bytes(tensor))
+        self._conditions = digest.digest()
+
+    def key(self, conversation: Conversation, features: Tensor) -> str:
+        """Name of the file of a stream."""
+        digest = blake2b(self._conditions, digest_size=20)
+        digest.update(repr(conversation).encode())
+        digest.update(f"{features.dtype} {tuple(features.shape)}".encode())
+        digest.update(_bytes(features))
+        return digest.hexdigest()
+
+    def read(self, key: str) -> list[FrameOutput] | None:
+        """The answers kept under ``key``; None if there are none."""
+        path = self._folder / f"{key}.json"
+        if not path.is_file():
+            return None
+        return [_read_frame(row) for row in json.loads(path.read_text(encoding="utf-8"))]
+
+    def write(self, key: str, frames: list[FrameOutput]) -> None:
+        """Keep the answers of a stream, whole or not at all."""
+        rows = ",\n".join(json.dumps(_frame(frame), ensure_ascii=False) for frame in frames)
+        write_text(self._folder / f"{key}.json", f"[\n{rows}\n]\n")
+
+    def clear(self) -> None:
+        """Forget all answers: the evaluation is finished."""
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def _bytes(tensor: Tensor) -> memoryview:
+    flat = tensor.detach().cpu().contiguous().flatten().view(torch.uint8)
+    out: memoryview = flat.numpy().data
+    return out
+
+
+def _frame(frame: FrameOutput) -> dict[str, Any]:
+    updates = [[update.id, update.transition.value] for update in frame.updates]
+    state = {step: state.value for step, state in frame.state.items()}
+    return vars(frame) | {"updates": updates, "state": state}
+
+
+def _read_frame(row: Mapping[str, Any]) -> FrameOutput:
+    updates = tuple(Update(step, Transition(how)) for step, how in row["updates"])
+    state = {step: StepState(state) for step, state in row["state"].items()}
+    return FrameOutput(**{**row, "updates": updates, "state": state})

@@ -1,0 +1,136 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from proassist_lit.data.config import DataConfig
+from proassist_lit.data.conversation import Conversation
+from proassist_lit.data.dataset import ConversationSet
+from proassist_lit.evaluation import EvaluationResult, Evaluator
+from proassist_lit.metrics.similarity import HashedWordSimilarity
+from proassist_lit.streaming.answers import AnswerStore
+from proassist_lit.streaming.config import StreamConfig
+from proassist_lit.streaming.engine import Engine
+from proassist_lit.types import FrameOutput, StepState, Transcript, Transition, Update
+from tests.fakes import ScriptedModel, dialogue, random_features, tiny_model, word_chat
+
+CONFIG = StreamConfig(theta_speak=0.6, theta_dst=0.6, max_new_tokens=5, max_dst_tokens=5)
+FRAME = FrameOutput(
+    frame_idx=3, time_s=1.5, speak_prob=0.1 + 0.2, dst_prob=None, speak=True, dst=True,
+    text='sag "grün"', updates=(Update("S1", Transition.START),), dst_invalid=2,
+    state={"S1": StepState.IN_PROGRESS}, user_text="wait", context_len=7, event="drop_all",
+)  # fmt: skip
+
+
+class RandomSet(ConversationSet):
+    """Without files."""
+
+    def features(self, conversation: Conversation) -> Tensor:
+        return random_features(10, seed=int(conversation.video_uid[-1]))
+
+
+def make_evaluator(config: StreamConfig = CONFIG) -> Evaluator:
+    data = {
+        split: RandomSet(
+            split,
+            tuple(dialogue(video_uid=f"{split}{first + i}") for i in range(3)),
+            Path(),
+            DataConfig(),
+        )
+        for first, split in ((0, "train"), (3, "val"), (6, "test"))
+    }
+    return Evaluator(word_chat(), data, config, HashedWordSimilarity(), num_tokens_per_img=1)
+
+
+def answered_frames(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Names of the streams that engines answer from now on."""
+    names: list[str] = []
+    opens = Engine._open
+
+    def noting(self: Engine, house, place, index, recording, rows):
+        names.append(recording.name)
+        return opens(self, house, place, index, recording, rows)
+
+    monkeypatch.setattr(Engine, "_open", noting)
+    return names
+
+
+def interrupted(evaluator: Evaluator, model: ScriptedModel, folder: Path) -> None:
+    def stop(split: str, _: Transcript) -> None:
+        if split == "test":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        evaluator.evaluate(model, on_stream=stop, answers=folder)
+
+
+def test_answers_come_back_as_they_were(tmp_path: Path) -> None:
+    store = AnswerStore(tmp_path / "answers", tiny_model())
+    frames = [FRAME, replace(FRAME, frame_idx=4, dst_prob=1 / 3, updates=(), event=None)]
+
+    store.write("key", frames)
+
+    assert store.read("key") == frames
+    assert store.read("other") is None
+    store.clear()
+    assert store.read("key") is None
+
+
+def test_the_key_tells_apart_what_answers_depend_on(tmp_path: Path) -> None:
+    record, features = dialogue(), random_features(10)
+    model, other = tiny_model(), tiny_model()
+    with torch.no_grad():
+        other.projector[0].bias[3] += 1e-9
+    dotted = features.clone()
+    dotted[9, 0, 1] += 1e-6
+
+    def key(*settings: object, of: ScriptedModel = model, frames: Tensor = features,
+            conversation: Conversation = record) -> str:  # fmt: skip
+        return AnswerStore(tmp_path, of, *settings).key(conversation, frames)
+
+    keys = [
+        key(CONFIG), key(replace(CONFIG, theta_speak=0.61)), key(CONFIG, of=other),
+        key(CONFIG, frames=dotted), key(CONFIG, conversation=dialogue(video_uid="other")),
+    ]  # fmt: skip
+    assert key(CONFIG) == keys[0]
+    assert len(set(keys)) == 5
+
+
+def test_a_stopped_evaluation_goes_on_where_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, evaluator, folder = tiny_model(), make_evaluator(), tmp_path / "answers"
+    whole: EvaluationResult = evaluator.evaluate(model)
+    interrupted(evaluator, model, folder)
+    assert len(list(folder.iterdir())) == 4  # all of val, the first of test
+    names = answered_frames(monkeypatch)
+    told: list[str] = []
+
+    result = evaluator.evaluate(
+        model, on_stream=lambda split, t: told.append(t.stream_id), answers=folder
+    )
+
+    assert result.metrics == whole.metrics
+    assert result.transcripts == whole.transcripts
+    assert sorted(told) == sorted(f"{s}_0_user" for s in ("val3", "val4", "val5", *TESTS))
+    assert len(names) == 2 + 3 + 3  # the rest of test, blind twice
+    assert not folder.exists()
+
+
+TESTS = ("test6", "test7", "test8")
+
+
+def test_another_evaluation_answers_everything_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, folder = tiny_model(), tmp_path / "answers"
+    interrupted(make_evaluator(), model, folder)
+    names = answered_frames(monkeypatch)
+
+    make_evaluator(replace(CONFIG, theta_speak=0.4)).evaluate(model, answers=folder)
+
+    assert len(names) == 12
