@@ -22,6 +22,7 @@ from proassist_lit.sequence.examples import ExampleSet
 from proassist_lit.sequence.rules import DST_EXTENSION
 from proassist_lit.sequence.splitting import split_conversation
 from proassist_lit.sequence.turns import single_turns
+from proassist_lit.streaming.stream import room_to_write
 from proassist_lit.types import Batch, Example
 
 
@@ -60,6 +61,8 @@ def build_core(config: RunConfig) -> Core:
         chat=chat,
     )
     _check_context(config, model)
+    if not config.streams_as_reference:  # now, not after an hour of training
+        room_to_write(chat, config.stream, config.data.num_tokens_per_img)
     evaluator = Evaluator(
         chat,
         data,

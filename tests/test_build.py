@@ -74,3 +74,14 @@ def test_context_that_the_backbone_cannot_read_is_refused_before_training(
     with pytest.raises(ConfigError, match=message) as error:
         build_core(run)
     assert re.search("at most 600, or choose a backbone with rotary", str(error.value))
+
+
+def test_a_reserve_without_room_is_refused_before_training(cache: Path) -> None:
+    stream = StreamConfig(max_new_tokens=64, max_dst_tokens=48, reserve=100)
+
+    with pytest.raises(ConfigError, match=r"stream\.reserve is 100, but one frame and what may be"):
+        build_core(config(cache, stream=stream))
+
+    drop = StreamConfig(max_new_tokens=64, max_dst_tokens=48, reserve=100,
+                        strategy=Strategy.DROP_MIDDLE)  # fmt: skip
+    build_core(config(cache, compat=Compat.PROASSIST, stream=drop))  # its rules are others

@@ -99,7 +99,12 @@ class Stream:
         start_frame_idx: int = 0,
         name: str = "stream",
     ) -> None:
-        self._room = _room_to_write(chat, config, num_tokens_per_img)
+        if config.theta_speak is None or config.theta_dst is None:
+            raise ConfigError(
+                "stream.theta_speak and stream.theta_dst are not set; set both, or let the "
+                "evaluation choose them on val."
+            )
+        self._room = room_to_write(chat, config, num_tokens_per_img)
         self.name, self.config, self.chat = name, config, chat
         self._script, self._fps, self._num_tokens_per_img = script, fps, num_tokens_per_img
         self.has_dst = has_dst and bool(script.steps)
@@ -371,13 +376,12 @@ def num_common(a: Sequence[int], b: Sequence[int]) -> int:
     )
 
 
-def _room_to_write(chat: Chat, config: StreamConfig, num_tokens_per_img: int) -> int:
-    """Most tokens of a frame and what may be written after it; checks that the reserve has them."""
-    if config.theta_speak is None or config.theta_dst is None:
-        raise ConfigError(
-            "stream.theta_speak and stream.theta_dst are not set; set both, or let the evaluation "
-            "choose them on val."
-        )
+def room_to_write(chat: Chat, config: StreamConfig, num_tokens_per_img: int) -> int:
+    """Most tokens of a frame and what may be written after it.
+
+    Raises:
+        ConfigError: the reserve does not have them.
+    """
     openings = len(chat.opening_ids(Role.DST)) + len(chat.opening_ids(Role.ASSISTANT))
     closings = 2 * (1 + len(chat.after_turn_ids))
     needed = (
