@@ -33,7 +33,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
-from benchmarks.shapes import SHAPES, build, features, machine, stream
+from benchmarks.shapes import SHAPES, build, features, machine, stream, synchronize
 from proassist_lit.model.assistant import AssistantModel
 from proassist_lit.sequence.chat import Chat, Role
 from proassist_lit.sequence.script import read_script
@@ -94,12 +94,6 @@ def rounds(context: int, num_frames: int, num_tokens_per_img: int) -> Iterator[i
     while num_frames > 0:
         yield min(longest, num_frames)
         num_frames -= longest
-
-
-def synchronize(device: torch.device) -> None:
-    """Wait for the device, so that the clock sees all of its work."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
 
 
 def timed(device: torch.device, work: Callable[[], float]) -> tuple[float, float]:

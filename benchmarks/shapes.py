@@ -117,6 +117,12 @@ def features(number: int, num_frames: int, num_tokens_per_img: int, speak: float
     return out
 
 
+def synchronize(device: torch.device) -> None:
+    """Wait for the device, so that the clock sees all of its work."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
 def machine(device: torch.device) -> dict[str, Any]:
     """What the figures were measured on."""
     name = platform.processor() or platform.machine()

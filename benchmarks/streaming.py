@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
-from benchmarks.shapes import SHAPES, build, features, machine, stream
+from benchmarks.shapes import SHAPES, build, features, machine, stream, synchronize
 from proassist_lit.model.assistant import AssistantModel
 from proassist_lit.sequence.chat import Chat
 from proassist_lit.sequence.script import read_script
@@ -48,26 +48,17 @@ def baseline(
         )  # fmt: skip
         return out.hidden_states[-1][0, -1], out.logits[0, -1]
 
-    def embed(ids: list[int]) -> Tensor:
-        return model.embed_tokens(torch.tensor(ids, device=model.device))
-
     answers = []
     for frame in frames:
         ids = states.begin()
         image = model.project(frame.to(model.device))
-        hidden, _ = forward(torch.cat([embed(ids), image]) if ids else image)
+        hidden, _ = forward(torch.cat([model.embed_ids(ids), image]) if ids else image)
         states.decide(float(model.speak_head(hidden).float().sigmoid()), None)
         while (fed := states.feed()) is not None:
-            _, logits = forward(embed(fed))
+            _, logits = forward(model.embed_ids(fed))
             states.take(int(logits.argmax()))
         answers.append(states.end())
     return answers
-
-
-def synchronize(device: torch.device) -> None:
-    """Wait for the device, so that the clock sees all of its work."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
 
 
 @torch.inference_mode()

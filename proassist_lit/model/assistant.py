@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -95,6 +96,10 @@ class AssistantModel(nn.Module):
         table = self.lm.get_input_embeddings()
         out: Tensor = table(input_ids.clamp(max=table.num_embeddings - 1))
         return out
+
+    def embed_ids(self, ids: Sequence[int]) -> Tensor:
+        """(T, D) embeddings of token ids, of which there may be none."""
+        return self.embed_tokens(torch.tensor(ids, dtype=torch.int64, device=self.device))
 
     def project(self, features: Tensor) -> Tensor:
         """(..., E) features to (..., D) embeddings.

@@ -158,7 +158,7 @@ def _write(
     ids = list(chat.opening_ids(role))
     feed, num_fed, num_words = list(ids), 0, 0
     while True:
-        hidden = _feed(model, _embed(model, feed), cache)[0]
+        hidden = _feed(model, model.embed_ids(feed)[None], cache)[0]
         num_fed += len(feed)
         token = int(model.lm_logits(hidden[0, -1], dst=role is Role.DST).argmax())
         if token == chat.end_of_turn_id or num_words == max_length:
@@ -168,12 +168,8 @@ def _write(
     if token == chat.end_of_turn_id:
         ids.append(token)
     closing = [chat.end_of_turn_id, *chat.after_turn_ids]
-    _feed(model, _embed(model, closing), cache)
+    _feed(model, model.embed_ids(closing)[None], cache)
     return ids, num_fed + len(closing)
-
-
-def _embed(model: AssistantModel, ids: list[int]) -> Tensor:
-    return model.embed_tokens(torch.tensor([ids], device=model.device))
 
 
 def _drop_last(cache: Any, count: int) -> None:

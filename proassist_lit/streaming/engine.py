@@ -239,7 +239,7 @@ class Engine:
         """(N, D) embeddings of all that is fed."""
         device = self._model.device
         ids = [token for one in fed for token in one.ids]
-        embeds = self._model.embed_tokens(torch.tensor(ids, device=device))
+        embeds = self._model.embed_ids(ids)
         features = [one.features for one in fed if one.features is not None]
         if features:
             firsts = accumulate((len(one.ids) for one in fed), initial=0)

@@ -15,7 +15,7 @@ from proassist_lit.sequence.chat import Chat
 from proassist_lit.sequence.rules import PROASSIST
 from proassist_lit.sequence.script import Script, Text, read_script, references
 from proassist_lit.streaming.compat import reference_config
-from proassist_lit.streaming.config import ContextSource, StreamConfig
+from proassist_lit.streaming.config import StreamConfig
 from proassist_lit.streaming.engine import Engine
 from proassist_lit.streaming.recording import Recording
 from proassist_lit.streaming.reference import ReferenceSession
@@ -55,7 +55,7 @@ def stream_conversation(
         start_frame_idx=conversation.start_frame_idx,
         name=conversation.id,
     )
-    frames = _play(session, script, features, config, on_frame)
+    frames = _play(session, script, features, on_frame)
     return make_transcript(conversation, script, frames)
 
 
@@ -96,7 +96,7 @@ def stream_as_reference(
         start_frame_idx=conversation.start_frame_idx,
         name=conversation.id,
     )
-    frames = _play(session, script, features, config, on_frame)
+    frames = _play(session, script, features, on_frame)
     return make_transcript(conversation, read_script(conversation), frames)
 
 
@@ -121,14 +121,12 @@ def _play(
     session: _Steps,
     script: Script,
     features: Tensor,
-    config: StreamConfig,
     on_frame: Callable[[FrameOutput], None] | None,
 ) -> list[FrameOutput]:
-    """Answers at every frame of ``script``; the reference is told where it makes the context."""
-    uses_reference = config.context is ContextSource.REFERENCE
+    """Answers at every frame of ``script``; a session looks at ``said`` if that is its context."""
     frames = []
     for index, moment in enumerate(script.moments):
-        said = Said(moment.before, moment.spans) if uses_reference else None
+        said = Said(moment.before, moment.spans)
         frames.append(session.step(features[index], heard(script, index), said=said))
         if on_frame is not None:
             on_frame(frames[-1])

@@ -228,8 +228,7 @@ class ReferenceSession:
 
     def _feed(self, ids: list[int], image: Tensor | None = None) -> Tensor:
         """Last hidden state, (D,). Image ids are never looked up: they may be no tokens at all."""
-        device = self._model.device
-        embeds = self._model.embed_tokens(torch.tensor(ids, dtype=torch.int64, device=device))
+        embeds = self._model.embed_ids(ids)
         if image is not None:
             embeds = torch.cat([embeds, image.to(embeds.dtype)])
         return self._decoder(embeds, self._cache)

@@ -116,7 +116,9 @@ class Session:
         image = model.project(features.to(model.device))  # before anything changes: it may refuse
 
         ids = stream.begin(inputs.as_texts(texts), said)
-        hidden = self._decoder(torch.cat([self._embed(ids), image]) if ids else image, self._cache)
+        hidden = self._decoder(
+            torch.cat([model.embed_ids(ids), image]) if ids else image, self._cache
+        )
         speak_prob = float(model.speak_head(hidden).float().sigmoid())
         dst_prob = None
         if model.dst_head is not None and stream.has_dst:
@@ -124,7 +126,7 @@ class Session:
         stream.decide(speak_prob, dst_prob)
         self._carry_out_cut()
         while (fed := stream.feed()) is not None:
-            hidden = self._decoder(self._embed(fed), self._cache)
+            hidden = self._decoder(model.embed_ids(fed), self._cache)
             stream.take(int(model.lm_logits(hidden, dst=stream.writes_dst).argmax()))
             self._carry_out_cut()
         return stream.end()
@@ -140,10 +142,6 @@ class Session:
     def reset(self) -> None:
         """Go back to the beginning of the stream."""
         self.restore(self._beginning)
-
-    def _embed(self, ids: Sequence[int]) -> Tensor:
-        """(T, D) embeddings."""
-        return self._model.embed_tokens(torch.tensor(ids, device=self._model.device))
 
     def _carry_out_cut(self) -> None:
         if self._stream.cut is not None:

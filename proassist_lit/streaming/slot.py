@@ -242,7 +242,6 @@ class Slot:
             self._mark = self.stream.length
             self._decide(speak_prob, dst_prob, part)
             if any(branch.stream.is_writing for branch in self.branches):
-                self.house.cache.crop(self.place, self._mark)  # what was ahead is not to be
                 self._fed, self._known = [], {}
                 for branch in self.branches:
                     branch.tape = []
@@ -274,14 +273,16 @@ class Slot:
         if self.stream.uses_reference:
             self.branches += parted
             parted = []
-        fired = False
-        for branch in [*self.branches, *parted]:
-            branch.stream.thresholds = self.house.thresholds[branch.rows[0]]
-            decisions = branch.stream.decide(speak_prob, dst_prob)
-            fired |= branch not in parted and any(decisions)
-        self._note(fired)
+        fired = [self._decide_alike(b, speak_prob, dst_prob) for b in self.branches]
+        self._note(any(fired))
         for branch in parted:
+            self._decide_alike(branch, speak_prob, dst_prob)
             part(self, branch)
+
+    def _decide_alike(self, branch: Branch, speak_prob: float, dst_prob: float | None) -> bool:
+        """Let a branch decide as any of its rows does; return whether anything fired."""
+        branch.stream.thresholds = self.house.thresholds[branch.rows[0]]
+        return any(branch.stream.decide(speak_prob, dst_prob))
 
     def moved(self, branch: Branch, place: int) -> Slot:
         """A slot at ``place`` for a branch that leaves this one, its decisions made."""

@@ -24,7 +24,6 @@ from proassist_lit.streaming.engine import Engine
 from proassist_lit.streaming.policy import Thresholds
 from proassist_lit.streaming.recording import Answered, Recording
 from proassist_lit.streaming.session import Session
-from proassist_lit.streaming.slot_cache import SlotCache
 from proassist_lit.streaming.slot_decoder import SlotDecoder
 from proassist_lit.streaming.stream import Said, heard
 from proassist_lit.types import FrameOutput, Transition, Update
@@ -209,19 +208,25 @@ def test_rows_of_thresholds_equal_separate_runs(changes: dict, num_slots: int) -
     assert len(different) > 9
 
 
-def test_rows_share_what_they_decide_alike(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def fed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Tokens that an engine feeds, step by step."""
+    counts: list[int] = []
+    whole = SlotDecoder.__call__
+
+    def noting(self: SlotDecoder, x: Tensor, *rest: object) -> Tensor:
+        counts.append(len(x))
+        return whole(self, x, *rest)
+
+    monkeypatch.setattr(SlotDecoder, "__call__", noting)
+    return counts
+
+
+def test_rows_share_what_they_decide_alike(fed: list[int]) -> None:
     model, chat = tiny_model(7), word_chat()
     record = talk(0, 60)
     features = random_features(60, 1)
     own = thetas(model, chat, record, features, 0.1)
-    fed: list[int] = []
-    whole = SlotDecoder.__call__
-
-    def noting(self: SlotDecoder, x: Tensor, counts: list[int], cache: SlotCache) -> Tensor:
-        fed.append(len(x))
-        return whole(self, x, counts, cache)
-
-    monkeypatch.setattr(SlotDecoder, "__call__", noting)
 
     def num_fed(config: StreamConfig, thetas_speak: list[float]) -> int:
         fed.clear()
@@ -241,7 +246,7 @@ def test_rows_share_what_they_decide_alike(monkeypatch: pytest.MonkeyPatch) -> N
     assert num_fed(config, [0.0, 1.0]) > num_fed(config, [0.0])
 
 
-def test_what_streams_begin_with_is_fed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_streams_begin_with_is_fed_once(fed: list[int]) -> None:
     model, chat = tiny_model(3), word_chat()
     prompt = SystemTurn(content="please help " * 10)
     records = [
@@ -249,14 +254,6 @@ def test_what_streams_begin_with_is_fed_once(monkeypatch: pytest.MonkeyPatch) ->
         for goal in ("make soup", "make soup", "how many", "wait")
     ]
     features = [random_features(20, 1, seed=i) for i in range(4)]
-    fed: list[int] = []
-    whole = SlotDecoder.__call__
-
-    def noting(self: SlotDecoder, x: Tensor, counts: list[int], cache: SlotCache) -> Tensor:
-        fed.append(len(x))
-        return whole(self, x, counts, cache)
-
-    monkeypatch.setattr(SlotDecoder, "__call__", noting)
     config = replace(CONFIG, theta_speak=1.0, theta_dst=1.0)
 
     answered = by_engine(model, chat, records, features, config, num_slots=4)
