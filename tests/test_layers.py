@@ -16,7 +16,7 @@ EDGE = {"lit", "cli", "commands"}  # the only places that may import these
 EDGE_ONLY = {"lightning", "pytorch_lightning", "hydra", "wandb", "omegaconf"}
 
 LAYERS = (
-    {"types", "errors", "atomic"},
+    {"types", "errors", "atomic", "cache_folder"},
     {"vision"},  # encoders of frames: data.generate draws and encodes what it invents
     {"data"},
     {"sequence"},

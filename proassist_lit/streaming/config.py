@@ -37,6 +37,19 @@ class ContextSource(StrEnum):
     """The reference dialogue's: the assistant's own words are dropped again (ground truth)."""
 
 
+class Kernels(StrEnum):
+    """What computes the backbone of a stream on a CPU. The answers are the same."""
+
+    AUTO = "auto"
+    """Compiled kernels where a C compiler is found, torch elsewhere."""
+
+    COMPILED = "compiled"
+    """Compiled kernels; refused where they cannot be had."""
+
+    TORCH = "torch"
+    """torch."""
+
+
 @dataclass(kw_only=True)
 class StreamConfig:
     """How recorded and live streams are answered."""
@@ -86,6 +99,9 @@ class StreamConfig:
 
     kv_gib: float = 4.0
     """Most memory, GiB, for the contexts of streams that are answered at once; > 0."""
+
+    kernels: Kernels = Kernels.AUTO
+    """auto, compiled (in C, on a CPU; several times as fast) or torch."""
 
     def __post_init__(self) -> None:
         if self.kv_gib <= 0:

@@ -68,7 +68,8 @@ class Engine:
         self._num_tokens_per_img, self._max_block = num_tokens_per_img, max_block
         self._thresholds = tuple(thresholds or [Thresholds.of(config)])
         self._rotation = KeyRotation(model) if config.strategy is Strategy.DROP_MIDDLE else None
-        self._decoder, self._vocabulary = SlotDecoder(model), Vocabulary(model)
+        self._decoder = SlotDecoder(model, config.kernels)
+        self._vocabulary = Vocabulary(model, config.kernels)
         self._num_slots = num_slots
 
     @staticmethod

@@ -10,7 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from proassist_lit.model.assistant import AssistantModel
+from proassist_lit.streaming.config import Kernels
 from proassist_lit.streaming.llama import Llama
+from proassist_lit.streaming.native import NativeLlama, native_or_none
 from proassist_lit.streaming.products import pad_rows
 from proassist_lit.streaming.slot_cache import SlotCache
 
@@ -23,14 +25,16 @@ class SlotDecoder:
 
     Linear layers see the tokens of all slots as rows of one matrix. In attention the slots that
     feed a single token (they write) are taken some neighbours at a time, those that feed several
-    one by one.
+    one by one. That is torch; where there are compiled kernels, they do it all.
 
     Args:
         model: its backbone must satisfy ``Llama.fits``.
+        kernels: compiled or torch.
     """
 
-    def __init__(self, model: AssistantModel) -> None:
-        self._llama = Llama(model, merged=True)
+    def __init__(self, model: AssistantModel, kernels: Kernels = Kernels.AUTO) -> None:
+        self._native = native_or_none(lambda: NativeLlama(model), kernels)
+        self._llama = Llama(model, merged=self._native is None)
 
     def __call__(self, inputs_embeds: Tensor, counts: Sequence[int], cache: SlotCache) -> Tensor:
         """Extend the slots.
@@ -43,6 +47,17 @@ class SlotDecoder:
         Returns:
             (N, D) last hidden states after the final norm.
         """
+        if self._native is not None:
+            lengths = cache.lengths
+            runs = [(slot, lengths[slot], count) for slot, count in enumerate(counts) if count]
+            hidden = self._native(inputs_embeds, runs, cache.keys, cache.values)
+        else:
+            hidden = self._by_torch(inputs_embeds, counts, cache)
+        for slot, count in enumerate(counts):
+            cache.lengths[slot] += count
+        return hidden
+
+    def _by_torch(self, inputs_embeds: Tensor, counts: Sequence[int], cache: SlotCache) -> Tensor:
         num_rows = len(inputs_embeds)
         plan = _Plan(counts, cache, inputs_embeds, self._llama.group)
         cos, sin = (table[plan.positions] for table in self._llama.angles(plan.end, inputs_embeds))
@@ -56,10 +71,7 @@ class SlotDecoder:
             values[plan.slots, :, plan.positions] = value[:num_rows]
             return self._attend(query, keys, values, plan)
 
-        hidden = self._llama(x, (cos, sin), attend)[:num_rows]
-        for slot, count in enumerate(counts):
-            cache.lengths[slot] += count
-        return hidden
+        return self._llama(x, (cos, sin), attend)[:num_rows]
 
     def _attend(self, query: Tensor, keys: Tensor, values: Tensor, plan: _Plan) -> Tensor:
         """(N, heads, size) queries to (N, heads * size) mixed values.
