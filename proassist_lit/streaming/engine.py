@@ -10,8 +10,8 @@ pass through the backbone: some watch, some write. Whatever happens in a stream 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import accumulate
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import accumulate, count
 
 import torch
 from torch import Tensor
@@ -100,36 +100,36 @@ class Engine:
         )
         num_slots = min(num_slots, sum(self._places(rows) for _, _, rows in waiting))
         house: House | None = None
-        slots: list[Slot] = []
+        slots: dict[int, Slot] = {}  # by their place in the cache, ascending
         while waiting or slots:
-            taken = sum(self._places(b.rows) for slot in slots for b in slot.branches[:1])
+            taken = sum(self._places(slot.branches[0].rows) for slot in slots.values())
             while waiting and num_slots - taken >= self._places(waiting[0][2]):
                 house = house or self._make_house(num_slots)
                 index, recording, rows = waiting.popleft()
                 try:
-                    slots.append(self._open(house, len(slots), index, recording, rows))
-                    taken += self._places(rows)
+                    slot = self._open(house, _free_place(slots), index, recording, rows)
                 except ProAssistError as reason:
                     yield from (Answered(index, (), reason, row) for row in rows)
+                    continue
+                slots[slot.place] = slot
+                taken += self._places(rows)
             if not slots:
                 continue
             assert house is not None
             before = house.num_answered
+            slots = dict(sorted(slots.items()))
             failed = self._step(slots, house)
             if on_frames is not None:
                 on_frames(house.num_answered - before)
-            for place in reversed(range(len(slots))):
-                slot, error = slots[place], failed.get(place)
+            for place, slot in list(slots.items()):
+                error = failed.get(place)
                 if error is None and not slot.is_done:
                     continue
                 for branch in slot.branches:
                     for row in branch.rows:
                         yield Answered(slot.index, tuple(branch.frames), error, row)
-                last = slots.pop()
-                if place < len(slots):  # keep the slots in use together
-                    house.cache.copy(last.place, place)
-                    last.place, slots[place] = place, last
-                house.cache.lengths[len(slots)] = 0
+                del slots[place]
+                house.cache.crop(place, 0)
 
     def _slots_for_budget(self) -> int:
         size = SlotCache.bytes_per_token(self._model) * self._config.max_context
@@ -178,26 +178,26 @@ class Engine:
         self._model.project(features[:1].flatten(0, 1).to(self._model.device))  # it may refuse
         return slot
 
-    def _step(self, slots: list[Slot], house: House) -> dict[int, ProAssistError]:
-        """Feed every slot something and go on with what comes out; return what failed."""
+    def _step(self, slots: dict[int, Slot], house: House) -> dict[int, ProAssistError]:
+        """Feed every slot something and go on with what comes out; return what failed, by place."""
         failed: dict[int, ProAssistError] = {}
-        fed = [Fed([])] * len(slots)
-        for place, slot in enumerate(slots):
+        fed: dict[int, Fed] = {}
+        for place, slot in slots.items():
             try:
-                if not slot.is_new or self._shares_beginning(slot, slots):
+                if not slot.is_new or self._shares_beginning(slot, slots.values()):
                     fed[place] = slot.plan(least=FREE_ROWS // len(slots))
             except ProAssistError as error:
                 failed[place] = error
-        counts = [len(one.ids) for one in fed]
-        if not any(counts):
+        if not fed:
             return failed
-        hidden = self._decoder(self._embed(fed), counts, house.cache)
-        firsts = [0, *accumulate(counts)]
-        writing = [place for place, slot in enumerate(slots) if counts[place] and slot.is_writing]
-        watching = [place for place, one in enumerate(fed) if one.ends]
+        counts = {place: len(one.ids) for place, one in fed.items()}
+        hidden = self._decoder(self._embed(list(fed.values())), counts, house.cache)
+        firsts = dict(zip(fed, accumulate(counts.values(), initial=0), strict=False))
+        writing = [place for place in fed if slots[place].is_writing]
+        watching = [place for place, one in fed.items() if one.ends]
         tokens = self._vocabulary.best(
             hidden,
-            [firsts[place + 1] - 1 for place in writing],
+            [firsts[place] + counts[place] - 1 for place in writing],
             [slots[place].writes_dst for place in writing],
         )
         probs = self._read_heads(
@@ -205,7 +205,8 @@ class Engine:
         )
 
         def part(slot: Slot, branch: Branch) -> None:
-            slots.append(slot.moved(branch, len(slots)))
+            place = _free_place(slots)
+            slots[place] = slot.moved(branch, place)
 
         for place, token in zip(writing, tokens, strict=True):
             slots[place].take(token)
@@ -213,7 +214,7 @@ class Engine:
             slots[place].accept([next(probs) for _ in fed[place].ends], part)
         return failed
 
-    def _shares_beginning(self, slot: Slot, slots: Sequence[Slot]) -> bool:
+    def _shares_beginning(self, slot: Slot, slots: Iterable[Slot]) -> bool:
         """Copy what ``slot``, still empty, begins with from another; False if it had better wait.
 
         Raises:
@@ -263,3 +264,8 @@ class Engine:
             return iter([(prob, None) for prob in speak])
         dst = self._model.dst_head(chosen).float().sigmoid().tolist()
         return iter(list(zip(speak, dst, strict=True)))
+
+
+def _free_place(slots: Mapping[int, Slot]) -> int:
+    """The first place that no slot has."""
+    return next(place for place in count() if place not in slots)

@@ -32,7 +32,6 @@ typedef REAL vec __attribute__((vector_size(BYTES), aligned(sizeof(REAL)), may_a
 
 /* The widest vector that divides a head. */
 #define HEAD_LANES (HEAD % LANES == 0 ? LANES : HEAD % (LANES / 2) == 0 ? LANES / 2 : 2)
-#define HEAD_VECS (HEAD / HEAD_LANES)
 typedef REAL headvec
     __attribute__((vector_size(HEAD_LANES * sizeof(REAL)), aligned(sizeof(REAL)), may_alias));
 #define HEAD_AT(p) (*(headvec *)(p))
@@ -182,78 +181,121 @@ static void place(const Model *model, const Layer *layer, const Piece *pieces, i
 
 /* ---- attention ------------------------------------------------------------------------------ */
 
-static REAL sum_of(headvec v) {
+/* Queries that share keys go together, some keys at a time: all in registers. */
+enum {
+    QUERIES = 3,
+    ABREAST = 4,
+    HEAD_VECS = HEAD / HEAD_LANES,
+    MIXED = HEAD_VECS % 4 == 0 ? 4 : HEAD_VECS % 3 == 0 ? 3 : HEAD_VECS % 2 == 0 ? 2 : 1
+};
+
+/* The number of queries is a constant wherever these are called. */
+#define INLINE static inline __attribute__((always_inline))
+
+INLINE REAL sum_of(headvec v) {
     REAL sum = 0;
     for (int i = 0; i < HEAD_LANES; i++) sum += v[i];
     return sum;
 }
 
-/* Products of one query with n keys. */
-static void score(const REAL *query, const REAL *keys, int n, REAL scale, REAL *scores) {
+/* Products of `num` queries with n keys. */
+INLINE void score(const int num, const REAL *const *queries, const REAL *keys, int n, REAL scale,
+                  REAL scores[][KEYS]) {
     int j = 0;
-    for (; j + 4 <= n; j += 4) {
-        headvec a = {0}, b = {0}, c = {0}, d = {0};
-        const REAL *key = keys + (size_t)j * HEAD;
+    for (; j + ABREAST <= n; j += ABREAST) {
+        headvec sum[QUERIES][ABREAST] = {0};
 #pragma GCC unroll 16
         for (int i = 0; i < HEAD; i += HEAD_LANES) {
-            const headvec q = HEAD_AT(query + i);
-            a += q * HEAD_AT(key + i), b += q * HEAD_AT(key + HEAD + i);
-            c += q * HEAD_AT(key + 2 * HEAD + i), d += q * HEAD_AT(key + 3 * HEAD + i);
+            headvec key[ABREAST];
+#pragma GCC unroll 4
+            for (int k = 0; k < ABREAST; k++) key[k] = HEAD_AT(keys + (size_t)(j + k) * HEAD + i);
+#pragma GCC unroll 3
+            for (int q = 0; q < num; q++) {
+                const headvec query = HEAD_AT(queries[q] + i);
+#pragma GCC unroll 4
+                for (int k = 0; k < ABREAST; k++) sum[q][k] += query * key[k];
+            }
         }
-        scores[j] = sum_of(a) * scale, scores[j + 1] = sum_of(b) * scale;
-        scores[j + 2] = sum_of(c) * scale, scores[j + 3] = sum_of(d) * scale;
+#pragma GCC unroll 3
+        for (int q = 0; q < num; q++)
+            for (int k = 0; k < ABREAST; k++) scores[q][j + k] = sum_of(sum[q][k]) * scale;
     }
-    for (; j < n; j++) {
-        headvec a = {0};
-        for (int i = 0; i < HEAD; i += HEAD_LANES)
-            a += HEAD_AT(query + i) * HEAD_AT(keys + (size_t)j * HEAD + i);
-        scores[j] = sum_of(a) * scale;
-    }
+    for (; j < n; j++)
+        for (int q = 0; q < num; q++) {
+            headvec sum = {0};
+            for (int i = 0; i < HEAD; i += HEAD_LANES)
+                sum += HEAD_AT(queries[q] + i) * HEAD_AT(keys + (size_t)j * HEAD + i);
+            scores[q][j] = sum_of(sum) * scale;
+        }
 }
 
-/* mixed = mixed * keep + sum of weights * values; some vectors of the head at a time. */
-#define MIX (HEAD_VECS % 8 == 0 ? 8 : HEAD_VECS % 4 == 0 ? 4 : HEAD_VECS % 3 == 0 ? 3 : 1)
-static void mix(REAL *mixed, REAL keep, const REAL *weights, const REAL *values, int n) {
-    for (int start = 0; start < HEAD; start += MIX * HEAD_LANES) {
-        headvec sum[MIX];
-        for (int i = 0; i < MIX; i++) sum[i] = keep * HEAD_AT(mixed + start + i * HEAD_LANES);
+/* out = out * keep + sum of weights * values, for each query; some vectors of the head at a time. */
+INLINE void mix(const int num, REAL *const *outs, const REAL *keep, REAL weights[][KEYS],
+                const REAL *values, int n) {
+    for (int start = 0; start < HEAD; start += MIXED * HEAD_LANES) {
+        headvec sum[QUERIES][MIXED];
+#define EACH                                              \
+    _Pragma("GCC unroll 3") for (int q = 0; q < num; q++) \
+        _Pragma("GCC unroll 4") for (int k = 0; k < MIXED; k++)
+        EACH sum[q][k] = keep[q] * HEAD_AT(outs[q] + start + k * HEAD_LANES);
         for (int j = 0; j < n; j++) {
             const REAL *value = values + (size_t)j * HEAD + start;
-#pragma GCC unroll 8
-            for (int i = 0; i < MIX; i++) sum[i] += weights[j] * HEAD_AT(value + i * HEAD_LANES);
+            EACH sum[q][k] += weights[q][j] * HEAD_AT(value + k * HEAD_LANES);
         }
-        for (int i = 0; i < MIX; i++) HEAD_AT(mixed + start + i * HEAD_LANES) = sum[i];
+        EACH HEAD_AT(outs[q] + start + k * HEAD_LANES) = sum[q][k];
     }
 }
 
-/* The queries of a piece that share one head of keys; softmax over blocks of keys as they come. */
+/* Softmax over blocks of keys as they come; `visible` keys for each query, the last sees most. */
+INLINE void attend_block(const int num, const Model *model, const REAL *const *queries,
+                         const int *visible, const REAL *keys, const REAL *values,
+                         REAL *const *outs) {
+    REAL largest[QUERIES], total[QUERIES] = {0}, keep[QUERIES], scores[QUERIES][KEYS];
+    for (int q = 0; q < num; q++) memset(outs[q], 0, HEAD * sizeof(REAL));
+    for (int first = 0; first < visible[num - 1]; first += KEYS) {
+        const int n = MIN(KEYS, visible[num - 1] - first);
+        score(num, queries, keys + (size_t)first * HEAD, n, (REAL)model->scale, scores);
+        for (int q = 0; q < num; q++) {
+            const int mine = MIN(n, visible[q] - first);
+            for (int j = mine < 0 ? 0 : mine; j < n; j++) scores[q][j] = 0; /* weights */
+            keep[q] = 1;
+            if (mine <= 0) continue; /* this block of keys comes after the query */
+            REAL most = first ? largest[q] : scores[q][0], sum = 0;
+            for (int j = 0; j < mine; j++) most = scores[q][j] > most ? scores[q][j] : most;
+            for (int j = 0; j < mine; j++) scores[q][j] = EXP(scores[q][j] - most);
+            for (int j = 0; j < mine; j++) sum += scores[q][j];
+            keep[q] = first ? EXP(largest[q] - most) : 0;
+            total[q] = total[q] * keep[q] + sum, largest[q] = most;
+        }
+        mix(num, outs, keep, scores, values + (size_t)first * HEAD, n);
+    }
+    for (int q = 0; q < num; q++)
+        for (int i = 0; i < HEAD; i++) outs[q][i] /= total[q];
+}
+
+/* The queries of a piece that share one head of keys. */
 static void attend_one(const Model *model, const Piece *piece, int kv_head, const REAL *qkv,
                        const REAL *keys, const REAL *values, REAL *mixed) {
-    const int group = model->heads / model->kv_heads, num = piece->count * group;
+    const int group = model->heads / model->kv_heads, all = piece->count * group;
     const size_t stride = (size_t)(model->heads + 2 * model->kv_heads) * HEAD;
-    REAL largest[num], total[num], scores[KEYS];
-    for (int q = 0; q < num; q++) largest[q] = -INFINITY, total[q] = 0;
-    for (int first = 0; first < piece->past + piece->count; first += KEYS)
+    const int blocks = (all + QUERIES - 1) / QUERIES;
+    for (int b = 0; b < blocks; b++) {
+        const int start = all * b / blocks, num = all * (b + 1) / blocks - start;
+        const REAL *queries[QUERIES];
+        REAL *outs[QUERIES];
+        int visible[QUERIES];
         for (int q = 0; q < num; q++) {
-            const int i = q / group, head = kv_head * group + q % group;
-            const int n = MIN(KEYS, piece->past + i + 1 - first);
-            if (n <= 0) continue; /* this block comes after the query */
-            REAL *out = mixed + ((size_t)(piece->row + i) * model->heads + head) * HEAD;
-            score(qkv + (piece->row + i) * stride + head * HEAD, keys + (size_t)first * HEAD, n,
-                  (REAL)model->scale, scores);
-            REAL most = first ? largest[q] : scores[0], sum = 0;
-            for (int j = 0; j < n; j++) most = scores[j] > most ? scores[j] : most;
-            for (int j = 0; j < n; j++) scores[j] = EXP(scores[j] - most);
-            for (int j = 0; j < n; j++) sum += scores[j];
-            const REAL keep = first ? EXP(largest[q] - most) : 0;
-            if (!first) memset(out, 0, HEAD * sizeof(REAL));
-            mix(out, keep, scores, values + (size_t)first * HEAD, n);
-            total[q] = total[q] * keep + sum, largest[q] = most;
+            const int i = (start + q) / group, head = kv_head * group + (start + q) % group;
+            queries[q] = qkv + (piece->row + i) * stride + head * HEAD;
+            outs[q] = mixed + ((size_t)(piece->row + i) * model->heads + head) * HEAD;
+            visible[q] = piece->past + i + 1;
         }
-    for (int q = 0; q < num; q++) {
-        const size_t row = piece->row + q / group, head = kv_head * group + q % group;
-        REAL *out = mixed + (row * model->heads + head) * HEAD;
-        for (int i = 0; i < HEAD; i++) out[i] /= total[q];
+        if (num == 3)
+            attend_block(3, model, queries, visible, keys, values, outs);
+        else if (num == 2)
+            attend_block(2, model, queries, visible, keys, values, outs);
+        else
+            attend_block(1, model, queries, visible, keys, values, outs);
     }
 }
 

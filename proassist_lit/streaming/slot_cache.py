@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
+import mmap
 from collections.abc import Sequence
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -66,24 +66,20 @@ class SlotCache:
                 tensor[target, :, :length] = tensor[source, :, :length]
         self.lengths[target] = length
 
-    def reorder(self, order: Sequence[int]) -> None:
-        """Let slot i hold what slot ``order[i]`` holds, for as many slots as are named."""
-        lengths = [self.lengths[slot] for slot in order]
-        longest = max(lengths, default=0)
-        index = torch.tensor(order, device=self.keys[0].device)
-        for tensors in (self.keys, self.values):
-            for tensor in tensors:
-                tensor[: len(order), :, :longest] = tensor[index, :, :longest]
-        self.lengths[: len(order)] = lengths
-
 
 def _zeros(shape: tuple[int, ...], like: Tensor) -> Tensor:
     """Zeros, not garbage: a hidden key is multiplied by 0, and 0 * NaN is no 0.
 
-    On a CPU they come from NumPy, which asks the system for zeroed pages: untouched, they take
-    neither time nor memory.
+    On a CPU they are zeroed pages of the system: untouched, they take neither time nor memory.
     """
     if like.device.type != "cpu":
         return like.new_zeros(shape)
     size = math.prod(shape) * like.element_size()
-    return torch.from_numpy(np.zeros(size, np.uint8)).view(like.dtype).view(shape)
+    return torch.frombuffer(_pages(size), dtype=like.dtype).view(shape)
+
+
+def _pages(size: int) -> mmap.mmap:
+    """Zeroed memory of this process alone."""
+    if hasattr(mmap, "MAP_PRIVATE"):
+        return mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    return mmap.mmap(-1, size)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -36,28 +36,27 @@ class SlotDecoder:
         self._native = native_or_none(lambda: NativeLlama(model), kernels)
         self._llama = Llama(model, merged=self._native is None)
 
-    def __call__(self, inputs_embeds: Tensor, counts: Sequence[int], cache: SlotCache) -> Tensor:
+    def __call__(self, inputs_embeds: Tensor, counts: Mapping[int, int], cache: SlotCache) -> Tensor:
         """Extend the slots.
 
         Args:
-            inputs_embeds: (N, D), the new tokens of slot 0, of slot 1, and so on.
-            counts: new tokens of each slot from the first; sum N; may be 0.
+            inputs_embeds: (N, D), the new tokens of the first slot, of the second, and so on.
+            counts: new tokens of each slot that is fed, ascending by slot; they sum N.
             cache: extended in place.
 
         Returns:
             (N, D) last hidden states after the final norm.
         """
         if self._native is not None:
-            lengths = cache.lengths
-            runs = [(slot, lengths[slot], count) for slot, count in enumerate(counts) if count]
+            runs = [(slot, cache.lengths[slot], count) for slot, count in counts.items()]
             hidden = self._native(inputs_embeds, runs, cache.keys, cache.values)
         else:
             hidden = self._by_torch(inputs_embeds, counts, cache)
-        for slot, count in enumerate(counts):
+        for slot, count in counts.items():
             cache.lengths[slot] += count
         return hidden
 
-    def _by_torch(self, inputs_embeds: Tensor, counts: Sequence[int], cache: SlotCache) -> Tensor:
+    def _by_torch(self, inputs_embeds: Tensor, counts: Mapping[int, int], cache: SlotCache) -> Tensor:
         num_rows = len(inputs_embeds)
         plan = _Plan(counts, cache, inputs_embeds, self._llama.group)
         cos, sin = (table[plan.positions] for table in self._llama.angles(plan.end, inputs_embeds))
@@ -137,31 +136,33 @@ class _Block:
 class _Plan:
     """Where the rows of a ragged batch stand, and what they look at."""
 
-    def __init__(self, counts: Sequence[int], cache: SlotCache, like: Tensor, group: int) -> None:
+    def __init__(self, counts: Mapping[int, int], cache: SlotCache, like: Tensor, group: int) -> None:
         self._like, self._kv_heads = like, cache.keys[0].shape[1]
         slots: list[int] = []
         positions: list[int] = []
         self.blocks: list[_Block] = []
         singles: list[tuple[int, int]] = []  # slot, row
-        for slot, count in enumerate(counts):
+        for slot, count in counts.items():
             past = cache.lengths[slot]
             if count == 1:
                 singles.append((slot, len(slots)))
-            elif count:
+            else:
                 self.blocks.append(self._block(slot, len(slots), count, past + count, group))
             slots += [slot] * count
             positions += range(past, past + count)
         self.end = max(positions) + 1
         self.bunches: list[_Bunch] = []
         together: list[tuple[int, int]] = []
-        for start in range(0, len(counts), TOGETHER):
+        for start in range(0, max(counts) + 1, TOGETHER):
             mine = [(slot, row) for slot, row in singles if start <= slot < start + TOGETHER]
-            if 2 * len(mine) <= min(TOGETHER, len(counts) - start):  # mostly gaps: one by one
+            if 2 * len(mine) <= min(TOGETHER, max(counts) + 1 - start):  # gaps: one by one
                 self.blocks += [_Block(s, row, 1, cache.lengths[s] + 1, None) for s, row in mine]
                 continue
             together += mine
             last = mine[-1][0] + 1
-            lengths = [cache.lengths[s] + 1 if counts[s] == 1 else 1 for s in range(start, last)]
+            lengths = [
+                cache.lengths[s] + 1 if counts.get(s) == 1 else 1 for s in range(start, last)
+            ]
             self.bunches.append(_Bunch(start, last, max(lengths), self._hide_beyond(lengths)))
         self.slots = torch.tensor(slots, device=like.device)
         self.positions = torch.tensor(positions, device=like.device)
