@@ -12,6 +12,7 @@
  */
 
 #include <math.h>
+#include <omp.h>
 #include <stddef.h>
 #include <string.h>
 
@@ -24,8 +25,28 @@
 #endif
 #define LANES ((int)(BYTES / sizeof(REAL)))
 #define PANEL (2 * LANES)
+#define INLINE static inline __attribute__((always_inline))
 #define MIN(a, b) ((a) < (b) ? (a) : (b))
-#define EXP(x) _Generic((REAL)0, float: expf, double: exp)(x)
+#define EXP(x) _Generic((REAL)0, float: exp_float, double: exp)(x)
+
+/* e to the power of x, to 2 units in the last place, written so that loops of it become vectors.
+ * (Cephes' polynomial; what the system offers as a vector may be many times as slow.) */
+INLINE float exp_float(float x) {
+    x = x < -87.0f ? -87.0f : x > 88.0f ? 88.0f : x;
+    const float n = rintf(x * 1.44269504088896341f);
+    const float r = x - n * 0.693359375f + n * 2.12194440e-4f;
+    float p = 1.9875691500e-4f;
+    p = p * r + 1.3981999507e-3f;
+    p = p * r + 8.3334519073e-3f;
+    p = p * r + 4.1665795894e-2f;
+    p = p * r + 1.6666665459e-1f;
+    p = p * r + 5.0000001201e-1f;
+    const union {
+        int bits;
+        float value;
+    } power = {((int)n + 127) << 23};
+    return (p * r * r + r + 1.0f) * power.value;
+}
 
 typedef REAL vec __attribute__((vector_size(BYTES), aligned(sizeof(REAL)), may_alias));
 #define AT(p) (*(vec *)(p))
@@ -64,14 +85,16 @@ int lanes(void) { return LANES; }
 
 /* ---- products ------------------------------------------------------------------------------- */
 
-/* ROWS rows by one panel; both vectors of every row stay in registers. */
+/* ROWS rows by one panel, both vectors of every row in registers. Meanwhile the next panel is fetched
+ * from memory, `step` bytes at a time: it would not come in the shadow of the arithmetic by itself. */
 #define DEFINE_TILE(ROWS)                                                                       \
-    static void tile##ROWS(int depth, const REAL *x, const REAL *panel, const REAL *bias,        \
-                           REAL out[][PANEL]) {                                                 \
+    static void tile##ROWS(int depth, const REAL *x, const REAL *panel, const REAL *bias,       \
+                           REAL out[][PANEL], const char *next, int step) {                     \
         vec first[ROWS], second[ROWS];                                                          \
         for (int r = 0; r < ROWS; r++) first[r] = AT(bias), second[r] = AT(bias + LANES);       \
         for (int k = 0; k < depth; k++) {                                                       \
             const vec w0 = AT(panel + k * PANEL), w1 = AT(panel + k * PANEL + LANES);           \
+            __builtin_prefetch(next + (size_t)k * step);                                        \
             _Pragma("GCC unroll 8") for (int r = 0; r < ROWS; r++) {                            \
                 const vec value = (vec){0} + x[(size_t)r * depth + k];                          \
                 first[r] += value * w0, second[r] += value * w1;                                \
@@ -86,22 +109,48 @@ DEFINE_TILE(4)
 DEFINE_TILE(5)
 DEFINE_TILE(6)
 
-static void (*const tiles[])(int, const REAL *, const REAL *, const REAL *, REAL (*)[PANEL]) = {
-    0, tile1, tile2, tile3, tile4, tile5, tile6};
+static void (*const tiles[])(int, const REAL *, const REAL *, const REAL *, REAL (*)[PANEL],
+                             const char *, int) = {0,     tile1, tile2, tile3,
+                                                   tile4, tile5, tile6};
 
-/* What becomes of the outputs of one row of a tile. */
-static void finish(Finish how, const REAL *tile, REAL *out, int panel, int width) {
-    if (how == GATE) { /* the first vector holds gates, the second what they let through */
-        const int n = MIN(LANES, width - panel * LANES);
-        for (int i = 0; i < n; i++)
-            out[panel * LANES + i] = tile[i] / (1 + EXP(-tile[i])) * tile[LANES + i];
-        return;
-    }
-    const int n = MIN(PANEL, width - panel * PANEL);
-    if (how == STORE)
-        memcpy(out + panel * PANEL, tile, n * sizeof(REAL));
+typedef struct { /* rows by one panel, a tile after the other */
+    int index, row, end;
+    REAL out[TILE][PANEL];
+} Tile;
+
+/* Compute the next tile of rows `start` to `end` by a panel; 0 if there is none. */
+static int next_tile(Tile *tile, const REAL *x, int start, int end, int depth,
+                     const Matrix *matrix, int panel) {
+    const int n = end - start, count = (n + TILE - 1) / TILE, t = tile->index++;
+    if (t == count) return 0;
+    tile->row = start + n * t / count, tile->end = start + n * (t + 1) / count;
+    const REAL *weights = matrix->panels + (size_t)panel * PANEL * depth;
+    const int step = (PANEL * (int)sizeof(REAL) + count - 1) / count; /* all tiles, all of it */
+    const char *next = (const char *)(weights + (size_t)PANEL * depth) + (size_t)t * depth * step;
+    tiles[tile->end - tile->row](depth, x + (size_t)tile->row * depth, weights,
+                                 matrix->bias + panel * PANEL, tile->out, next, step);
+    return 1;
+}
+
+/* Neighbouring panels that a thread takes at once: few enough to share them out evenly. */
+static int share(int panels, int threads) { return panels < 8 * threads ? 1 : panels / (4 * threads); }
+
+/* What becomes of n outputs of one row of a tile; n is a constant but for the last panel. */
+INLINE void finish_some(Finish how, const REAL *tile, REAL *out, const int n) {
+    if (how == GATE) /* the first vector holds gates, the second what they let through */
+        for (int i = 0; i < n; i++) out[i] = tile[i] / (1 + EXP(-tile[i])) * tile[LANES + i];
+    else if (how == ADD)
+        for (int i = 0; i < n; i++) out[i] += tile[i];
     else
-        for (int i = 0; i < n; i++) out[panel * PANEL + i] += tile[i];
+        memcpy(out, tile, n * sizeof(REAL));
+}
+
+INLINE void finish(const Finish how, const REAL *tile, REAL *out, int panel, int width) {
+    const int each = how == GATE ? LANES : PANEL, n = width - panel * each;
+    if (n >= each)
+        finish_some(how, tile, out + panel * each, each);
+    else
+        finish_some(how, tile, out + panel * each, n);
 }
 
 static int num_panels(Finish how, int width) {
@@ -113,20 +162,14 @@ static int num_panels(Finish how, int width) {
 static void multiply(const REAL *x, int rows, int depth, const Matrix *matrix, Finish how,
                      REAL *out, int width) {
     const int panels = num_panels(how, width), chunks = (rows + CHUNK - 1) / CHUNK;
-#pragma omp for schedule(dynamic, 2)
+#pragma omp for schedule(dynamic, share(panels, omp_get_num_threads()))
     for (int task = 0; task < chunks * panels; task++) {
         const int panel = task % panels, chunk = task / panels;
-        const int start = rows * chunk / chunks, n = rows * (chunk + 1) / chunks - start;
-        const int num_tiles = (n + TILE - 1) / TILE;
-        for (int t = 0; t < num_tiles; t++) {
-            const int row = start + n * t / num_tiles, end = start + n * (t + 1) / num_tiles;
-            REAL tile[TILE][PANEL];
-            tiles[end - row](depth, x + (size_t)row * depth,
-                             matrix->panels + (size_t)panel * PANEL * depth,
-                             matrix->bias + panel * PANEL, tile);
-            for (int r = row; r < end; r++)
-                finish(how, tile[r - row], out + (size_t)r * width, panel, width);
-        }
+        const int start = rows * chunk / chunks, end = rows * (chunk + 1) / chunks;
+        Tile tile = {0};
+        while (next_tile(&tile, x, start, end, depth, matrix, panel))
+            for (int r = tile.row; r < tile.end; r++)
+                finish(how, tile.out[r - tile.row], out + (size_t)r * width, panel, width);
     }
 }
 
@@ -181,68 +224,42 @@ static void place(const Model *model, const Layer *layer, const Piece *pieces, i
 
 /* ---- attention ------------------------------------------------------------------------------ */
 
-/* Queries that share keys go together, some keys at a time: all in registers. */
 enum {
-    QUERIES = 3,
-    ABREAST = 4,
+    QUERIES = 3, /* that share keys and go together */
     HEAD_VECS = HEAD / HEAD_LANES,
-    MIXED = HEAD_VECS % 4 == 0 ? 4 : HEAD_VECS % 3 == 0 ? 3 : HEAD_VECS % 2 == 0 ? 2 : 1
+    MIXED = HEAD_VECS % 8 == 0 ? 8 : HEAD_VECS % 4 == 0 ? 4 : HEAD_VECS % 3 == 0 ? 3 : 1
 };
 
-/* The number of queries is a constant wherever these are called. */
-#define INLINE static inline __attribute__((always_inline))
-
-INLINE REAL sum_of(headvec v) {
-    REAL sum = 0;
-    for (int i = 0; i < HEAD_LANES; i++) sum += v[i];
-    return sum;
-}
-
-/* Products of `num` queries with n keys. */
+/* Products of `num` queries, a constant, with n keys, which are read in order. */
 INLINE void score(const int num, const REAL *const *queries, const REAL *keys, int n, REAL scale,
                   REAL scores[][KEYS]) {
-    int j = 0;
-    for (; j + ABREAST <= n; j += ABREAST) {
-        headvec sum[QUERIES][ABREAST] = {0};
+    for (int j = 0; j < n; j++) {
+        headvec sum[QUERIES] = {0};
 #pragma GCC unroll 16
         for (int i = 0; i < HEAD; i += HEAD_LANES) {
-            headvec key[ABREAST];
-#pragma GCC unroll 4
-            for (int k = 0; k < ABREAST; k++) key[k] = HEAD_AT(keys + (size_t)(j + k) * HEAD + i);
+            const headvec key = HEAD_AT(keys + (size_t)j * HEAD + i);
 #pragma GCC unroll 3
-            for (int q = 0; q < num; q++) {
-                const headvec query = HEAD_AT(queries[q] + i);
-#pragma GCC unroll 4
-                for (int k = 0; k < ABREAST; k++) sum[q][k] += query * key[k];
-            }
+            for (int q = 0; q < num; q++) sum[q] += HEAD_AT(queries[q] + i) * key;
         }
-#pragma GCC unroll 3
-        for (int q = 0; q < num; q++)
-            for (int k = 0; k < ABREAST; k++) scores[q][j + k] = sum_of(sum[q][k]) * scale;
-    }
-    for (; j < n; j++)
         for (int q = 0; q < num; q++) {
-            headvec sum = {0};
-            for (int i = 0; i < HEAD; i += HEAD_LANES)
-                sum += HEAD_AT(queries[q] + i) * HEAD_AT(keys + (size_t)j * HEAD + i);
-            scores[q][j] = sum_of(sum) * scale;
+            REAL total = 0;
+            for (int i = 0; i < HEAD_LANES; i++) total += sum[q][i];
+            scores[q][j] = total * scale;
         }
+    }
 }
 
-/* out = out * keep + sum of weights * values, for each query; some vectors of the head at a time. */
-INLINE void mix(const int num, REAL *const *outs, const REAL *keep, REAL weights[][KEYS],
-                const REAL *values, int n) {
+/* out = out * keep + sum of weights * values; some vectors of the head at a time. */
+static void mix(REAL *out, REAL keep, const REAL *weights, const REAL *values, int n) {
     for (int start = 0; start < HEAD; start += MIXED * HEAD_LANES) {
-        headvec sum[QUERIES][MIXED];
-#define EACH                                              \
-    _Pragma("GCC unroll 3") for (int q = 0; q < num; q++) \
-        _Pragma("GCC unroll 4") for (int k = 0; k < MIXED; k++)
-        EACH sum[q][k] = keep[q] * HEAD_AT(outs[q] + start + k * HEAD_LANES);
+        headvec sum[MIXED];
+        for (int i = 0; i < MIXED; i++) sum[i] = keep * HEAD_AT(out + start + i * HEAD_LANES);
         for (int j = 0; j < n; j++) {
             const REAL *value = values + (size_t)j * HEAD + start;
-            EACH sum[q][k] += weights[q][j] * HEAD_AT(value + k * HEAD_LANES);
+#pragma GCC unroll 8
+            for (int i = 0; i < MIXED; i++) sum[i] += weights[j] * HEAD_AT(value + i * HEAD_LANES);
         }
-        EACH HEAD_AT(outs[q] + start + k * HEAD_LANES) = sum[q][k];
+        for (int i = 0; i < MIXED; i++) HEAD_AT(out + start + i * HEAD_LANES) = sum[i];
     }
 }
 
@@ -250,24 +267,22 @@ INLINE void mix(const int num, REAL *const *outs, const REAL *keep, REAL weights
 INLINE void attend_block(const int num, const Model *model, const REAL *const *queries,
                          const int *visible, const REAL *keys, const REAL *values,
                          REAL *const *outs) {
-    REAL largest[QUERIES], total[QUERIES] = {0}, keep[QUERIES], scores[QUERIES][KEYS];
+    REAL largest[QUERIES] = {0}, total[QUERIES] = {0}, scores[QUERIES][KEYS];
     for (int q = 0; q < num; q++) memset(outs[q], 0, HEAD * sizeof(REAL));
     for (int first = 0; first < visible[num - 1]; first += KEYS) {
-        const int n = MIN(KEYS, visible[num - 1] - first);
-        score(num, queries, keys + (size_t)first * HEAD, n, (REAL)model->scale, scores);
+        const int most_keys = MIN(KEYS, visible[num - 1] - first);
+        score(num, queries, keys + (size_t)first * HEAD, most_keys, (REAL)model->scale, scores);
         for (int q = 0; q < num; q++) {
-            const int mine = MIN(n, visible[q] - first);
-            for (int j = mine < 0 ? 0 : mine; j < n; j++) scores[q][j] = 0; /* weights */
-            keep[q] = 1;
-            if (mine <= 0) continue; /* this block of keys comes after the query */
+            const int n = MIN(KEYS, visible[q] - first);
+            if (n <= 0) continue; /* this block of keys comes after the query */
             REAL most = first ? largest[q] : scores[q][0], sum = 0;
-            for (int j = 0; j < mine; j++) most = scores[q][j] > most ? scores[q][j] : most;
-            for (int j = 0; j < mine; j++) scores[q][j] = EXP(scores[q][j] - most);
-            for (int j = 0; j < mine; j++) sum += scores[q][j];
-            keep[q] = first ? EXP(largest[q] - most) : 0;
-            total[q] = total[q] * keep[q] + sum, largest[q] = most;
+            for (int j = 0; j < n; j++) most = scores[q][j] > most ? scores[q][j] : most;
+            for (int j = 0; j < n; j++) scores[q][j] = EXP(scores[q][j] - most);
+            for (int j = 0; j < n; j++) sum += scores[q][j];
+            const REAL keep = first ? EXP(largest[q] - most) : 0;
+            mix(outs[q], keep, scores[q], values + (size_t)first * HEAD, n);
+            total[q] = total[q] * keep + sum, largest[q] = most;
         }
-        mix(num, outs, keep, scores, values + (size_t)first * HEAD, n);
     }
     for (int q = 0; q < num; q++)
         for (int i = 0; i < HEAD; i++) outs[q][i] /= total[q];
@@ -347,31 +362,27 @@ void forward(const Model *model, REAL *x, int rows, const Piece *pieces, int num
 /* The output with the largest product, for every row; the first of several. */
 void best(const REAL *x, int rows, int depth, const Matrix *matrix, int width, int *chosen,
           int threads) {
-    const int panels = num_panels(STORE, width), num_tiles = (rows + TILE - 1) / TILE;
-    for (int r = 0; r < rows; r++) chosen[r] = -1;
+    const int panels = num_panels(STORE, width);
     REAL value[rows];
+    for (int r = 0; r < rows; r++) chosen[r] = -1;
 #pragma omp parallel num_threads(threads)
     {
         REAL most[rows];
         int where[rows];
         for (int r = 0; r < rows; r++) where[r] = -1;
-#pragma omp for schedule(dynamic, 16)
-        for (int panel = 0; panel < panels; panel++)
-            for (int t = 0; t < num_tiles; t++) {
-                const int row = rows * t / num_tiles, end = rows * (t + 1) / num_tiles;
-                REAL tile[TILE][PANEL];
-                tiles[end - row](depth, x + (size_t)row * depth,
-                                 matrix->panels + (size_t)panel * PANEL * depth,
-                                 matrix->bias + panel * PANEL, tile);
-                for (int r = row; r < end; r++)
+#pragma omp for schedule(dynamic, share(panels, threads))
+        for (int panel = 0; panel < panels; panel++) {
+            Tile tile = {0};
+            while (next_tile(&tile, x, 0, rows, depth, matrix, panel))
+                for (int r = tile.row; r < tile.end; r++)
                     for (int i = 0; i < PANEL && panel * PANEL + i < width; i++)
-                        if (where[r] < 0 || tile[r - row][i] > most[r])
-                            most[r] = tile[r - row][i], where[r] = panel * PANEL + i;
-            }
+                        if (where[r] < 0 || tile.out[r - tile.row][i] > most[r])
+                            most[r] = tile.out[r - tile.row][i], where[r] = panel * PANEL + i;
+        }
 #pragma omp critical
         for (int r = 0; r < rows; r++)
-            if (where[r] >= 0 &&
-                (chosen[r] < 0 || most[r] > value[r] || (most[r] == value[r] && where[r] < chosen[r])))
+            if (where[r] >= 0 && (chosen[r] < 0 || most[r] > value[r] ||
+                                  (most[r] == value[r] && where[r] < chosen[r])))
                 value[r] = most[r], chosen[r] = where[r];
     }
 }
