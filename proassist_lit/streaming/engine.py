@@ -33,8 +33,11 @@ from proassist_lit.streaming.vocabulary import Vocabulary
 WORTH_SHARING = 8
 """Tokens at the beginning of two streams that are rather copied than fed twice."""
 
-FREE_ROWS = 32
-"""Tokens that a step takes in hardly more time than one: it reads all weights anyway."""
+STEP_ROWS = {"cpu": 12.0}
+"""Tokens that cost as much as what every step costs (it reads all weights), by device."""
+
+STEP_ROWS_ELSEWHERE = 256.0
+"""The same of accelerators, where arithmetic is cheap beside memory."""
 
 MOST_SLOTS = 64
 """More streams at a time make the products no faster."""
@@ -152,8 +155,9 @@ class Engine:
     def _make_house(self, num_slots: int) -> House:
         cache = SlotCache(self._model, num_slots, self._config.max_context)
         return House(
-            cache, self._thresholds, self._rotation, self._num_tokens_per_img, self._max_block
-        )
+            cache, self._thresholds, self._rotation, self._num_tokens_per_img, self._max_block,
+            step_rows=STEP_ROWS.get(self._model.device.type, STEP_ROWS_ELSEWHERE),
+        )  # fmt: skip
 
     def _open(
         self, house: House, place: int, index: int, recording: Recording, rows: list[int]
@@ -185,7 +189,7 @@ class Engine:
         for place, slot in slots.items():
             try:
                 if not slot.is_new or self._shares_beginning(slot, slots.values()):
-                    fed[place] = slot.plan(least=FREE_ROWS // len(slots))
+                    fed[place] = slot.plan(len(slots))
             except ProAssistError as error:
                 failed[place] = error
         if not fed:

@@ -9,6 +9,7 @@ continuation is worked out once, and then the reference's words go on for all of
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from copy import copy
 from dataclasses import dataclass, field
@@ -28,6 +29,13 @@ from proassist_lit.types import FrameOutput
 
 NEVER = -1.0
 """A probability that no threshold is below: what silence looks like ahead of time."""
+
+
+FIRST_GAP = 16
+"""Frames between spans, as long as nothing is known."""
+
+LOOKING_BACK = 0.5
+"""What it costs a stream to look back at its whole context, in tokens fed."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +87,7 @@ class House:
         rotation: moves keys, for strategies that need it.
         num_tokens_per_img: K.
         max_block: most frames that are watched ahead.
+        step_rows: what a step costs beside its tokens (all weights are read), in tokens fed.
         num_answered: frames answered so far, of all rows.
     """
 
@@ -87,6 +96,7 @@ class House:
     rotation: KeyRotation | None
     num_tokens_per_img: int
     max_block: int
+    step_rows: float
     num_answered: int = 0
 
 
@@ -121,7 +131,7 @@ class Slot:
         self.num_frames = len(recording.script.moments)
         self._check(features)
         self._frame = 0
-        self._block, self._silent_frames, self._gap = min(4, house.max_block), 0, 0.0
+        self._silent_frames, self._gap = 0, 0.0  # since the last span; usually, 0 for unknown
         self._mark = 0  # tokens in the cache when the decisions of the frame were made
         self._fed: list[int] = []  # ids in the cache behind the mark
         self._known: dict[tuple[int, ...], int] = {}  # ids behind the mark -> the token after them
@@ -178,27 +188,26 @@ class Slot:
             self._opening = probe.prefix
         return self._opening
 
-    def plan(self, least: int = 1) -> Fed:
+    def plan(self, streams: int = 1) -> Fed:
         """The next tokens to feed: of what is written, or of a block of frames as it is in silence.
 
         Args:
-            least: frames of a block that are watched ahead even where a span is near.
+            streams: that share the step.
 
         Raises:
             StreamError: the next frame cannot be watched.
         """
         if self._ahead is None:
-            self._ahead = self._plan_block(least)
+            self._ahead = self._plan_block(streams)
         return self._ahead
 
-    def _plan_block(self, least: int) -> Fed:
+    def _plan_block(self, streams: int) -> Fed:
         house, probe = self.house, self.stream.copy()
         cached = house.cache.lengths[self.place]
         ids: list[int] = []
         images: list[int] = []
         ends: list[int] = []
-        block = min(max(self._block, least), house.max_block)
-        last = min(self._frame + block, self.num_frames)
+        last = min(self._frame + self._frames_ahead(streams), self.num_frames)
         for frame in range(self._frame, last):
             try:
                 probe.check()
@@ -253,7 +262,6 @@ class Slot:
             self._end()
             if happened:
                 break
-        self._block = self._next_block()
 
     def _decide(
         self,
@@ -290,7 +298,6 @@ class Slot:
         other = copy(self)
         other.place, other.branches = place, [branch]
         other._note(True)
-        other._block = other._next_block()
         other._fed, other._known = [], {}
         other._advance()
         return other
@@ -301,12 +308,20 @@ class Slot:
             gap, self._silent_frames = self._silent_frames, 0
             self._gap = gap if not self._gap else 0.7 * self._gap + 0.3 * gap
 
-    def _next_block(self) -> int:
-        """Frames to watch ahead: a share of the usual gap between spans, more in long silence."""
+    def _frames_ahead(self, streams: int) -> int:
+        """Frames to watch ahead, so that steps and what is watched in vain cost least together.
+
+        With a span every ``gap`` frames, blocks of b take gap / b steps from one to the next, and
+        (b - 1) / 2 frames are watched in vain when it comes.
+        """
+        house = self.house
         if not self.stream.config.words:
-            return self.house.max_block  # nothing that is decided changes what comes
-        ahead = max(self._gap / 3, self._silent_frames / 2, 2.0)
-        return max(1, min(self.house.max_block, round(ahead)))
+            return house.max_block  # nothing that is decided changes what comes
+        silent = self._silent_frames
+        gap = max(self._gap, silent) if self._gap else max(FIRST_GAP, 4 * silent)
+        step = house.step_rows / streams + LOOKING_BACK
+        ahead = round(math.sqrt(2 * step * gap / house.num_tokens_per_img))
+        return max(1, min(house.max_block, ahead))
 
     def take(self, token: int) -> None:
         """Go on with ``token``, the most probable one after what was fed."""
