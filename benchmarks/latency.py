@@ -35,6 +35,7 @@ from transformers import DynamicCache
 
 from benchmarks.shapes import SHAPES, build, features, machine, stream, synchronize
 from proassist_lit.model.assistant import AssistantModel
+from proassist_lit.model.cache_argument import with_cache
 from proassist_lit.sequence.chat import Chat, Role
 from proassist_lit.sequence.script import read_script
 from proassist_lit.streaming.cache import KVCache
@@ -193,8 +194,8 @@ class Baseline:
     def __init__(self, model: AssistantModel, context: Tensor) -> None:
         self._model, self._cache = model, DynamicCache()
         model.lm(
-            inputs_embeds=context[None], past_key_values=self._cache, use_cache=True,
-            logits_to_keep=1,
+            inputs_embeds=context[None], use_cache=True, logits_to_keep=1,
+            **with_cache(model.lm, self._cache),
         )  # fmt: skip
         self._context = len(context)
         self.probs: list[float] = []
@@ -213,8 +214,8 @@ class Baseline:
 
     def _watch(self, frame: Tensor) -> float:
         out = self._model.lm(
-            inputs_embeds=self._model.project(frame)[None], past_key_values=self._cache,
-            use_cache=True, output_hidden_states=True,
+            inputs_embeds=self._model.project(frame)[None], use_cache=True,
+            output_hidden_states=True, **with_cache(self._model.lm, self._cache),
         )  # fmt: skip
         return float(self._model.speak_head(out.hidden_states[-1][0, -1]).float().sigmoid())
 

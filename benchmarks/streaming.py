@@ -22,6 +22,7 @@ from transformers import DynamicCache
 
 from benchmarks.shapes import SHAPES, build, features, machine, stream, synchronize
 from proassist_lit.model.assistant import AssistantModel
+from proassist_lit.model.cache_argument import with_cache
 from proassist_lit.sequence.chat import Chat
 from proassist_lit.sequence.script import read_script
 from proassist_lit.streaming.config import Strategy, StreamConfig
@@ -43,8 +44,8 @@ def baseline(
 
     def forward(embeds: Tensor) -> tuple[Tensor, Tensor]:
         out = model.lm(
-            inputs_embeds=embeds[None], past_key_values=cache, use_cache=True,
-            output_hidden_states=True,
+            inputs_embeds=embeds[None], use_cache=True, output_hidden_states=True,
+            **with_cache(model.lm, cache),
         )  # fmt: skip
         return out.hidden_states[-1][0, -1], out.logits[0, -1]
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from proassist_lit.errors import ConfigError, FeatureError
+from proassist_lit.model.cache_argument import with_cache
 from proassist_lit.model.config import Decision, ModelConfig, TrainMode
 from proassist_lit.model.frame_embeddings import extract_frame_embeddings
 from proassist_lit.model.greedy import (
@@ -81,6 +82,12 @@ class AssistantModel(nn.Module):
             )
         read = partial(self.lm_logits, dst=is_dst)
         return TokenDecision(read, opening[0], means_yes=True)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Type of the backbone's numbers."""
+        table: Tensor = self.lm.get_input_embeddings().weight
+        return table.dtype
 
     @property
     def device(self) -> torch.device:
@@ -155,11 +162,12 @@ class AssistantModel(nn.Module):
                 f"{length}; lower stream.max_context and data.max_seq_len to {most}, or choose a "
                 "backbone with rotary positions."
             )
-        out: Tensor = self.lm.get_decoder()(
+        decoder = self.lm.get_decoder()
+        out: Tensor = decoder(
             inputs_embeds=inputs_embeds,
             attention_mask=attention_mask,
-            past_key_values=cache,
             use_cache=cache is not None,
+            **with_cache(decoder, cache),
         ).last_hidden_state
         return out
 

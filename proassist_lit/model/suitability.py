@@ -10,6 +10,7 @@ from transformers import DynamicCache
 from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING
 
 from proassist_lit.errors import ConfigError
+from proassist_lit.model.cache_argument import with_cache
 from proassist_lit.model.logits import finish_logits
 
 REMEDY = (
@@ -73,7 +74,9 @@ def check_backbone(backbone: str, original: Any, lm: Any) -> None:
         theirs = original(input_ids=ids, use_cache=False).logits
         whole = decoder(inputs_embeds=embeds, use_cache=False).last_hidden_state
         parts = [
-            decoder(inputs_embeds=part, past_key_values=cache, use_cache=True).last_hidden_state
+            decoder(
+                inputs_embeds=part, use_cache=True, **with_cache(decoder, cache)
+            ).last_hidden_state
             for part in embeds.split([3, 1, 1], dim=1)
         ]
     except Exception as error:  # whatever a foreign forward may raise

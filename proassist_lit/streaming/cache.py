@@ -35,22 +35,27 @@ class _Layer(CacheLayerMixin):  # type: ignore[misc]
         self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
     ) -> tuple[Tensor, Tensor]:
         """Append (B, heads, T, size) keys and values; return all of them, as views."""
+        start = self.length
+        self.extend(key_states.shape[2], key_states, value_states)
+        end = self.length
+        self.keys[:, :, start:end] = key_states
+        self.values[:, :, start:end] = value_states
+        return self.keys[:, :, :end], self.values[:, :, :end]
+
+    def extend(self, num_tokens: int, key_states: Tensor, value_states: Tensor) -> None:
+        """Hold so many more tokens, like these but yet to be written."""
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
-        end = self.length + key_states.shape[2]
-        if end > self.capacity:
-            self._grow(end)
-        self.keys[:, :, self.length : end] = key_states
-        self.values[:, :, self.length : end] = value_states
-        self.length = end
-        return self.keys[:, :, :end], self.values[:, :, :end]
+        self.length += num_tokens
+        if self.length > self.capacity:
+            self._grow(self.length)
 
     def _grow(self, needed: int) -> None:
         self.capacity = max(needed, 2 * self.capacity)
         for name in ("keys", "values"):
             old = getattr(self, name)
             new = old.new_empty((*old.shape[:2], self.capacity, old.shape[3]))
-            new[:, :, : self.length] = old[:, :, : self.length]
+            new[:, :, : old.shape[2]] = old
             setattr(self, name, new)
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
@@ -80,6 +85,20 @@ class KVCache(Cache):  # type: ignore[misc]
     def __len__(self) -> int:
         """Tokens held."""
         return int(self.layers[0].length)
+
+    def extend(self, num_tokens: int, like: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+        """Hold so many more tokens of one stream; whoever asks writes them.
+
+        Args:
+            num_tokens: new tokens.
+            like: (1, heads, any number, size), for the shape and type of keys and values.
+
+        Returns:
+            Keys and values of each layer, (1, heads, capacity, size).
+        """
+        for layer in self.layers:
+            layer.extend(num_tokens, like, like)
+        return [layer.keys for layer in self.layers], [layer.values for layer in self.layers]
 
     def crop(self, length: int) -> None:
         """Forget everything after the first ``length`` tokens. Nothing is copied.

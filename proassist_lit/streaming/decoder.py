@@ -10,7 +10,9 @@ from torch import Tensor
 
 from proassist_lit.model.assistant import AssistantModel
 from proassist_lit.streaming.cache import KVCache
+from proassist_lit.streaming.config import Kernels
 from proassist_lit.streaming.llama import Llama
+from proassist_lit.streaming.native import NativeLlama, native_or_none
 
 
 class Decoder(Protocol):
@@ -60,6 +62,31 @@ class LlamaDecoder:
         return llama(inputs_embeds, (cos, sin), attend, last_only=True)[0]
 
 
-def make_decoder(model: AssistantModel) -> Decoder:
-    """The fastest decoder that fits the backbone."""
-    return LlamaDecoder(model) if Llama.fits(model) else HuggingFaceDecoder(model)
+class NativeDecoder:
+    """A backbone that satisfies ``Llama.fits``, by compiled kernels. Weights are copied.
+
+    Raises:
+        CannotCompile: not on this machine, or not with these weights.
+    """
+
+    def __init__(self, model: AssistantModel) -> None:
+        self._native = NativeLlama(model)
+
+    def __call__(self, inputs_embeds: Tensor, cache: KVCache) -> Tensor:
+        """Extend ``cache`` by (T, D) embeddings; return the last hidden state, (D,)."""
+        past, new = len(cache), len(inputs_embeds)
+        keys, values = cache.extend(new, self._native.empty_keys())
+        return self._native(inputs_embeds, [(0, past, new)], keys, values)[-1]
+
+
+def make_decoder(model: AssistantModel, kernels: Kernels = Kernels.AUTO) -> Decoder:
+    """The fastest decoder that fits the backbone.
+
+    Raises:
+        ConfigError: compiled kernels are asked for, and cannot be had.
+    """
+    if not Llama.fits(model):
+        return HuggingFaceDecoder(model)
+    return native_or_none(lambda: NativeDecoder(model), kernels, model.dtype) or LlamaDecoder(
+        model
+    )

@@ -27,13 +27,21 @@ PIECE = 8
 T = TypeVar("T")
 
 
-def native_or_none(make: Callable[[], T], kernels: Kernels) -> T | None:
+def native_or_none(make: Callable[[], T], kernels: Kernels, dtype: torch.dtype) -> T | None:
     """What ``make`` gives; None where torch is to be taken instead.
+
+    By themselves float64 models are left to torch: whoever takes them wants Hugging Face's numbers
+    to the last place, its norms, which round through float32, included.
+
+    Args:
+        make: raises ``CannotCompile`` where it cannot be.
+        kernels: compiled or torch.
+        dtype: of the weights.
 
     Raises:
         ConfigError: compiled kernels are asked for, and cannot be had.
     """
-    if kernels is Kernels.TORCH:
+    if kernels is Kernels.TORCH or (kernels is Kernels.AUTO and dtype is torch.float64):
         return None
     try:
         return make()
@@ -146,7 +154,7 @@ class NativeLlama:
                 raise CannotCompile("the backbone has layers other than plain linear ones on a CPU")
         self.dtype = layers[0].self_attn.q_proj.weight.dtype
         self._kernels = load_kernels(self.dtype, llama.head_size)
-        self._angles = llama.angles
+        self._angles, self._head_size = llama.angles, llama.head_size
         self._kept: list[Any] = []  # what the structures point to
         self._layers = (_Layer * len(layers))(*map(self._pack, layers))
         attention, mlp = layers[0].self_attn, layers[0].mlp
@@ -161,6 +169,10 @@ class NativeLlama:
             layers=self._layers,
             norm=self._weight(decoder.norm),
         )
+
+    def empty_keys(self) -> Tensor:
+        """(1, heads, 0, size): the shape and type of keys of no token, and of values."""
+        return torch.empty(1, self._model.kv_heads, 0, self._head_size, dtype=self.dtype)
 
     def _pack(self, layer: Any) -> _Layer:
         attention, mlp = layer.self_attn, layer.mlp

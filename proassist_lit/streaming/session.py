@@ -64,7 +64,7 @@ class Session:
         encode: Callable[[Any], Tensor] | None = None,
     ) -> None:
         self._model, self._num_tokens_per_img = model, num_tokens_per_img
-        self._decoder, self._encode = decoder or make_decoder(model), encode
+        self._decoder, self._encode = decoder or make_decoder(model, config.kernels), encode
         self._rotation = KeyRotation(model) if config.strategy is Strategy.DROP_MIDDLE else None
         self._stream = Stream(
             chat,

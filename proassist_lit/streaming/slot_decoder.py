@@ -33,7 +33,7 @@ class SlotDecoder:
     """
 
     def __init__(self, model: AssistantModel, kernels: Kernels = Kernels.AUTO) -> None:
-        self._native = native_or_none(lambda: NativeLlama(model), kernels)
+        self._native = native_or_none(lambda: NativeLlama(model), kernels, model.dtype)
         self._llama = Llama(model, merged=self._native is None)
 
     def __call__(self, inputs_embeds: Tensor, counts: Mapping[int, int], cache: SlotCache) -> Tensor:
