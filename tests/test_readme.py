@@ -30,7 +30,10 @@ def tree() -> set[str]:
 def test_readme_tree_is_the_package() -> None:
     package = ROOT / "proassist_lit"
     files = {
-        str(path.relative_to(package)) for path in package.rglob("*.py") if path.name[0] != "_"
+        str(path.relative_to(package))
+        for pattern in ("*.py", "*.c")
+        for path in package.rglob(pattern)
+        if path.name[0] != "_"
     }
     assert tree() == files
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-from functools import cache
 from typing import Any
 
 from transformers import LlamaModel
@@ -22,9 +21,8 @@ def with_cache(module: Any, value: Any) -> dict[str, Any]:
     return {_name(type(module)): value}
 
 
-@cache
-def _name(kind: type) -> str:
-    for forward in (kind.forward, LlamaModel.forward):  # type: ignore[attr-defined]
+def _name(kind: Any) -> str:
+    for forward in (kind.forward, LlamaModel.forward):
         parameters = inspect.signature(forward).parameters
         for name in NAMES:
             if name in parameters:

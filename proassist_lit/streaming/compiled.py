@@ -30,7 +30,7 @@ LINK = ("-shared", "-fopenmp")
 """Without -ffast-math: linked with it, a library lets the whole process flush denormals to 0."""
 
 
-class CannotCompile(Exception):
+class CompileError(Exception):
     """The kernels cannot be had on this machine, or not for these numbers; says why."""
 
 
@@ -42,13 +42,13 @@ def load_kernels(dtype: torch.dtype, head_size: int) -> ctypes.CDLL:
     user's cache folder.
 
     Raises:
-        CannotCompile: there is no compiler, or it failed, or these numbers are not known.
+        CompileError: there is no compiler, or it failed, or these numbers are not known.
     """
     if dtype not in REALS or head_size % 2:
-        raise CannotCompile(f"the kernels do not know {dtype} in heads of {head_size} features")
+        raise CompileError(f"the kernels do not know {dtype} in heads of {head_size} features")
     compiler = os.environ.get("CC") or shutil.which("cc") or shutil.which("gcc")
     if compiler is None:
-        raise CannotCompile("no C compiler was found (cc or gcc on the path, or CC)")
+        raise CompileError("no C compiler was found (cc or gcc on the path, or CC)")
     defines = (f"-DREAL={REALS[dtype]}", f"-DHEAD={head_size}")
     digest = blake2b(SOURCE.read_bytes(), digest_size=10)
     digest.update(repr((COMPILE, LINK, defines, compiler, _processor())).encode())
@@ -65,18 +65,18 @@ def load_kernels(dtype: torch.dtype, head_size: int) -> ctypes.CDLL:
         _share_threads()
         return ctypes.CDLL(str(library))
     except OSError as error:  # the folder cannot be written to, or the library not be loaded
-        raise CannotCompile(f"{library}: {error}") from error
+        raise CompileError(f"{library}: {error}") from error
 
 
 def _run(*command: str) -> None:
     """Run a compiler.
 
     Raises:
-        CannotCompile: it failed.
+        CompileError: it failed.
     """
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
-        raise CannotCompile(f"{' '.join(command)}: {done.stderr.strip() or done.returncode}")
+        raise CompileError(f"{' '.join(command)}: {done.stderr.strip() or done.returncode}")
 
 
 def _processor() -> str:

@@ -66,7 +66,7 @@ class NativeDecoder:
     """A backbone that satisfies ``Llama.fits``, by compiled kernels. Weights are copied.
 
     Raises:
-        CannotCompile: not on this machine, or not with these weights.
+        CompileError: not on this machine, or not with these weights.
     """
 
     def __init__(self, model: AssistantModel) -> None:
@@ -87,6 +87,4 @@ def make_decoder(model: AssistantModel, kernels: Kernels = Kernels.AUTO) -> Deco
     """
     if not Llama.fits(model):
         return HuggingFaceDecoder(model)
-    return native_or_none(lambda: NativeDecoder(model), kernels, model.dtype) or LlamaDecoder(
-        model
-    )
+    return native_or_none(lambda: NativeDecoder(model), kernels, model.dtype) or LlamaDecoder(model)

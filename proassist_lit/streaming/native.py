@@ -9,12 +9,11 @@ from ctypes import POINTER, Structure, c_double, c_int, c_void_p
 from typing import Any, TypeVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from proassist_lit.errors import ConfigError
 from proassist_lit.model.assistant import AssistantModel
-from proassist_lit.streaming.compiled import CannotCompile, load_kernels
+from proassist_lit.streaming.compiled import CompileError, load_kernels
 from proassist_lit.streaming.config import Kernels
 from proassist_lit.streaming.llama import Llama
 
@@ -34,7 +33,7 @@ def native_or_none(make: Callable[[], T], kernels: Kernels, dtype: torch.dtype) 
     to the last place, its norms, which round through float32, included.
 
     Args:
-        make: raises ``CannotCompile`` where it cannot be.
+        make: raises ``CompileError`` where it cannot be.
         kernels: compiled or torch.
         dtype: of the weights.
 
@@ -45,7 +44,7 @@ def native_or_none(make: Callable[[], T], kernels: Kernels, dtype: torch.dtype) 
         return None
     try:
         return make()
-    except CannotCompile as reason:
+    except CompileError as reason:
         if kernels is Kernels.COMPILED:
             raise ConfigError(
                 f"stream.kernels=compiled: {reason}; install a C compiler (gcc), or set "
@@ -116,7 +115,7 @@ def _pad(weight: Tensor, multiple: int) -> Tensor:
 
 def _interleave(first: Tensor, second: Tensor, *, lanes: int) -> Tensor:
     """``lanes`` rows of the first, as many of the second, and so on."""
-    both = [_pad(part, lanes).unflatten(0, (-1, lanes)) for part in (first, second)]
+    both = [_pad(part, lanes).view(-1, lanes, *part.shape[1:]) for part in (first, second)]
     return torch.stack(both, 1).flatten(0, 2)
 
 
@@ -139,7 +138,7 @@ class NativeLlama:
         model: in evaluation mode.
 
     Raises:
-        CannotCompile: not on this machine, or not with these weights.
+        CompileError: not on this machine, or not with these weights.
     """
 
     def __init__(self, model: AssistantModel) -> None:
@@ -151,7 +150,7 @@ class NativeLlama:
                 attention.q_proj, attention.k_proj, attention.v_proj, attention.o_proj,
                 mlp.gate_proj, mlp.up_proj, mlp.down_proj,
             ):  # fmt: skip
-                raise CannotCompile("the backbone has layers other than plain linear ones on a CPU")
+                raise CompileError("the backbone has layers other than plain linear ones on a CPU")
         self.dtype = layers[0].self_attn.q_proj.weight.dtype
         self._kernels = load_kernels(self.dtype, llama.head_size)
         self._angles, self._head_size = llama.angles, llama.head_size
@@ -248,12 +247,12 @@ class NativeVocabulary:
         head_size: of the backbone's attention, for which kernels are there already.
 
     Raises:
-        CannotCompile: not on this machine, or not with these weights.
+        CompileError: not on this machine, or not with these weights.
     """
 
     def __init__(self, head: Any, head_size: int) -> None:
         if not is_plain(head):
-            raise CannotCompile("the output matrix is no plain linear layer on a CPU")
+            raise CompileError("the output matrix is no plain linear layer on a CPU")
         self.dtype = head.weight.dtype
         self._kernels = load_kernels(self.dtype, head_size)
         self._matrix = NativeMatrix(self._kernels, [head])

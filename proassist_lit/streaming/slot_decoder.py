@@ -16,6 +16,9 @@ from proassist_lit.streaming.native import NativeLlama, native_or_none
 from proassist_lit.streaming.products import pad_rows
 from proassist_lit.streaming.slot_cache import SlotCache
 
+Counts = Mapping[int, int]
+"""New tokens of each slot that is fed, ascending by slot."""
+
 TOGETHER = 16
 """Neighbouring slots whose single tokens look back in one product, up to the longest of them."""
 
@@ -36,7 +39,7 @@ class SlotDecoder:
         self._native = native_or_none(lambda: NativeLlama(model), kernels, model.dtype)
         self._llama = Llama(model, merged=self._native is None)
 
-    def __call__(self, inputs_embeds: Tensor, counts: Mapping[int, int], cache: SlotCache) -> Tensor:
+    def __call__(self, inputs_embeds: Tensor, counts: Counts, cache: SlotCache) -> Tensor:
         """Extend the slots.
 
         Args:
@@ -56,7 +59,7 @@ class SlotDecoder:
             cache.lengths[slot] += count
         return hidden
 
-    def _by_torch(self, inputs_embeds: Tensor, counts: Mapping[int, int], cache: SlotCache) -> Tensor:
+    def _by_torch(self, inputs_embeds: Tensor, counts: Counts, cache: SlotCache) -> Tensor:
         num_rows = len(inputs_embeds)
         plan = _Plan(counts, cache, inputs_embeds, self._llama.group)
         cos, sin = (table[plan.positions] for table in self._llama.angles(plan.end, inputs_embeds))
@@ -136,7 +139,7 @@ class _Block:
 class _Plan:
     """Where the rows of a ragged batch stand, and what they look at."""
 
-    def __init__(self, counts: Mapping[int, int], cache: SlotCache, like: Tensor, group: int) -> None:
+    def __init__(self, counts: Counts, cache: SlotCache, like: Tensor, group: int) -> None:
         self._like, self._kv_heads = like, cache.keys[0].shape[1]
         slots: list[int] = []
         positions: list[int] = []

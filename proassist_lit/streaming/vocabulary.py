@@ -31,9 +31,7 @@ class Vocabulary:
             heads[True] = model.dst_output_head
         self._apart = len(heads) > 1
         self._native = {
-            dst: native_or_none(
-                partial(NativeVocabulary, head, size), kernels, head.weight.dtype
-            )
+            dst: native_or_none(partial(NativeVocabulary, head, size), kernels, head.weight.dtype)
             for dst, head in heads.items()
         }
         self._merged = {

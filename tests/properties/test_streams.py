@@ -10,7 +10,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from proassist_lit.data.conversation import Conversation
-from proassist_lit.streaming.config import ContextSource, Strategy, StreamConfig
+from proassist_lit.streaming.config import ContextSource, Kernels, Strategy, StreamConfig
 from proassist_lit.streaming.engine import Engine
 from proassist_lit.streaming.policy import Thresholds
 from tests.fakes import random_features, tiny_model, word_chat
@@ -64,8 +64,9 @@ def test_an_engine_answers_as_sessions_do(
     silent = replace(config, theta_speak=1.0, theta_dst=1.0)
     frames = by_session(model, chat, records[-1], features[-1], silent)
     thresholds = data.draw(rows([(f.speak_prob, f.dst_prob or 0.0) for f in frames]))
+    kernels = data.draw(st.sampled_from([Kernels.TORCH, Kernels.AUTO]))  # compiled in float32
     engine = Engine(
-        model, chat, silent, num_tokens_per_img=k, thresholds=thresholds,
+        model, chat, replace(silent, kernels=kernels), num_tokens_per_img=k, thresholds=thresholds,
         num_slots=data.draw(st.integers(1, 16)), max_block=data.draw(st.sampled_from([1, 3, 64])),
     )  # fmt: skip
 
@@ -75,6 +76,7 @@ def test_an_engine_answers_as_sessions_do(
     for got in answered:
         row = thresholds[got.row]
         alone = replace(config, theta_speak=row.speak, theta_dst=row.dst, rise=row.rise)
+        alone = replace(alone, kernels=Kernels.TORCH)
         want = by_session(model, chat, records[got.index], features[got.index], alone)
         if dtype == torch.float32:
             assume(_margin(want, row) >= MARGIN)

@@ -17,8 +17,9 @@ from proassist_lit.data.conversation import (
     UserTurn,
 )
 from proassist_lit.errors import StreamError
-from proassist_lit.sequence.chat import Chat
-from proassist_lit.sequence.script import read_script
+from proassist_lit.sequence.builder import build_sequence
+from proassist_lit.sequence.chat import Chat, Role
+from proassist_lit.sequence.script import Text, read_script
 from proassist_lit.streaming.config import ContextSource, Strategy, StreamConfig
 from proassist_lit.streaming.engine import Engine
 from proassist_lit.streaming.policy import Thresholds
@@ -26,6 +27,7 @@ from proassist_lit.streaming.recording import Answered, Recording
 from proassist_lit.streaming.session import Session
 from proassist_lit.streaming.slot_decoder import SlotDecoder
 from proassist_lit.streaming.stream import Said, heard
+from proassist_lit.streaming.teacher import teacher_force
 from proassist_lit.types import FrameOutput, Transition, Update
 from tests.fakes import ScriptedModel, dialogue, random_features, tiny_model, word_chat
 
@@ -132,6 +134,48 @@ def test_engine_equals_session(k: int, strategy: Strategy) -> None:
 
     events = {f.event for a in answered for f in a.frames} - {None}
     assert events == (set() if strategy is Strategy.NONE else {strategy.value})
+
+
+@pytest.mark.parametrize("k", [1, 5, 10])
+@pytest.mark.parametrize("seed", range(3))
+def test_engine_equals_one_forward(k: int, seed: int) -> None:
+    """All that an engine read, read again in one forward over the conversation that was had."""
+    model, chat = tiny_model(seed), word_chat()
+    records = [talk(seed + i, 25 + 7 * i) for i in range(4)]
+    features = [random_features(r.num_frames, k, seed=i) for i, r in enumerate(records)]
+    config = replace(CONFIG, strategy=Strategy.NONE, max_context=2000)
+    config = replace(config, **thetas(model, chat, records[0], features[0], 0.1), max_dst_tokens=1)
+    # Spans are told again by their text: no special token may be among a random model's words.
+    with torch.no_grad():
+        plain = word_chat().tokenizer.words.index("\n\n") + 1
+        weight = model.lm.get_output_embeddings().weight
+        head = torch.nn.Linear(16, len(weight), dtype=torch.float64)
+        head.weight.copy_(weight)
+        head.bias.zero_()[:plain] = -1e9
+        model.lm.set_output_embeddings(head)
+    config = replace(config, theta_dst=1.0, max_new_tokens=4)
+    answered = by_engine(model, chat, records, features, config, num_slots=3, max_block=16)
+
+    spoken = 0
+    for got, record, own in zip(answered, records, features, strict=True):
+        script = read_script(record)
+        had = replace(
+            script,
+            moments=[
+                replace(
+                    moment,
+                    before=heard(script, i),
+                    spans=(Text(role=Role.ASSISTANT, content=f.text),) if f.speak else (),
+                )
+                for i, (moment, f) in enumerate(zip(script.moments, got.frames, strict=True))
+            ],
+        )
+        sequence = build_sequence(had, chat, num_tokens_per_img=k, max_seq_len=10**6)
+        forced = teacher_force(model, sequence, own)
+        probs = torch.tensor([f.speak_prob for f in got.frames])
+        torch.testing.assert_close(probs, forced.speak_probs, atol=1e-6, rtol=0)
+        spoken += sum(f.speak for f in got.frames)
+    assert spoken > 5
 
 
 @pytest.mark.parametrize("seed", range(6))

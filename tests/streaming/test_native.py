@@ -1,4 +1,4 @@
-"""Compiled kernels against torch: the same numbers, at every size, on every path through the code."""
+"""Compiled kernels against torch: the same numbers, at every size, on every path."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from proassist_lit.model.assistant import AssistantModel
 from proassist_lit.model.config import ModelConfig
 from proassist_lit.streaming import compiled
 from proassist_lit.streaming.cache import KVCache
-from proassist_lit.streaming.compiled import CannotCompile, load_kernels
+from proassist_lit.streaming.compiled import CompileError, load_kernels
 from proassist_lit.streaming.config import Kernels
 from proassist_lit.streaming.decoder import LlamaDecoder, NativeDecoder, make_decoder
 from proassist_lit.streaming.native import NativeLlama, NativeVocabulary
@@ -28,7 +28,7 @@ from proassist_lit.streaming.vocabulary import Vocabulary
 
 try:
     load_kernels(torch.float32, 8)
-except CannotCompile as reason:
+except CompileError as reason:
     pytest.skip(f"no kernels here: {reason}", allow_module_level=True)
 
 
@@ -70,9 +70,9 @@ def both(model: AssistantModel, counts: list[dict[int, int]]) -> Iterator[tuple[
     native, plain = SlotDecoder(model, Kernels.COMPILED), SlotDecoder(model, Kernels.TORCH)
     caches = [SlotCache(model, 4, 700) for _ in range(2)]
     for step in counts:
-        x = torch.randn(sum(step.values()), model.lm.config.hidden_size, dtype=caches[0].keys[0].dtype)
+        x = torch.randn(sum(step.values()), model.lm.config.hidden_size, dtype=model.dtype)
         yield native(x, step, caches[0]), plain(x, step, caches[1])
-    for mine, other in zip(caches[0].keys + caches[0].values, caches[1].keys + caches[1].values, strict=True):
+    for mine, other in zip(*(cache.keys + cache.values for cache in caches), strict=True):
         torch.testing.assert_close(mine, other, **CLOSE[mine.dtype])
     assert caches[0].lengths == caches[1].lengths
 
@@ -186,7 +186,9 @@ def test_torch_is_taken_where_kernels_do_not_fit() -> None:
     bf16 = model_of(dtype=torch.bfloat16)
     assert isinstance(make_decoder(bf16), LlamaDecoder)
     assert Vocabulary(bf16)._native == {False: None}
-    with pytest.raises(ConfigError, match=r"stream\.kernels=compiled.*bfloat16.*stream\.kernels=auto"):
+    with pytest.raises(
+        ConfigError, match=r"stream\.kernels=compiled.*bfloat16.*stream\.kernels=auto"
+    ):
         make_decoder(bf16, Kernels.COMPILED)
     wrapped = model_of()
     wrapped.lm.get_decoder().layers[1].mlp.up_proj = nn.Sequential(nn.Linear(36, 44))
@@ -219,7 +221,7 @@ def test_a_compiler_that_fails_says_why_and_leaves_nothing(
     broken = elsewhere / "broken.c"
     broken.write_text("int main( {")
     monkeypatch.setattr(compiled, "SOURCE", broken)
-    with pytest.raises(CannotCompile, match=r"broken\.c.*error"):
+    with pytest.raises(CompileError, match=r"broken\.c.*error"):
         load_kernels(torch.float32, 8)
     assert [p.name for p in elsewhere.rglob("*") if p.is_file()] == ["broken.c"]
 
