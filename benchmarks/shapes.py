@@ -4,17 +4,27 @@ from __future__ import annotations
 
 import os
 import platform
+import random
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from proassist_lit.data.conversation import Conversation, FramesTurn, SystemTurn
+from proassist_lit.data.conversation import (
+    AssistantTurn,
+    Conversation,
+    FramesTurn,
+    SystemTurn,
+    Turn,
+)
 from proassist_lit.model.assistant import AssistantModel
 from proassist_lit.model.config import ModelConfig
 from proassist_lit.model.tokenizer import train_tokenizer
 from proassist_lit.sequence.chat import Chat, chat_format
+from proassist_lit.sequence.script import read_script
+from proassist_lit.streaming.recording import Recording
 
 SHAPES = {
     # hidden, layers, heads, key-value heads, inner, vocabulary
@@ -90,8 +100,17 @@ def let_marks_decide(model: AssistantModel) -> None:
     linear.bias.zero_()
 
 
-def stream(number: int, num_frames: int) -> Conversation:
-    """A stream with a prompt, in which nobody says anything."""
+def stream(
+    number: int, num_frames: int, spoken: Sequence[int] = (), words: int = 0
+) -> Conversation:
+    """A stream with a prompt; its reference says ``words`` tokens after the frames ``spoken``."""
+    rng, turns, start = random.Random(number), list[Turn](), 0
+    for frame in spoken:
+        turns.append(FramesTurn(start=start, end=frame + 1))
+        turns.append(AssistantTurn(content="".join(rng.choices("0123456789", k=words))))
+        start = frame + 1
+    if start < num_frames:
+        turns.append(FramesTurn(start=start, end=num_frames))
     return Conversation(
         dataset="toy",
         video_uid=f"stream{number}",
@@ -101,11 +120,16 @@ def stream(number: int, num_frames: int) -> Conversation:
         num_tokens_per_img=1,
         start_frame_idx=0,
         end_frame_idx=num_frames,
-        turns=(
-            SystemTurn(content="Watch, and say what to do next."),
-            FramesTurn(start=0, end=num_frames),
-        ),
+        turns=(SystemTurn(content="Watch, and say what to do next."), *turns),
     )
+
+
+def recordings(streams: Sequence[Conversation], inputs: Sequence[Tensor]) -> list[Recording]:
+    """What an engine is given."""
+    return [
+        Recording(name=one.id, script=read_script(one), features=lambda f=f: f, fps=one.fps)
+        for one, f in zip(streams, inputs, strict=True)
+    ]
 
 
 def features(number: int, num_frames: int, num_tokens_per_img: int, speak: float = 0.0) -> Tensor:

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from proassist_lit.data.conversation import Conversation
 from proassist_lit.data.dataset import ConversationSet
+from proassist_lit.errors import ProAssistError
 from proassist_lit.metrics.similarity import Similarity
 from proassist_lit.metrics.summary import evaluate_transcripts
 from proassist_lit.model.assistant import AssistantModel
@@ -40,6 +41,7 @@ from proassist_lit.streaming.baselines import (
 from proassist_lit.streaming.calibrate import choose_thresholds
 from proassist_lit.streaming.config import StreamConfig
 from proassist_lit.streaming.evaluate import make_transcript, stream_conversations
+from proassist_lit.streaming.shards import bring_together, rank, share
 from proassist_lit.streaming.teacher import teacher_force
 from proassist_lit.types import Transcript
 
@@ -116,7 +118,7 @@ class Evaluator:
             data = self._data["val"]
             chosen = data.conversations[:num_streams]
             transcripts = self._stream(model, chosen, partial(_features, data), config)
-        return evaluate_transcripts(transcripts, self.similarity)
+        return self._scores(transcripts)
 
     def evaluate(
         self,
@@ -145,7 +147,11 @@ class Evaluator:
             with _progress() as progress:
                 bar = progress.add_task(
                     "Streaming",
-                    total=sum(c.num_frames for s in splits + blind for c in self._data[s]),
+                    total=sum(
+                        c.num_frames
+                        for s in splits + blind
+                        for c in share(self._data[s].conversations)
+                    ),
                 )
 
                 def advance(num_frames: int) -> None:
@@ -189,11 +195,16 @@ class Evaluator:
         on_stream: Callable[[Transcript], None] | None = None,
         store: AnswerStore | None = None,
     ) -> list[Transcript]:
-        """Answer ``conversations``, in their order, but for those that ``store`` has answers of."""
+        """Answer ``conversations``, in their order, but for those that ``store`` has answers of.
+
+        Where a run has several processes, each answers its share.
+        """
         done: dict[int, Transcript] = {}
         keys: dict[int, str] = {}
-        for number, conversation in enumerate(conversations if store is not None else ()):
+        numbers = share(range(len(conversations)))
+        for number in numbers if store is not None else ():
             assert store is not None
+            conversation = conversations[number]
             keys[number] = store.key(conversation, features(number))
             frames = store.read(keys[number])
             if frames is None:
@@ -203,28 +214,37 @@ class Evaluator:
                 on_frames(len(frames))
             if on_stream is not None:
                 on_stream(done[number])
-        left = [number for number in range(len(conversations)) if number not in done]
-        for index, transcript in stream_conversations(
-            model,
-            self._chat,
-            [conversations[number] for number in left],
-            lambda index: features(left[index]),
-            config,
-            num_tokens_per_img=self._num_tokens_per_img,
-            on_frames=on_frames,
-            compat=self._compat,
-        ):
-            number = left[index]
-            done[number] = transcript
-            if store is not None:
-                store.write(keys[number], list(transcript.frames))
-            if on_stream is not None:
-                on_stream(transcript)
-        return [done[number] for number in range(len(conversations))]
+        left = [number for number in numbers if number not in done]
+        failed: ProAssistError | None = None
+        try:
+            for index, transcript in stream_conversations(
+                model,
+                self._chat,
+                [conversations[number] for number in left],
+                lambda index: features(left[index]),
+                config,
+                num_tokens_per_img=self._num_tokens_per_img,
+                on_frames=on_frames,
+                compat=self._compat,
+            ):
+                number = left[index]
+                done[number] = transcript
+                if store is not None:
+                    store.write(keys[number], list(transcript.frames))
+                if on_stream is not None:
+                    on_stream(transcript)
+        except ProAssistError as error:
+            failed = error
+        everyones = bring_together(done, failed)
+        return [everyones[number] for number in range(len(conversations))]
 
     def _score(self, result: EvaluationResult, prefix: str, transcripts: list[Transcript]) -> None:
-        scores = evaluate_transcripts(transcripts, self.similarity)
+        scores = self._scores(transcripts)
         result.metrics |= {f"{prefix}/{name}": value for name, value in scores.items()}
+
+    def _scores(self, transcripts: Sequence[Transcript]) -> dict[str, float]:
+        """Metrics of all ``transcripts``; each process scores its share, and metrics add up."""
+        return evaluate_transcripts(share(transcripts), self.similarity)
 
     def _baselines(
         self,
@@ -261,7 +281,7 @@ class Evaluator:
 
         def f1(interval_s: float) -> float:
             transcripts = [clock(c, text, interval_s) for c in self._data["val"]]
-            return evaluate_transcripts(transcripts, self.similarity).get("utterance_f1", 0.0)
+            return self._scores(transcripts).get("utterance_f1", 0.0)
 
         return max(clock_candidates(train), key=f1)
 
@@ -297,4 +317,5 @@ def _progress() -> Progress:
         MofNCompleteColumn(),
         _Speed(),
         TimeRemainingColumn(),
+        disable=rank() > 0,
     )

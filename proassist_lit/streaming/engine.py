@@ -22,7 +22,7 @@ from proassist_lit.sequence.chat import Chat
 from proassist_lit.streaming.config import ContextSource, Strategy, StreamConfig
 from proassist_lit.streaming.llama import Llama
 from proassist_lit.streaming.policy import Thresholds
-from proassist_lit.streaming.recording import Answered, Recording
+from proassist_lit.streaming.recording import Answered, Recording, check_length
 from proassist_lit.streaming.rotation import KeyRotation
 from proassist_lit.streaming.slot import Branch, Fed, House, Slot
 from proassist_lit.streaming.slot_cache import SlotCache
@@ -39,8 +39,8 @@ STEP_ROWS = {"cpu": 12.0}
 STEP_ROWS_ELSEWHERE = 256.0
 """The same of accelerators, where arithmetic is cheap beside memory."""
 
-MOST_SLOTS = 64
-"""More streams at a time make the products no faster."""
+MOST_STREAMS = 64
+"""More at a time make the products no faster."""
 
 
 class Engine:
@@ -136,9 +136,10 @@ class Engine:
 
     def _slots_for_budget(self) -> int:
         size = SlotCache.bytes_per_token(self._model) * self._config.max_context
-        return max(1, min(MOST_SLOTS, int(self._config.kv_gib * 2**30 / size)))
+        most = MOST_STREAMS * self._places(self._thresholds)
+        return max(1, min(most, int(self._config.kv_gib * 2**30 / size)))
 
-    def _places(self, rows: Sequence[int]) -> int:
+    def _places(self, rows: Sequence[object]) -> int:
         """Slots that a recording may need for ``rows``: each may part from the others in the end.
 
         Where the reference makes the context they never do.
@@ -179,6 +180,7 @@ class Engine:
             name=recording.name,
         )
         slot = Slot(house, place, index, recording, features, Branch(stream, list(rows)))
+        check_length(stream, recording.script)
         self._model.project(features[:1].flatten(0, 1).to(self._model.device))  # it may refuse
         return slot
 

@@ -17,10 +17,10 @@ from proassist_lit.sequence.script import Script, Text, read_script, references
 from proassist_lit.streaming.compat import reference_config
 from proassist_lit.streaming.config import StreamConfig
 from proassist_lit.streaming.engine import Engine
-from proassist_lit.streaming.recording import Recording
+from proassist_lit.streaming.recording import Recording, arriving
 from proassist_lit.streaming.reference import ReferenceSession
 from proassist_lit.streaming.session import Session
-from proassist_lit.streaming.stream import Said, heard
+from proassist_lit.streaming.stream import Said
 from proassist_lit.types import FrameOutput, Transcript
 
 
@@ -55,6 +55,7 @@ def stream_conversation(
         start_frame_idx=conversation.start_frame_idx,
         name=conversation.id,
     )
+    session.check_length(script)
     frames = _play(session, script, features, on_frame)
     return make_transcript(conversation, script, frames)
 
@@ -125,9 +126,9 @@ def _play(
 ) -> list[FrameOutput]:
     """Answers at every frame of ``script``; a session looks at ``said`` if that is its context."""
     frames = []
-    for index, moment in enumerate(script.moments):
-        said = Said(moment.before, moment.spans)
-        frames.append(session.step(features[index], heard(script, index), said=said))
+    for index in range(len(script.moments)):
+        texts, said = arriving(script, index)
+        frames.append(session.step(features[index], texts, said=said))
         if on_frame is not None:
             on_frame(frames[-1])
     return frames

@@ -7,9 +7,14 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from proassist_lit.errors import ProAssistError
-from proassist_lit.sequence.script import Script
+from proassist_lit.errors import ProAssistError, StreamError
+from proassist_lit.sequence.script import Script, Text
+from proassist_lit.streaming.config import Strategy
+from proassist_lit.streaming.stream import Said, Stream, heard
 from proassist_lit.types import FrameOutput
+
+NEVER = -1.0
+"""A probability that no threshold is below: what silence looks like ahead of time."""
 
 
 @dataclass(frozen=True)
@@ -47,3 +52,39 @@ class Answered:
     frames: tuple[FrameOutput, ...]
     error: ProAssistError | None = None
     row: int = 0
+
+
+def arriving(script: Script, index: int) -> tuple[tuple[Text, ...], Said]:
+    """What a stream is told at frame ``index``: what is heard, and what the reference says."""
+    moment = script.moments[index]
+    return heard(script, index), Said(moment.before, moment.spans)
+
+
+def check_length(stream: Stream, script: Script) -> None:
+    """Refuse a recording that cannot be watched to its end, however silent the assistant is.
+
+    Args:
+        stream: at the beginning; stays as it is.
+        script: of the recording.
+
+    Raises:
+        StreamError: the context will be full and the strategy is ``none``.
+    """
+    if stream.config.strategy is not Strategy.NONE:
+        return
+    probe = stream.copy()
+    for index in range(len(script.moments)):
+        try:
+            probe.check()
+        except StreamError as error:
+            raise StreamError(
+                f"stream {stream.name!r}: its {len(script.moments)} frames are too many for "
+                f"stream.strategy=none, even if nothing is said: {error}"
+            ) from error
+        try:
+            probe.begin(*arriving(script, index))
+        except StreamError:
+            return  # a text is too long: the frames before it can be answered
+        probe.decide(NEVER, NEVER)
+        probe.cut = None
+        probe.end()

@@ -16,6 +16,7 @@ from proassist_lit.streaming import inputs
 from proassist_lit.streaming.cache import KVCache
 from proassist_lit.streaming.config import Strategy, StreamConfig
 from proassist_lit.streaming.decoder import Decoder, make_decoder
+from proassist_lit.streaming.recording import check_length
 from proassist_lit.streaming.rotation import KeyRotation
 from proassist_lit.streaming.stream import Said, Stream
 from proassist_lit.types import FrameOutput, StepState
@@ -130,6 +131,14 @@ class Session:
             stream.take(int(model.lm_logits(hidden, dst=stream.writes_dst).argmax()))
             self._carry_out_cut()
         return stream.end()
+
+    def check_length(self, script: Script) -> None:
+        """Refuse a recording that would fill the context before its end; see ``recording``.
+
+        Raises:
+            StreamError: with ``stream.strategy=none``, even if nothing is said.
+        """
+        check_length(self._stream, script)
 
     def snapshot(self) -> Snapshot:
         """The session as it is now."""

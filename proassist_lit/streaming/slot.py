@@ -21,15 +21,11 @@ from proassist_lit.errors import FeatureError, StreamError
 from proassist_lit.sequence.script import Text
 from proassist_lit.streaming.inputs import check_features
 from proassist_lit.streaming.policy import Thresholds
-from proassist_lit.streaming.recording import Recording
+from proassist_lit.streaming.recording import NEVER, Recording, arriving
 from proassist_lit.streaming.rotation import KeyRotation
 from proassist_lit.streaming.slot_cache import SlotCache
-from proassist_lit.streaming.stream import Said, Stream, heard, num_common
+from proassist_lit.streaming.stream import Said, Stream, num_common
 from proassist_lit.types import FrameOutput
-
-NEVER = -1.0
-"""A probability that no threshold is below: what silence looks like ahead of time."""
-
 
 FIRST_GAP = 16
 """Frames between spans, as long as nothing is known."""
@@ -371,5 +367,4 @@ class Slot:
         self._frame += 1
 
     def _texts(self, frame: int) -> tuple[tuple[Text, ...], Said]:
-        moment = self.recording.script.moments[frame]
-        return heard(self.recording.script, frame), Said(moment.before, moment.spans)
+        return arriving(self.recording.script, frame)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import random
+import re
 from dataclasses import replace
 
 import pytest
@@ -22,6 +23,7 @@ from proassist_lit.sequence.chat import Chat, Role
 from proassist_lit.sequence.script import Text, read_script
 from proassist_lit.streaming.config import ContextSource, Strategy, StreamConfig
 from proassist_lit.streaming.engine import Engine
+from proassist_lit.streaming.evaluate import stream_conversation
 from proassist_lit.streaming.policy import Thresholds
 from proassist_lit.streaming.recording import Answered, Recording
 from proassist_lit.streaming.session import Session
@@ -343,10 +345,27 @@ def test_a_full_slot_and_a_long_text_are_named() -> None:
     full, long = by_engine(model, chat, records, features, config)
 
     assert isinstance(full.error, StreamError)
-    assert "the context is full" in str(full.error)
-    assert len(full.frames) > 10
+    assert re.search(
+        r"stream .*video0.*: its 60 frames are too many for stream.strategy=none, even if nothing "
+        r"is said: .* frame \d+: the context is full .*choose a stream.strategy", str(full.error)
+    )  # fmt: skip
+    assert not full.frames  # it was not begun
+    with pytest.raises(StreamError, match="even if nothing is said"):
+        stream_conversation(model, chat, records[0], features[0], config)
     assert "frame 2: the text that arrives takes 202 tokens" in str(long.error)
     assert len(long.frames) == 2  # those before are answered, as by a session
+
+
+def test_a_slot_that_is_full_of_words_keeps_what_was_answered() -> None:
+    model, chat = tiny_model(), word_chat()
+    config = replace(CONFIG, theta_speak=0.0, theta_dst=1.0, strategy=Strategy.NONE,
+                     max_context=300)  # fmt: skip
+
+    [full] = by_engine(model, chat, [talk(0, 60)], [random_features(60, 1)], config)
+
+    assert "the context is full" in str(full.error)
+    assert "even if" not in str(full.error)
+    assert len(full.frames) > 10
 
 
 def test_a_stream_without_frames_is_refused() -> None:

@@ -1,0 +1,47 @@
+"""Streams shared out over the processes of a run, and their answers brought together again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TypeVar
+
+from torch import distributed
+
+from proassist_lit.errors import ProAssistError
+
+T = TypeVar("T")
+
+
+def rank() -> int:
+    """Number of this process; 0 where there is only one."""
+    return distributed.get_rank() if _are_many() else 0
+
+
+def share(items: Sequence[T]) -> list[T]:
+    """What of ``items`` is this process's work: every so many, from its rank on."""
+    world = distributed.get_world_size() if _are_many() else 1
+    return list(items[rank() :: world])
+
+
+def bring_together(mine: Mapping[int, T], error: ProAssistError | None = None) -> dict[int, T]:
+    """What all processes found; each must call this, also one that failed.
+
+    Args:
+        mine: what this process found, by number.
+        error: why it did not find all; None if it did.
+
+    Raises:
+        ProAssistError: some process failed; the others wait for no one.
+    """
+    everyones: list[tuple[dict[int, T], ProAssistError | None]] = [(dict(mine), error)]
+    if _are_many():
+        everyones *= distributed.get_world_size()
+        distributed.all_gather_object(everyones, (dict(mine), error))
+    for _, theirs in everyones:
+        if theirs is not None:
+            raise theirs
+    return {number: found for part, _ in everyones for number, found in part.items()}
+
+
+def _are_many() -> bool:
+    return bool(distributed.is_available() and distributed.is_initialized())
