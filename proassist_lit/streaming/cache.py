@@ -31,6 +31,11 @@ class _Layer(CacheLayerMixin):  # type: ignore[misc]
         self.values = value_states.new_empty((*shape, value_states.shape[-1]))
         self.is_initialized = True
 
+    def hold(self, keys: Tensor, values: Tensor, length: int) -> None:
+        """Work on (B, heads, capacity, size) keys and values of somebody else."""
+        self.keys, self.values = keys, values
+        self.capacity, self.length, self.is_initialized = keys.shape[2], length, True
+
     def update(
         self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
     ) -> tuple[Tensor, Tensor]:

@@ -100,6 +100,10 @@ class StreamConfig:
     kv_gib: float = 4.0
     """Most memory, GiB, for the contexts of streams that are answered at once; > 0."""
 
+    reread_margin: float | None = None
+    """Of recorded streams, decisions nearer to their threshold are read again, the stream alone;
+    None: 0.01 where the model's numbers have 16 bits, else 0."""
+
     kernels: Kernels = Kernels.AUTO
     """auto, compiled (in C, on a CPU; several times as fast) or torch."""
 
@@ -112,6 +116,10 @@ class StreamConfig:
                 raise ConfigError(f"stream.{name} must be in [0, 1] or null, got {value}.")
         if self.rise is not None and not 0.0 <= self.rise <= 1.0:
             raise ConfigError(f"stream.rise must be in [0, 1] or null, got {self.rise}.")
+        if self.reread_margin is not None and not 0.0 <= self.reread_margin < 0.5:
+            raise ConfigError(
+                f"stream.reread_margin must be in [0, 0.5) or null, got {self.reread_margin}."
+            )
         if not self.words and self.context is ContextSource.OWN:
             raise ConfigError(
                 "stream.words=false needs stream.context=reference: without words of its own the "

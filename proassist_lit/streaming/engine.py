@@ -20,6 +20,7 @@ from proassist_lit.errors import ProAssistError, StreamError
 from proassist_lit.model.assistant import AssistantModel
 from proassist_lit.sequence.chat import Chat
 from proassist_lit.streaming.config import ContextSource, Strategy, StreamConfig
+from proassist_lit.streaming.decoder import LlamaDecoder
 from proassist_lit.streaming.llama import Llama
 from proassist_lit.streaming.policy import Thresholds
 from proassist_lit.streaming.recording import Answered, Recording, check_length
@@ -32,6 +33,9 @@ from proassist_lit.streaming.vocabulary import Vocabulary
 
 WORTH_SHARING = 8
 """Tokens at the beginning of two streams that are rather copied than fed twice."""
+
+MARGIN_16 = 0.01
+"""How near probabilities are by rounding alone, one stream at a time or many, in 16 bits."""
 
 STEP_ROWS = {"cpu": 12.0}
 """Tokens that cost as much as what every step costs (it reads all weights), by device."""
@@ -73,6 +77,7 @@ class Engine:
         self._rotation = KeyRotation(model) if config.strategy is Strategy.DROP_MIDDLE else None
         self._decoder = SlotDecoder(model, config.kernels)
         self._vocabulary = Vocabulary(model, config.kernels)
+        self._lone_decoder = LlamaDecoder(model)
         self._num_slots = num_slots
 
     @staticmethod
@@ -153,10 +158,16 @@ class Engine:
             return [rows]
         return [rows[i : i + num_slots] for i in range(0, len(rows), num_slots)]
 
+    def _margin(self) -> float:
+        if self._config.reread_margin is not None:
+            return self._config.reread_margin
+        return MARGIN_16 if self._model.dtype in (torch.bfloat16, torch.float16) else 0.0
+
     def _make_house(self, num_slots: int) -> House:
         cache = SlotCache(self._model, num_slots, self._config.max_context)
         return House(
             cache, self._thresholds, self._rotation, self._num_tokens_per_img, self._max_block,
+            margin=self._margin(),
             step_rows=STEP_ROWS.get(self._model.device.type, STEP_ROWS_ELSEWHERE),
         )  # fmt: skip
 
@@ -196,8 +207,9 @@ class Engine:
                 failed[place] = error
         if not fed:
             return failed
+        fed = dict(sorted(fed.items(), key=lambda item: slots[item[0]].is_alone))
         counts = {place: len(one.ids) for place, one in fed.items()}
-        hidden = self._decoder(self._embed(list(fed.values())), counts, house.cache)
+        hidden = self._decode(fed, counts, slots, house)
         firsts = dict(zip(fed, accumulate(counts.values(), initial=0), strict=False))
         writing = [place for place in fed if slots[place].is_writing]
         watching = [place for place, one in fed.items() if one.ends]
@@ -219,6 +231,25 @@ class Engine:
         for place in watching:
             slots[place].accept([next(probs) for _ in fed[place].ends], part)
         return failed
+
+    def _decode(
+        self, fed: Mapping[int, Fed], counts: Mapping[int, int], slots: Mapping[int, Slot],
+        house: House,
+    ) -> Tensor:  # fmt: skip
+        """(N, D) last hidden states of all that is fed; of those alone the last one everywhere."""
+        embeds = self._embed(list(fed.values()))
+        alone = [place for place in fed if slots[place].is_alone]
+        if not alone:
+            return self._decoder(embeds, counts, house.cache)
+        together = {place: n for place, n in counts.items() if place not in alone}
+        sizes = [sum(together.values()), *(counts[place] for place in alone)]
+        first, *others = torch.split(embeds, sizes)
+        hidden = [self._decoder(first, together, house.cache)] if together else []
+        for place, part in zip(alone, others, strict=True):  # as a session reads it
+            view = house.cache.view(place)
+            hidden.append(self._lone_decoder(part, view).expand(len(part), -1))
+            house.cache.lengths[place] = len(view)
+        return torch.cat(hidden)
 
     def _shares_beginning(self, slot: Slot, slots: Iterable[Slot]) -> bool:
         """Copy what ``slot``, still empty, begins with from another; False if it had better wait.

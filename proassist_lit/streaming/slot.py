@@ -83,6 +83,7 @@ class House:
         rotation: moves keys, for strategies that need it.
         num_tokens_per_img: K.
         max_block: most frames that are watched ahead.
+        margin: decisions nearer to their threshold are read again, the stream alone.
         step_rows: what a step costs beside its tokens (all weights are read), in tokens fed.
         num_answered: frames answered so far, of all rows.
     """
@@ -92,6 +93,7 @@ class House:
     rotation: KeyRotation | None
     num_tokens_per_img: int
     max_block: int
+    margin: float
     step_rows: float
     num_answered: int = 0
 
@@ -133,6 +135,7 @@ class Slot:
         self._known: dict[tuple[int, ...], int] = {}  # ids behind the mark -> the token after them
         self._writer: Branch | None = None
         self._ahead: Fed | None = None
+        self.is_alone = False  # whether the next frame is to be read again, apart from all else
         self._opening: list[int] | None = None
 
     def _check(self, features: Tensor) -> None:
@@ -240,7 +243,12 @@ class Slot:
             part: gives a branch a slot of its own, beside this one.
         """
         self._ahead = None
+        read_again, self.is_alone = self.is_alone, False
         for speak_prob, dst_prob in probs:
+            if not read_again and self._is_near(speak_prob, dst_prob):
+                self.house.cache.crop(self.place, self.stream.length)
+                self.is_alone = True
+                break
             texts = self._texts(self._frame)
             for branch in self.branches:
                 branch.stream.begin(*texts)
@@ -258,6 +266,22 @@ class Slot:
             self._end()
             if happened:
                 break
+
+    def _is_near(self, speak_prob: float, dst_prob: float | None) -> bool:
+        """Whether rounding may have made a decision of any row."""
+        margin = self.house.margin
+        if not margin:
+            return False
+
+        def would(branch: Branch, row: int, by: float) -> tuple[bool, bool]:
+            dst = None if dst_prob is None else dst_prob + by
+            return branch.stream.would(speak_prob + by, dst, self.house.thresholds[row])
+
+        return any(
+            would(branch, row, -margin) != would(branch, row, margin)
+            for branch in self.branches
+            for row in branch.rows
+        )
 
     def _decide(
         self,
@@ -311,6 +335,8 @@ class Slot:
         (b - 1) / 2 frames are watched in vain when it comes.
         """
         house = self.house
+        if self.is_alone:
+            return 1
         if not self.stream.config.words:
             return house.max_block  # nothing that is decided changes what comes
         silent = self._silent_frames

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from proassist_lit.model.assistant import AssistantModel
-from proassist_lit.streaming.cache import close_up
+from proassist_lit.streaming.cache import KVCache, close_up
 from proassist_lit.streaming.rotation import KeyRotation
 
 
@@ -45,6 +45,13 @@ class SlotCache:
         config = model.lm.config
         size = 2 * config.num_key_value_heads * attention.head_dim
         return int(config.num_hidden_layers * size * attention.k_proj.weight.element_size())
+
+    def view(self, slot: int) -> KVCache:
+        """What a slot holds, as the cache of one stream; what it writes is written here."""
+        view = KVCache(len(self.keys))
+        for layer, keys, values in zip(view.layers, self.keys, self.values, strict=True):
+            layer.hold(keys[slot][None], values[slot][None], self.lengths[slot])
+        return view
 
     def crop(self, slot: int, length: int) -> None:
         """Forget everything of a slot after its first ``length`` tokens. Nothing is copied."""

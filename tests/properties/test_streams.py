@@ -35,6 +35,7 @@ def settings(draw: st.DrawFn) -> StreamConfig:
         words=context is ContextSource.OWN or draw(st.booleans()),
         min_gap_frames=draw(st.sampled_from([0, 0, 3])),
         stride=draw(st.sampled_from([1, 1, 4])),
+        reread_margin=draw(st.sampled_from([None, None, 0.05])),
     )
 
 

@@ -21,12 +21,14 @@ from proassist_lit.errors import StreamError
 from proassist_lit.sequence.builder import build_sequence
 from proassist_lit.sequence.chat import Chat, Role
 from proassist_lit.sequence.script import Text, read_script
+from proassist_lit.streaming.cache import KVCache
 from proassist_lit.streaming.config import ContextSource, Strategy, StreamConfig
 from proassist_lit.streaming.engine import Engine
 from proassist_lit.streaming.evaluate import stream_conversation
 from proassist_lit.streaming.policy import Thresholds
 from proassist_lit.streaming.recording import Answered, Recording
 from proassist_lit.streaming.session import Session
+from proassist_lit.streaming.slot_cache import SlotCache
 from proassist_lit.streaming.slot_decoder import SlotDecoder
 from proassist_lit.streaming.stream import Said, heard
 from proassist_lit.streaming.teacher import teacher_force
@@ -376,6 +378,43 @@ def test_a_stream_without_frames_is_refused() -> None:
     [answered] = Engine(model, chat, CONFIG, num_tokens_per_img=1).run([empty])
 
     assert "stream 'empty': has no frames" in str(answered.error)
+
+
+def test_decisions_near_their_threshold_are_read_again_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    views: list[KVCache] = []
+
+    def noting(self: SlotCache, slot: int, own=SlotCache.view) -> KVCache:
+        views.append(own(self, slot))
+        return views[-1]
+
+    monkeypatch.setattr(SlotCache, "view", noting)
+
+    answered = compare(5, reread_margin=0.05, num_streams=3)
+
+    frames = [f for a in answered for f in a.frames]
+    assert 0 < len(views) < len(frames) / 2
+
+
+def test_bf16_decisions_are_those_of_a_session() -> None:
+    model, chat = tiny_model(4, dtype=torch.bfloat16), word_chat()
+    records = [talk(4 + i, 100) for i in range(10)]
+    features = [random_features(100, 1, seed=i).bfloat16() for i in range(10)]
+    config = replace(CONFIG, context=ContextSource.REFERENCE, words=False, max_context=2000)
+    config = replace(config, **thetas(model, chat, records[0], features[0], 0.5))
+    pairs = [
+        ((got.speak, got.dst), (want.speak, want.dst))
+        for answered, record, own in zip(
+            by_engine(model, chat, records, features, config, num_slots=4), records, features,
+            strict=True,
+        )
+        for got, want in zip(
+            answered.frames, by_session(model, chat, record, own, config), strict=True
+        )
+    ]  # fmt: skip
+    assert len(pairs) == 1000
+    assert sum(got == want for got, want in pairs) >= 999
 
 
 def test_silence_is_watched_in_few_steps(monkeypatch: pytest.MonkeyPatch) -> None:
