@@ -147,6 +147,7 @@ class Evaluator:
             with _progress() as progress:
                 bar = progress.add_task(
                     "Streaming",
+                    streams=0,
                     total=sum(
                         c.num_frames
                         for s in splits + blind
@@ -157,6 +158,11 @@ class Evaluator:
                 def advance(num_frames: int) -> None:
                     progress.advance(bar, num_frames)
 
+                def finish(transcript: Transcript, split: str = "") -> None:
+                    progress.update(bar, streams=progress.tasks[bar].fields["streams"] + 1)
+                    if on_stream is not None and split:
+                        on_stream(split, transcript)
+
                 for split in splits:
                     progress.update(bar, description=f"Streaming {split}")
                     data = self._data[split]
@@ -166,11 +172,11 @@ class Evaluator:
                         partial(_features, data),
                         config,
                         on_frames=advance,
-                        on_stream=partial(on_stream, split) if on_stream is not None else None,
+                        on_stream=partial(finish, split=split),
                         store=store,
                     )
                 progress.update(bar, description="Streaming blind")
-                baselines = self._baselines(model, config, splits[-1], advance, store)
+                baselines = self._baselines(model, config, splits[-1], advance, finish, store)
         for split, transcripts in result.transcripts.items():
             self._score(result, split, transcripts)
             assert config.theta_speak is not None
@@ -252,6 +258,7 @@ class Evaluator:
         config: StreamConfig,
         split: str,
         on_frames: OnFrames,
+        on_stream: Callable[[Transcript], None],
         store: AnswerStore | None,
     ) -> dict[str, list[Transcript]]:
         train = self._data["train"].conversations
@@ -272,8 +279,9 @@ class Evaluator:
 
         for name, features in (("blind", other), ("blind_zeros", zeros)):
             out[name] = self._stream(
-                model, data.conversations, features, config, on_frames=on_frames, store=store
-            )
+                model, data.conversations, features, config,
+                on_frames=on_frames, on_stream=on_stream, store=store,
+            )  # fmt: skip
         return out
 
     def _clock_interval(self, train: Sequence[Conversation], text: str) -> float:
@@ -315,6 +323,7 @@ def _progress() -> Progress:
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
+        TextColumn("frames, {task.fields[streams]} streams done,"),
         _Speed(),
         TimeRemainingColumn(),
         disable=rank() > 0,
