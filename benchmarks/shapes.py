@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import platform
 import random
@@ -139,6 +140,17 @@ def features(number: int, num_frames: int, num_tokens_per_img: int, speak: float
     marked = torch.rand(num_frames, generator=generator) < speak
     out[:, -1, 0] = torch.where(marked, MARK, -MARK)
     return out
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Which model, on what, and how much it says."""
+    parser.add_argument("--shape", choices=sorted(SHAPES), default="smollm2")
+    parser.add_argument("--words", type=int, default=20, help="tokens of an utterance")
+    parser.add_argument("--tokens", type=int, default=1, help="tokens per frame, K")
+    parser.add_argument("--kv-gib", type=float, default=8.0)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--dtype", default="float32")
+    parser.add_argument("--quick", action="store_true", help="a small shape, under a minute")
 
 
 def synchronize(device: torch.device) -> None:

@@ -21,7 +21,7 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from benchmarks.shapes import (
-    SHAPES,
+    add_arguments,
     build,
     features,
     machine,
@@ -148,19 +148,13 @@ def measure(options: argparse.Namespace) -> dict[str, object]:
 def main() -> None:
     """Measure as asked and print one JSON object."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
-    parser.add_argument("--shape", choices=sorted(SHAPES), default="smollm2")
+    add_arguments(parser)
     parser.add_argument("--streams", type=int, default=64)
     parser.add_argument("--baseline-streams", type=int, default=2, help="how many it answers")
     parser.add_argument("--frames", type=int, default=300)
     parser.add_argument("--speak", type=float, default=0.06, help="share of frames spoken at")
-    parser.add_argument("--words", type=int, default=20, help="tokens of an utterance")
-    parser.add_argument("--tokens", type=int, default=1, help="tokens per frame, K")
     parser.add_argument("--slots", type=int, default=None, help="streams at a time")
     parser.add_argument("--kernels", choices=list(Kernels), default=Kernels.AUTO)
-    parser.add_argument("--kv-gib", type=float, default=8.0)
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--dtype", default="float32")
-    parser.add_argument("--quick", action="store_true", help="a small shape, under a minute")
     options = parser.parse_args()
     if options.quick:
         options.shape, options.streams, options.frames = "tiny", 16, 100

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from benchmarks.shapes import (
     MARK,
-    SHAPES,
+    add_arguments,
     build,
     features,
     machine,
@@ -165,16 +165,10 @@ def measure(options: argparse.Namespace) -> dict[str, object]:
 def main() -> None:
     """Measure as asked and print one JSON object."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
-    parser.add_argument("--shape", choices=sorted(SHAPES), default="smollm2")
+    add_arguments(parser)
     parser.add_argument("--streams", type=int, default=16)
     parser.add_argument("--frames", type=int, default=150)
     parser.add_argument("--speak", type=float, default=0.06, help="share of the reference's")
-    parser.add_argument("--words", type=int, default=20, help="tokens of an utterance")
-    parser.add_argument("--tokens", type=int, default=1, help="tokens per frame, K")
-    parser.add_argument("--kv-gib", type=float, default=8.0)
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--dtype", default="float32")
-    parser.add_argument("--quick", action="store_true", help="a small shape, under a minute")
     options = parser.parse_args()
     if options.quick:
         options.shape, options.streams, options.frames = "tiny", 8, 80
