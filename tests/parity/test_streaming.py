@@ -24,11 +24,10 @@ from proassist_lit.streaming.cache import KVCache
 from proassist_lit.streaming.config import ContextSource, Strategy, StreamConfig
 from proassist_lit.streaming.context import summary_query
 from proassist_lit.streaming.decoder import make_decoder
-from proassist_lit.streaming.evaluate import heard
 from proassist_lit.streaming.reference import ReferenceSession, reference_turn
 from proassist_lit.streaming.reference_context import ReferenceCall, ReferenceConfig, ReferenceTrace
 from proassist_lit.streaming.session import Session
-from proassist_lit.streaming.stream import Said
+from proassist_lit.streaming.stream import Said, heard
 from proassist_lit.types import FrameOutput
 from tests.parity.numbers import (
     build_model,
