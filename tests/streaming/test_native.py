@@ -115,9 +115,17 @@ def test_kernels_do_not_look_at_what_was_cropped() -> None:
     torch.testing.assert_close(decode(x[7:], {0: 5}, cache), whole[7:], atol=1e-12, rtol=0)
 
 
-@pytest.mark.parametrize("threads", [1, 3])
+@pytest.fixture
+def threads(request: pytest.FixtureRequest) -> Iterator[int]:
+    """So many threads, for a while."""
+    before = torch.get_num_threads()
+    yield request.param
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("threads", [1, 3], indirect=True)
 def test_kernels_give_the_same_with_any_number_of_threads(threads: int) -> None:
-    model, before = model_of(), torch.get_num_threads()
+    model = model_of()
     x = torch.randn(40, 36, dtype=torch.float64)
 
     def run() -> Tensor:
@@ -125,10 +133,7 @@ def test_kernels_give_the_same_with_any_number_of_threads(threads: int) -> None:
 
     want = run()
     torch.set_num_threads(threads)
-    try:
-        torch.testing.assert_close(run(), want, atol=0, rtol=0)
-    finally:
-        torch.set_num_threads(before)
+    torch.testing.assert_close(run(), want, atol=0, rtol=0)
 
 
 @pytest.mark.usefixtures("exact_norms")
@@ -145,13 +150,15 @@ def test_sessions_decoder_equals_torch_while_its_cache_grows() -> None:
     assert len(mine) == len(other) == 22
 
 
+@pytest.mark.parametrize("threads", [1, 3], indirect=True)
 @pytest.mark.parametrize("rows", [1, 7, 30])
-def test_vocabulary_takes_the_best_and_of_equals_the_first(rows: int) -> None:
-    head = nn.Linear(20, 533, bias=True, dtype=torch.float64)
+def test_vocabulary_takes_the_best_and_of_equals_the_first(rows: int, threads: int) -> None:
+    torch.set_num_threads(threads)
+    head = nn.Linear(200, 3001, bias=True, dtype=torch.float64)  # enough for every thread
     with torch.no_grad():
-        head.weight[400] = head.weight[3]
-        head.bias[400] = head.bias[3]
-        x = torch.randn(rows, 20, dtype=torch.float64)
+        head.weight[3::97] = head.weight[3]
+        head.bias[3::97] = head.bias[3]
+        x = torch.randn(rows, 200, dtype=torch.float64)
         x[0] = head.weight[3] * 50
         want = head(x).argmax(-1).tolist()
     got = NativeVocabulary(head, 8).best(x)
