@@ -322,8 +322,8 @@ def _progress() -> Progress:
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),
+        TextColumn("{task.fields[streams]} streams"),
         MofNCompleteColumn(),
-        TextColumn("frames, {task.fields[streams]} streams done,"),
         _Speed(),
         TimeRemainingColumn(),
         disable=rank() > 0,
