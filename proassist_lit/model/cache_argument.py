@@ -8,17 +8,17 @@ from typing import Any
 from transformers import LlamaModel
 
 NAMES = ("cache", "past_key_values")
-"""Since 5.24, and before."""
+"""The newer one first."""
 
 
 def with_cache(module: Any, value: Any) -> dict[str, Any]:
-    """``value`` under the name by which ``module.forward`` takes a cache.
+    """``value`` under the name by which ``module.forward`` takes a cache; nothing for None.
 
     Args:
         module: a backbone, or a wrapper that hands its arguments on.
         value: a cache, or None.
     """
-    return {_name(type(module)): value}
+    return {} if value is None else {_name(type(module)): value}
 
 
 def _name(kind: Any) -> str:
