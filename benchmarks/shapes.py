@@ -25,6 +25,7 @@ from proassist_lit.model.config import ModelConfig
 from proassist_lit.model.tokenizer import train_tokenizer
 from proassist_lit.sequence.chat import Chat, chat_format
 from proassist_lit.sequence.script import read_script
+from proassist_lit.streaming.config import Kernels, Strategy, StreamConfig
 from proassist_lit.streaming.recording import Recording
 
 SHAPES = {
@@ -147,10 +148,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--shape", choices=sorted(SHAPES), default="smollm2")
     parser.add_argument("--words", type=int, default=20, help="tokens of an utterance")
     parser.add_argument("--tokens", type=int, default=1, help="tokens per frame, K")
+    parser.add_argument("--kernels", choices=list(Kernels), default=Kernels.AUTO)
     parser.add_argument("--kv-gib", type=float, default=8.0)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--dtype", default="float32")
     parser.add_argument("--quick", action="store_true", help="a small shape, under a minute")
+
+
+def stream_config(options: argparse.Namespace, most_utterances: int) -> StreamConfig:
+    """Settings with room for so many utterances in a stream; nothing is ever forgotten."""
+    reserve = options.words + options.tokens + 16
+    longest = 40 + options.frames * options.tokens + most_utterances * (options.words + 4)
+    return StreamConfig(
+        theta_speak=0.5, theta_dst=1.0, max_new_tokens=options.words, max_dst_tokens=1,
+        strategy=Strategy.NONE, reserve=reserve, max_context=longest + reserve,
+        kv_gib=options.kv_gib, kernels=Kernels(options.kernels),
+    )  # fmt: skip
 
 
 def synchronize(device: torch.device) -> None:

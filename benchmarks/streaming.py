@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -27,13 +26,14 @@ from benchmarks.shapes import (
     machine,
     recordings,
     stream,
+    stream_config,
     synchronize,
 )
 from proassist_lit.model.assistant import AssistantModel
 from proassist_lit.model.cache_argument import with_cache
 from proassist_lit.sequence.chat import Chat
 from proassist_lit.sequence.script import read_script
-from proassist_lit.streaming.config import Kernels, Strategy, StreamConfig
+from proassist_lit.streaming.config import StreamConfig
 from proassist_lit.streaming.engine import Engine
 from proassist_lit.streaming.stream import Stream
 from proassist_lit.types import FrameOutput
@@ -75,13 +75,7 @@ def measure(options: argparse.Namespace) -> dict[str, object]:
     device = torch.device(options.device)
     model, chat = build(options.shape, device=device, dtype=getattr(torch, options.dtype))
     k, num_frames = options.tokens, options.frames
-    config = StreamConfig(
-        theta_speak=0.5, theta_dst=1.0,
-        max_new_tokens=options.words, max_dst_tokens=1, strategy=Strategy.NONE,
-        reserve=options.words + k + 16, kv_gib=options.kv_gib, kernels=Kernels(options.kernels),
-    )  # fmt: skip
-    longest = 40 + num_frames * k + int(3 * num_frames * options.speak + 40) * (options.words + 4)
-    config = replace(config, max_context=longest + config.reserve)
+    config = stream_config(options, int(3 * num_frames * options.speak + 40))
     inputs = [features(i, num_frames, k, options.speak) for i in range(options.streams)]
 
     def run_engine(count: int) -> tuple[list[list[FrameOutput]], float]:
@@ -154,7 +148,6 @@ def main() -> None:
     parser.add_argument("--frames", type=int, default=300)
     parser.add_argument("--speak", type=float, default=0.06, help="share of frames spoken at")
     parser.add_argument("--slots", type=int, default=None, help="streams at a time")
-    parser.add_argument("--kernels", choices=list(Kernels), default=Kernels.AUTO)
     options = parser.parse_args()
     if options.quick:
         options.shape, options.streams, options.frames = "tiny", 16, 100

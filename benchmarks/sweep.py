@@ -29,10 +29,11 @@ from benchmarks.shapes import (
     machine,
     recordings,
     stream,
+    stream_config,
     synchronize,
 )
 from proassist_lit.sequence.chat import Role
-from proassist_lit.streaming.config import ContextSource, Strategy, StreamConfig
+from proassist_lit.streaming.config import ContextSource, StreamConfig
 from proassist_lit.streaming.engine import Engine
 from proassist_lit.streaming.policy import Thresholds
 from proassist_lit.types import FrameOutput
@@ -88,12 +89,7 @@ def measure(options: argparse.Namespace) -> dict[str, object]:
     device = torch.device(options.device)
     model, chat = build(options.shape, device=device, dtype=getattr(torch, options.dtype))
     k, num_frames = options.tokens, options.frames
-    config = StreamConfig(
-        theta_speak=0.5, theta_dst=1.0, max_new_tokens=options.words, max_dst_tokens=1,
-        strategy=Strategy.NONE, reserve=options.words + k + 16, kv_gib=options.kv_gib,
-    )  # fmt: skip
-    longest = 40 + num_frames * k + int(0.2 * num_frames + 10) * (options.words + 4)
-    config = replace(config, max_context=longest + config.reserve)
+    config = stream_config(options, int(0.2 * num_frames + 10))
     generator = torch.Generator().manual_seed(1)
     spoken = torch.rand(options.streams, num_frames, generator=generator) < options.speak
     streams = [
