@@ -166,8 +166,8 @@ def test_vocabulary_takes_the_best_and_of_equals_the_first(rows: int, threads: i
     assert got == want
 
 
-def test_exponential_is_exact_to_the_last_places() -> None:
-    # silu and softmax in float32, from numbers that overflow to numbers that vanish
+def test_numbers_that_overflow_or_vanish_are_those_of_torch() -> None:
+    # in silu and softmax, which have an exponential of their own in float32
     model = model_of(dtype=torch.float32)
     with torch.no_grad():
         for layer in model.lm.get_decoder().layers:
