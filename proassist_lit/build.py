@@ -12,7 +12,7 @@ from proassist_lit.config import RunConfig
 from proassist_lit.data.collate import collate
 from proassist_lit.data.dataset import ConversationSet, load_data, training_texts
 from proassist_lit.errors import ConfigError, RecordError
-from proassist_lit.evaluation import Evaluator
+from proassist_lit.evaluation.evaluator import Evaluator
 from proassist_lit.metrics.similarity import build_similarity
 from proassist_lit.model.assistant import AssistantModel
 from proassist_lit.model.backbone import build_backbone, build_tokenizer

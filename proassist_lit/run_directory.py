@@ -7,12 +7,12 @@ import os
 import platform
 import re
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from proassist_lit.atomic import write_text
-from proassist_lit.streaming.stream_file import write_stream
+from proassist_lit.streaming.stream_file import read_streams, write_index, write_stream
 from proassist_lit.types import Transcript
 
 _VERSIONS = ("proassist-lit", "torch", "lightning", "transformers", "hydra-core", "wandb")
@@ -62,8 +62,30 @@ class RunDirectory:
 
     def write_stream(self, split: str, transcript: Transcript) -> None:
         """Write ``streams/<split>_<stream>.json``."""
+        write_stream(self._stream_file(split, transcript), transcript)
+
+    def write_stream_index(self, transcripts: Mapping[str, Sequence[Transcript]]) -> None:
+        """Write ``streams.json``: which streams there are, by split."""
+        write_index(
+            self.path / "streams.json",
+            [
+                (split, self._stream_file(split, t), t)
+                for split, ts in transcripts.items()
+                for t in ts
+            ],
+        )
+
+    def read_streams(self) -> dict[str, list[Transcript]]:
+        """Answered streams by split.
+
+        Raises:
+            StreamError: the index or a stream cannot be read; the message names the file.
+        """
+        return read_streams(self.path / "streams.json")
+
+    def _stream_file(self, split: str, transcript: Transcript) -> Path:
         name = re.sub(r"[^\w.-]+", "_", f"{split}_{transcript.stream_id}")
-        write_stream(self.path / "streams" / f"{name}.json", transcript)
+        return self.path / "streams" / f"{name}.json"
 
     def write_notes(self) -> dict[str, str]:
         """Write ``notes.json``: git commit, versions, machine; return them."""

@@ -8,7 +8,8 @@ import lightning as L
 from rich.console import Console
 
 from proassist_lit.atomic import replacing
-from proassist_lit.evaluation import EvaluationResult, Evaluator
+from proassist_lit.evaluation.evaluator import Evaluator
+from proassist_lit.evaluation.result import EvaluationResult
 from proassist_lit.lit.module import AssistantModule
 from proassist_lit.run_directory import RunDirectory
 
@@ -41,6 +42,7 @@ class StreamingEvaluation(L.Callback):
         result = self._evaluator.evaluate(
             module.model, on_stream=self._run.write_stream, answers=self._run.path / "answers"
         )
+        self._run.write_stream_index(result.transcripts)
         self._run.write_metrics(result.metrics)
         self._log(trainer, result.metrics)
         return result

@@ -9,9 +9,11 @@ from PIL import Image
 
 from proassist_lit.data.conversation import Conversation
 from proassist_lit.data.dataset import ConversationSet
-from proassist_lit.evaluation import EvaluationResult
+from proassist_lit.evaluation.result import EvaluationResult
+from proassist_lit.metrics.decision_curves import DecisionCurves, decision_curves
 from proassist_lit.metrics.matching import match_window
 from proassist_lit.metrics.similarity import Similarity
+from proassist_lit.metrics.speaking import HEADS
 from proassist_lit.metrics.utterances import match_transcript
 from proassist_lit.report.curves import read_curves
 from proassist_lit.report.run_report import RunReport, StreamView
@@ -55,7 +57,20 @@ def gather_report(
         },
         streams=views,
         notes=notes,
+        decisions=decisions_by_split(result.transcripts),
+        sweep=result.sweep,
     )
+
+
+def decisions_by_split(
+    transcripts: Mapping[str, Sequence[Transcript]],
+) -> dict[str, dict[str, DecisionCurves]]:
+    """Curves of both heads by split; heads without labels of both kinds are left out."""
+    out: dict[str, dict[str, DecisionCurves]] = {}
+    for split, streams in transcripts.items():
+        found = {head: decision_curves(streams, head) for head in HEADS}
+        out[split] = {head: curves for head, curves in found.items() if curves is not None}
+    return out
 
 
 def stream_view(

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from proassist_lit.errors import StreamError
+from proassist_lit.evaluation.result import SweepPoint
+from proassist_lit.metrics.decision_curves import DecisionCurves
 from proassist_lit.types import Transcript
 
 
@@ -77,6 +79,11 @@ class RunReport:
         curves: (step, value) by name: ``train/loss``, ``val/loss``, ``train/lr``.
         streams: the streams to look into.
         notes: git commit, versions, duration, machine.
+        decisions: curves of each head over all streams of a split, by split and head (``speak``,
+            ``dst``); heads without labels are left out.
+        sweep: the pairs of thresholds that were tried, by split, in any order.
+        earlier: flat metrics of another run to compare with, None for none.
+        earlier_name: its name.
     """
 
     title: str
@@ -85,6 +92,10 @@ class RunReport:
     curves: Mapping[str, Sequence[tuple[int, float]]] = field(default_factory=dict)
     streams: Sequence[StreamView] = ()
     notes: Mapping[str, str] = field(default_factory=dict)
+    decisions: Mapping[str, Mapping[str, DecisionCurves]] = field(default_factory=dict)
+    sweep: Mapping[str, Sequence[SweepPoint]] = field(default_factory=dict)
+    earlier: Mapping[str, float | str] | None = None
+    earlier_name: str = ""
 
 
 def picture_type(picture: bytes) -> str | None:

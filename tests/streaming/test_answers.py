@@ -10,7 +10,8 @@ from torch import Tensor
 from proassist_lit.data.config import DataConfig
 from proassist_lit.data.conversation import Conversation
 from proassist_lit.data.dataset import ConversationSet
-from proassist_lit.evaluation import EvaluationResult, Evaluator
+from proassist_lit.evaluation.evaluator import Evaluator
+from proassist_lit.evaluation.result import EvaluationResult
 from proassist_lit.metrics.similarity import HashedWordSimilarity
 from proassist_lit.streaming.answers import AnswerStore
 from proassist_lit.streaming.config import StreamConfig

@@ -1,29 +1,21 @@
-"""Streaming evaluation: thresholds from val, every stream answered, metrics, baselines."""
+"""Answers all streams of a run with a model, and scores them beside those who do not look."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import torch
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    ProgressColumn,
-    Task,
-    TextColumn,
-    TimeRemainingColumn,
-)
-from rich.text import Text
 from torch import Tensor
 
 from proassist_lit.data.conversation import Conversation
 from proassist_lit.data.dataset import ConversationSet
 from proassist_lit.errors import ProAssistError
+from proassist_lit.evaluation.progress import StreamProgress
+from proassist_lit.evaluation.result import EvaluationResult
 from proassist_lit.metrics.similarity import Similarity
 from proassist_lit.metrics.summary import evaluate_transcripts
 from proassist_lit.model.assistant import AssistantModel
@@ -41,26 +33,11 @@ from proassist_lit.streaming.baselines import (
 from proassist_lit.streaming.calibrate import choose_thresholds
 from proassist_lit.streaming.config import StreamConfig
 from proassist_lit.streaming.evaluate import make_transcript, stream_conversations
-from proassist_lit.streaming.shards import bring_together, rank, share
+from proassist_lit.streaming.shards import bring_together, share
 from proassist_lit.streaming.teacher import teacher_force
 from proassist_lit.types import Transcript
 
 OnFrames = Callable[[int], None]
-
-
-@dataclass(kw_only=True)
-class EvaluationResult:
-    """What an evaluation found.
-
-    Attributes:
-        config: the stream settings with the thresholds that were used.
-        metrics: flat, ``test/utterance_f1``, ``baseline/blind/test/utterance_f1``, thresholds.
-        transcripts: answered streams, by split.
-    """
-
-    config: StreamConfig
-    metrics: dict[str, float | str] = field(default_factory=dict)
-    transcripts: dict[str, list[Transcript]] = field(default_factory=dict)
 
 
 class Evaluator:
@@ -144,39 +121,32 @@ class Evaluator:
             result = EvaluationResult(config=config)
             splits = [split for split in ("val", "test") if split in self._data]
             blind = [splits[-1]] * 2  # on other features, and on zeros
-            with _progress() as progress:
-                bar = progress.add_task(
-                    "Streaming",
-                    streams=0,
-                    total=sum(
-                        c.num_frames
-                        for s in splits + blind
-                        for c in share(self._data[s].conversations)
-                    ),
-                )
-
-                def advance(num_frames: int) -> None:
-                    progress.advance(bar, num_frames)
+            total = sum(
+                c.num_frames for s in splits + blind for c in share(self._data[s].conversations)
+            )
+            with StreamProgress(total) as progress:
 
                 def finish(transcript: Transcript, split: str = "") -> None:
-                    progress.update(bar, streams=progress.tasks[bar].fields["streams"] + 1)
+                    progress.stream()
                     if on_stream is not None and split:
                         on_stream(split, transcript)
 
                 for split in splits:
-                    progress.update(bar, description=f"Streaming {split}")
+                    progress.describe(split)
                     data = self._data[split]
                     result.transcripts[split] = self._stream(
                         model,
                         data.conversations,
                         partial(_features, data),
                         config,
-                        on_frames=advance,
+                        on_frames=progress.frames,
                         on_stream=partial(finish, split=split),
                         store=store,
                     )
-                progress.update(bar, description="Streaming blind")
-                baselines = self._baselines(model, config, splits[-1], advance, finish, store)
+                progress.describe("blind")
+                baselines = self._baselines(
+                    model, config, splits[-1], progress.frames, finish, store
+                )
         for split, transcripts in result.transcripts.items():
             self._score(result, split, transcripts)
             assert config.theta_speak is not None
@@ -307,24 +277,3 @@ def _evaluating(model: AssistantModel) -> Iterator[None]:
         yield
     finally:
         model.train(was_training)
-
-
-class _Speed(ProgressColumn):
-    """Frames per second so far."""
-
-    def render(self, task: Task) -> Text:
-        """The finished speed, or the present one; a dash before there is any."""
-        speed = task.finished_speed or task.speed
-        return Text(f"{speed:.0f} frames/s" if speed else "- frames/s")
-
-
-def _progress() -> Progress:
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.fields[streams]} streams"),
-        MofNCompleteColumn(),
-        _Speed(),
-        TimeRemainingColumn(),
-        disable=rank() > 0,
-    )

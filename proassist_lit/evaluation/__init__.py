@@ -1,0 +1,1 @@
+"""Streaming evaluation: thresholds from val, every stream answered, metrics, baselines."""

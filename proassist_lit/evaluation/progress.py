@@ -1,0 +1,64 @@
+"""The progress line of an evaluation."""
+
+from __future__ import annotations
+
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
+
+from proassist_lit.streaming.shards import rank
+
+
+class _Speed(ProgressColumn):
+    """Frames per second so far."""
+
+    def render(self, task: Task) -> Text:
+        """The finished speed, or the present one; a dash before there is any."""
+        speed = task.finished_speed or task.speed
+        return Text(f"{speed:.0f} frames/s" if speed else "- frames/s")
+
+
+class StreamProgress:
+    """Frames and streams answered, and the time left; shown by the first process alone.
+
+    Args:
+        total: frames to answer.
+    """
+
+    def __init__(self, total: int) -> None:
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.fields[streams]} streams"),
+            MofNCompleteColumn(),
+            _Speed(),
+            TimeRemainingColumn(),
+            disable=rank() > 0,
+        )
+        self._task = self._bar.add_task("Streaming", streams=0, total=total)
+
+    def __enter__(self) -> StreamProgress:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+    def describe(self, what: str) -> None:
+        """Say what is streamed now."""
+        self._bar.update(self._task, description=f"Streaming {what}")
+
+    def frames(self, num_frames: int) -> None:
+        """Count answered frames."""
+        self._bar.advance(self._task, num_frames)
+
+    def stream(self) -> None:
+        """Count a finished stream."""
+        self._bar.update(self._task, streams=self._bar.tasks[self._task].fields["streams"] + 1)
