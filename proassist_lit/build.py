@@ -10,9 +10,11 @@ import torch
 
 from proassist_lit.config import RunConfig
 from proassist_lit.data.collate import collate
+from proassist_lit.data.conversation import Conversation
 from proassist_lit.data.dataset import ConversationSet, load_data, training_texts
 from proassist_lit.errors import ConfigError, RecordError
 from proassist_lit.evaluation.evaluator import Evaluator
+from proassist_lit.evaluation.forced import TeacherForcing
 from proassist_lit.metrics.similarity import build_similarity
 from proassist_lit.model.assistant import AssistantModel
 from proassist_lit.model.backbone import build_backbone, build_tokenizer
@@ -64,10 +66,11 @@ def build_core(config: RunConfig) -> Core:
     if not config.streams_as_reference:  # now, not after an hour of training
         room_to_write(chat, config.stream, config.data.num_tokens_per_img)
     evaluator = Evaluator(
-        chat,
         data,
         config.stream,
+        TeacherForcing(chat, config.data.max_seq_len, _splitter(config, chat), config.rules),
         build_similarity(config.evaluation.similarity),
+        config.evaluation,
         num_tokens_per_img=config.data.num_tokens_per_img,
         compat=config.streams_as_reference,
     )
@@ -101,22 +104,9 @@ def build_examples(config: RunConfig, core: Core, split: str) -> ExampleSet:
     """
     train = split == "train"
     data = core.data[split]
-    parts = []
-    for conversation in data:
-        try:
-            parts += split_conversation(
-                conversation,
-                core.chat,
-                config.splitting,
-                num_tokens_per_img=config.data.num_tokens_per_img,
-                max_seq_len=config.data.max_seq_len,
-                seed=config.data.seed,
-                rules=config.rules,
-            )
-        except ValueError as error:
-            raise RecordError(f"{conversation.source}: {error}") from error
+    split_parts = _splitter(config, core.chat)
     return ExampleSet(
-        parts,
+        [part for conversation in data for part in split_parts(conversation)],
         data.features,
         core.chat,
         num_tokens_per_img=config.data.num_tokens_per_img,
@@ -127,6 +117,29 @@ def build_examples(config: RunConfig, core: Core, split: str) -> ExampleSet:
         smoothing_s=config.objective.smoothing_s if train else 0.0,
         rules=config.rules,
     )
+
+
+def _splitter(config: RunConfig, chat: Chat) -> Callable[[Conversation], list[Conversation]]:
+    """What splits a conversation into parts that fit into ``data.max_seq_len``.
+
+    It raises a ``RecordError`` that names the record if one does not fit at all.
+    """
+
+    def split(conversation: Conversation) -> list[Conversation]:
+        try:
+            return split_conversation(
+                conversation,
+                chat,
+                config.splitting,
+                num_tokens_per_img=config.data.num_tokens_per_img,
+                max_seq_len=config.data.max_seq_len,
+                seed=config.data.seed,
+                rules=config.rules,
+            )
+        except ValueError as error:
+            raise RecordError(f"{conversation.source}: {error}") from error
+
+    return split
 
 
 def build_collate(

@@ -7,6 +7,7 @@ from enum import StrEnum
 
 from proassist_lit.data.config import DataConfig
 from proassist_lit.errors import ConfigError
+from proassist_lit.evaluation.config import EvaluationConfig
 from proassist_lit.model.config import Decision, ModelConfig
 from proassist_lit.objectives import ObjectiveConfig, ObjectiveKind
 from proassist_lit.sequence.rules import PROASSIST, SequenceRules, rules_for
@@ -117,25 +118,6 @@ class LoggerConfig:
 
     project: str = "proassist-lit"
     """W&B project."""
-
-
-@dataclass(kw_only=True)
-class EvaluationConfig:
-    """Streaming evaluation: on validation, and in full after training."""
-
-    similarity: str = "minilm"
-    """Sentence similarity: minilm, words, or a sentence-transformers folder or hub id."""
-
-    streams_on_validation: int = 1
-    """Streams of val that are answered at each validation; 0 for none."""
-
-    report_streams: int = 12
-    """Streams of each split that the report shows."""
-
-    def __post_init__(self) -> None:
-        for name in ("streams_on_validation", "report_streams"):
-            if getattr(self, name) < 0:
-                raise ConfigError(f"evaluation.{name} must be >= 0, got {getattr(self, name)}.")
 
 
 @dataclass(kw_only=True)

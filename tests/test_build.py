@@ -9,10 +9,11 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 from proassist_lit import build
 from proassist_lit.build import build_core
-from proassist_lit.config import Compat, EvaluationConfig, RunConfig
+from proassist_lit.config import Compat, RunConfig
 from proassist_lit.data.config import DataConfig
 from proassist_lit.data.sources.toy import ToyConfig
 from proassist_lit.errors import ConfigError
+from proassist_lit.evaluation.config import EvaluationConfig
 from proassist_lit.model.config import ModelConfig, TinyConfig
 from proassist_lit.streaming.config import Strategy, StreamConfig
 

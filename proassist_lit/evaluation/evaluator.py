@@ -8,260 +8,217 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
-from proassist_lit.data.conversation import Conversation
 from proassist_lit.data.dataset import ConversationSet
-from proassist_lit.errors import ProAssistError
+from proassist_lit.evaluation.baselines import BLIND, blind, unlooking
+from proassist_lit.evaluation.config import EvaluationConfig
+from proassist_lit.evaluation.forced import TeacherForcing
 from proassist_lit.evaluation.progress import StreamProgress
-from proassist_lit.evaluation.result import EvaluationResult
+from proassist_lit.evaluation.result import EvaluationResult, SweepPoint
+from proassist_lit.evaluation.streamer import Streamer
+from proassist_lit.evaluation.thresholds import Candidates
 from proassist_lit.metrics.similarity import Similarity
-from proassist_lit.metrics.summary import evaluate_transcripts
+from proassist_lit.metrics.summary import evaluate_by_dataset, evaluate_transcripts
 from proassist_lit.model.assistant import AssistantModel
-from proassist_lit.sequence.builder import build_sequence
-from proassist_lit.sequence.chat import Chat
-from proassist_lit.sequence.script import read_script
-from proassist_lit.streaming.answers import AnswerStore
-from proassist_lit.streaming.baselines import (
-    borrowed_features,
-    clock,
-    clock_candidates,
-    frequent_utterance,
-    speak_when,
-)
-from proassist_lit.streaming.calibrate import choose_thresholds
 from proassist_lit.streaming.config import StreamConfig
-from proassist_lit.streaming.evaluate import make_transcript, stream_conversations
-from proassist_lit.streaming.shards import bring_together, share
-from proassist_lit.streaming.teacher import teacher_force
+from proassist_lit.streaming.policy import Thresholds
+from proassist_lit.streaming.shards import share
 from proassist_lit.types import Transcript
 
-OnFrames = Callable[[int], None]
+OnStream = Callable[[str, Transcript], None]
+"""Told the split and the transcript of a finished stream."""
 
 
 class Evaluator:
     """Answers recorded streams with a model.
 
     Args:
-        chat: the formatter.
         data: conversations by split; train gives the baselines their words and rhythm.
-        config: thresholds (None: chosen on val) and limits.
+        config: thresholds (None: chosen on val) and limits of streams.
+        forcing: reads conversations with the reference as context; holds the formatter.
         similarity: embeds utterances; its name stands in the result.
+        settings: what is tried and measured.
         num_tokens_per_img: K.
         compat: streams are answered as ProAssist's released code does.
     """
 
     def __init__(
         self,
-        chat: Chat,
         data: Mapping[str, ConversationSet],
         config: StreamConfig,
+        forcing: TeacherForcing,
         similarity: Similarity,
+        settings: EvaluationConfig,
         *,
         num_tokens_per_img: int,
         compat: bool = False,
     ) -> None:
-        self._chat, self._data, self._config = chat, data, config
-        self.similarity, self._num_tokens_per_img = similarity, num_tokens_per_img
-        self._compat = compat
-
-    def thresholds(self, model: AssistantModel) -> StreamConfig:
-        """Stream settings with both thresholds set, from a teacher-forced pass over val."""
-        config = self._config
-        if config.theta_speak is not None and config.theta_dst is not None:
-            return config
-        passes = []
-        for conversation in self._data["val"]:
-            sequence = build_sequence(
-                read_script(conversation),
-                self._chat,
-                num_tokens_per_img=self._num_tokens_per_img,
-                max_seq_len=config.max_context,
-            )
-            features = self._data["val"].features(conversation)
-            passes.append(teacher_force(model, sequence, features))
-        speak, dst = choose_thresholds(passes)
-        return replace(
-            config,
-            theta_speak=speak if config.theta_speak is None else config.theta_speak,
-            theta_dst=dst if config.theta_dst is None else config.theta_dst,
-        )
+        self._data, self._config, self._forcing = data, config, forcing
+        self.similarity, self._settings = similarity, settings
+        self._num_tokens_per_img, self._compat = num_tokens_per_img, compat
 
     def quick(self, model: AssistantModel, num_streams: int) -> dict[str, float]:
         """Metrics of the first streams of val, while training; without baselines."""
         with _evaluating(model):
-            config = self.thresholds(model)
+            thresholds = self._candidates(model, quick=True).rows()
             data = self._data["val"]
             chosen = data.conversations[:num_streams]
-            transcripts = self._stream(model, chosen, partial(_features, data), config)
+            (transcripts,) = self._streamer(model).answer(
+                chosen, partial(_features, data), thresholds
+            )
         return self._scores(transcripts)
 
     def evaluate(
         self,
         model: AssistantModel,
         *,
-        on_stream: Callable[[str, Transcript], None] | None = None,
+        on_stream: OnStream = lambda _split, _transcript: None,
         answers: Path | None = None,
     ) -> EvaluationResult:
-        """Answer every stream of val and test; score them, and the baselines on test.
+        """Answer every stream of val and test; score them, and the baselines on the last of them.
+
+        Thresholds that are not given are chosen on val: by a teacher-forced pass which ones to
+        try, by streaming freely with them which one to take.
 
         Args:
             model: put into evaluation mode for the while.
-            on_stream: called with the split and the transcript of every finished stream.
+            on_stream: called with the transcript of every finished stream that is in the result.
             answers: folder in which finished streams are kept until all are: after a stop, the
                 same evaluation goes on with the others; None to keep none.
         """
         with _evaluating(model):
-            config = self.thresholds(model)
-            store = None
-            if answers is not None:
-                settings = (config, self._chat.format, self._num_tokens_per_img, self._compat)
-                store = AnswerStore(answers, model, *settings)
-            result = EvaluationResult(config=config)
+            candidates = self._candidates(model)
+            streamer = self._streamer(model, answers)
+            rows = candidates.rows(all_of_them=streamer.in_one_pass)
             splits = [split for split in ("val", "test") if split in self._data]
-            blind = [splits[-1]] * 2  # on other features, and on zeros
-            total = sum(
-                c.num_frames for s in splits + blind for c in share(self._data[s].conversations)
-            )
-            with StreamProgress(total) as progress:
-
-                def finish(transcript: Transcript, split: str = "") -> None:
-                    progress.stream()
-                    if on_stream is not None and split:
-                        on_stream(split, transcript)
-
-                for split in splits:
-                    progress.describe(split)
-                    data = self._data[split]
-                    result.transcripts[split] = self._stream(
-                        model,
-                        data.conversations,
-                        partial(_features, data),
-                        config,
-                        on_frames=progress.frames,
-                        on_stream=partial(finish, split=split),
-                        store=store,
-                    )
+            with StreamProgress(self._num_frames(splits, len(rows))) as progress:
+                streamer.on_frames = progress.frames
+                told = _Teller(progress, on_stream)
+                result = self._stream_splits(streamer, candidates, rows, splits, told)
+                chosen = Thresholds.of(result.config)
                 progress.describe("blind")
-                baselines = self._baselines(
-                    model, config, splits[-1], progress.frames, finish, store
-                )
-        for split, transcripts in result.transcripts.items():
-            self._score(result, split, transcripts)
-            assert config.theta_speak is not None
-            assert config.theta_dst is not None
-            result.metrics[f"{split}/theta_speak"] = config.theta_speak
-            result.metrics[f"{split}/theta_dst"] = config.theta_dst
-        for name, transcripts in baselines.items():
+                data = self._data[splits[-1]]
+                looking_away = blind(streamer, data, chosen, told.count)
+            for split in splits:
+                forced = self._forcing.scores(model, self._data[split], chosen.speak)
+                result.metrics |= {f"{split}/{name}": value for name, value in forced.items()}
+        for name, transcripts in (self._unlooking(splits[-1]) | looking_away).items():
             self._score(result, f"baseline/{name}/{splits[-1]}", transcripts)
         result.metrics["similarity"] = self.similarity.name
-        if store is not None:
-            store.clear()
+        result.metrics["threshold_choice"] = (
+            "streamed on val" if len(rows) > 1 else "given, or frames of val"
+        )
+        streamer.clear()
         return result
 
-    def _stream(
-        self,
-        model: AssistantModel,
-        conversations: Sequence[Conversation],
-        features: Callable[[int], Tensor],
-        config: StreamConfig,
-        *,
-        on_frames: OnFrames | None = None,
-        on_stream: Callable[[Transcript], None] | None = None,
-        store: AnswerStore | None = None,
-    ) -> list[Transcript]:
-        """Answer ``conversations``, in their order, but for those that ``store`` has answers of.
+    def _streamer(self, model: AssistantModel, answers: Path | None = None) -> Streamer:
+        return Streamer(
+            model, self._forcing.chat, self._config,
+            num_tokens_per_img=self._num_tokens_per_img, compat=self._compat, answers=answers,
+        )  # fmt: skip
 
-        Where a run has several processes, each answers its share.
-        """
-        done: dict[int, Transcript] = {}
-        keys: dict[int, str] = {}
-        numbers = share(range(len(conversations)))
-        for number in numbers if store is not None else ():
-            assert store is not None
-            conversation = conversations[number]
-            keys[number] = store.key(conversation, features(number))
-            frames = store.read(keys[number])
-            if frames is None:
-                continue
-            done[number] = make_transcript(conversation, read_script(conversation), frames)
-            if on_frames is not None:
-                on_frames(len(frames))
-            if on_stream is not None:
-                on_stream(done[number])
-        left = [number for number in numbers if number not in done]
-        failed: ProAssistError | None = None
-        try:
-            for index, transcript in stream_conversations(
-                model,
-                self._chat,
-                [conversations[number] for number in left],
-                lambda index: features(left[index]),
-                config,
-                num_tokens_per_img=self._num_tokens_per_img,
-                on_frames=on_frames,
-                compat=self._compat,
-            ):
-                number = left[index]
-                done[number] = transcript
-                if store is not None:
-                    store.write(keys[number], list(transcript.frames))
-                if on_stream is not None:
-                    on_stream(transcript)
-        except ProAssistError as error:
-            failed = error
-        everyones = bring_together(done, failed)
-        return [everyones[number] for number in range(len(conversations))]
+    def _candidates(self, model: AssistantModel, *, quick: bool = False) -> Candidates:
+        """Thresholds to try; a pass over val is made only where one is not given."""
+        config, settings = self._config, self._settings
+        speak = dst = None
+        if config.theta_speak is None or config.theta_dst is None:
+            speak, dst = self._forcing.decisions(model, self._data["val"])
+        if quick:
+            return Candidates.find(config, speak, dst, 1)
+        return Candidates.find(
+            config, speak, dst, settings.candidates,
+            also_speak=settings.sweep_speak, also_dst=settings.sweep_dst,
+        )  # fmt: skip
+
+    def _stream_splits(
+        self,
+        streamer: Streamer,
+        candidates: Candidates,
+        rows: Sequence[Thresholds],
+        splits: Sequence[str],
+        told: _Teller,
+    ) -> EvaluationResult:
+        """Stream val with all rows, choose one, stream the other splits with it."""
+        config = replace(self._config, theta_speak=rows[0].speak, theta_dst=rows[0].dst)
+        result = EvaluationResult(config=config)
+        chosen = rows[0]
+        for split in splits:
+            told.progress.describe(split)
+            data = self._data[split]
+            answer = partial(streamer.answer, data.conversations, partial(_features, data))
+            if split == "val" and len(rows) > 1:
+                answered = answer(rows, on_stream=told.count)
+                result.sweep[split] = points = [
+                    SweepPoint(
+                        theta_speak=row.speak, theta_dst=row.dst, metrics=self._scores(transcripts)
+                    )
+                    for row, transcripts in zip(rows, answered, strict=True)
+                ]
+                chosen = candidates.choose(points)
+                if chosen in rows:
+                    transcripts = answered[rows.index(chosen)]
+                else:
+                    (transcripts,) = answer([chosen], on_stream=told.count)
+                    told.progress.add(sum(len(t.frames) for t in transcripts))
+                for transcript in share(transcripts):
+                    told.on_stream(split, transcript)
+            else:
+                (transcripts,) = answer([chosen], on_stream=told.of(split))
+            result.transcripts[split] = transcripts
+            self._score(result, split, transcripts)
+            result.metrics[f"{split}/theta_speak"] = chosen.speak
+            result.metrics[f"{split}/theta_dst"] = chosen.dst
+        result.config = replace(config, theta_speak=chosen.speak, theta_dst=chosen.dst)
+        return result
+
+    def _num_frames(self, splits: Sequence[str], num_rows: int) -> int:
+        """Frames that this process answers, as far as is known at the start."""
+        size = {s: sum(c.num_frames for c in share(self._data[s].conversations)) for s in splits}
+        times = {s: num_rows if s == "val" else 1 for s in splits}
+        times[splits[-1]] += len(BLIND)
+        return sum(size[s] * times[s] for s in splits)
+
+    def _unlooking(self, split: str) -> dict[str, list[Transcript]]:
+        return unlooking(
+            self._data[split],
+            self._data["train"].conversations,
+            self._data["val"].conversations,
+            lambda transcripts: self._scores(transcripts).get("utterance_f1", 0.0),
+        )
 
     def _score(self, result: EvaluationResult, prefix: str, transcripts: list[Transcript]) -> None:
-        scores = self._scores(transcripts)
+        scores = evaluate_by_dataset(
+            share(transcripts), self.similarity,
+            names=sorted({t.dataset for t in transcripts}), windows=self._settings.match_windows(),
+        )  # fmt: skip
         result.metrics |= {f"{prefix}/{name}": value for name, value in scores.items()}
 
     def _scores(self, transcripts: Sequence[Transcript]) -> dict[str, float]:
         """Metrics of all ``transcripts``; each process scores its share, and metrics add up."""
-        return evaluate_transcripts(share(transcripts), self.similarity)
+        return evaluate_transcripts(
+            share(transcripts), self.similarity, windows=self._settings.match_windows()
+        )
 
-    def _baselines(
-        self,
-        model: AssistantModel,
-        config: StreamConfig,
-        split: str,
-        on_frames: OnFrames,
-        on_stream: Callable[[Transcript], None],
-        store: AnswerStore | None,
-    ) -> dict[str, list[Transcript]]:
-        train = self._data["train"].conversations
-        data = self._data[split]
-        text = frequent_utterance(train)
-        interval_s = self._clock_interval(train, text)
-        out = {
-            "always_silent": [speak_when(c, "", lambda _: False) for c in data],
-            "always_speak": [speak_when(c, text, lambda _: True) for c in data],
-            "clock": [clock(c, text, interval_s) for c in data],
-        }
 
-        def other(index: int) -> Tensor:
-            return borrowed_features(data.conversations, index, data.features)
+class _Teller:
+    """Counts finished streams, and tells of those that are in the result."""
 
-        def zeros(index: int) -> Tensor:
-            return torch.zeros_like(other(index))
+    def __init__(self, progress: StreamProgress, on_stream: OnStream) -> None:
+        self.progress, self.on_stream = progress, on_stream
 
-        for name, features in (("blind", other), ("blind_zeros", zeros)):
-            out[name] = self._stream(
-                model, data.conversations, features, config,
-                on_frames=on_frames, on_stream=on_stream, store=store,
-            )  # fmt: skip
-        return out
+    def count(self, _row: int, _transcript: Transcript) -> None:
+        """Note a stream that is not in the result, or not surely."""
+        self.progress.stream()
 
-    def _clock_interval(self, train: Sequence[Conversation], text: str) -> float:
-        """The interval with the best utterance F1 on val."""
+    def of(self, split: str) -> Callable[[int, Transcript], None]:
+        """What notes the streams of ``split``."""
 
-        def f1(interval_s: float) -> float:
-            transcripts = [clock(c, text, interval_s) for c in self._data["val"]]
-            return self._scores(transcripts).get("utterance_f1", 0.0)
+        def finish(row: int, transcript: Transcript) -> None:
+            self.count(row, transcript)
+            self.on_stream(split, transcript)
 
-        return max(clock_candidates(train), key=f1)
+        return finish
 
 
 def _features(data: ConversationSet, number: int) -> Tensor:

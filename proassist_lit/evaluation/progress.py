@@ -55,6 +55,11 @@ class StreamProgress:
         """Say what is streamed now."""
         self._bar.update(self._task, description=f"Streaming {what}")
 
+    def add(self, num_frames: int) -> None:
+        """Count frames that were not in the total, and are answered."""
+        total = self._bar.tasks[self._task].total or 0
+        self._bar.update(self._task, total=total + num_frames)
+
     def frames(self, num_frames: int) -> None:
         """Count answered frames."""
         self._bar.advance(self._task, num_frames)

@@ -14,7 +14,7 @@ from proassist_lit.metrics.text import UtteranceTextMetrics
 from proassist_lit.metrics.utterances import UtteranceMetrics, match_transcript, match_transcripts
 from proassist_lit.types import Transcript
 
-__all__ = ["evaluate_transcripts", "match_transcript"]
+__all__ = ["evaluate_by_dataset", "evaluate_transcripts", "match_transcript"]
 
 
 def evaluate_transcripts(
@@ -52,3 +52,32 @@ def evaluate_transcripts(
     state.update(transcripts)
     values |= state.compute()
     return {key: float(value) for key, value in values.items()}
+
+
+def evaluate_by_dataset(
+    transcripts: Sequence[Transcript],
+    similarity: Similarity | None,
+    *,
+    names: Sequence[str],
+    windows: Mapping[str, MatchWindow] | None = None,
+    config: MatchConfig | None = None,
+) -> dict[str, float]:
+    """Score streams, all together and, where there are several data sets, each of them.
+
+    Args:
+        transcripts: the streams as they were answered.
+        similarity: embeds the texts.
+        names: all data sets, also those of which only other processes have streams.
+        windows: match windows by data set that go before the built-in ones.
+        config: costs and thresholds of the matching; None for the defaults.
+
+    Returns:
+        As ``evaluate_transcripts``; those of a data set under ``<data set>/<metric>``, a slash in
+        its name written as a colon.
+    """
+    values = evaluate_transcripts(transcripts, similarity, windows=windows, config=config)
+    for name in names if len(names) > 1 else ():
+        streams = [t for t in transcripts if t.dataset == name]
+        scores = evaluate_transcripts(streams, similarity, windows=windows, config=config)
+        values |= {f"{name.replace('/', ':')}/{key}": value for key, value in scores.items()}
+    return values

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from proassist_lit.atomic import write_text
 from proassist_lit.data.conversation import Conversation
+from proassist_lit.streaming.policy import Thresholds
 from proassist_lit.types import FrameOutput, StepState, Transition, Update
 
 
@@ -37,10 +38,12 @@ class AnswerStore:
             digest.update(_bytes(tensor))
         self._conditions = digest.digest()
 
-    def key(self, conversation: Conversation, features: Tensor) -> str:
-        """Name of the file of a stream."""
+    def key(
+        self, conversation: Conversation, features: Tensor, thresholds: Thresholds | None = None
+    ) -> str:
+        """Name of the file of a stream answered with ``thresholds``."""
         digest = blake2b(self._conditions, digest_size=20)
-        digest.update(repr(conversation).encode())
+        digest.update(repr((conversation, thresholds)).encode())
         digest.update(f"{features.dtype} {tuple(features.shape)}".encode())
         digest.update(_bytes(features))
         return digest.hexdigest()

@@ -1,39 +1,50 @@
-"""Chooses thresholds from a teacher-forced pass over val; test is never looked at."""
+"""Chooses thresholds by single frames of a teacher-forced pass; test is never looked at."""
 
 from __future__ import annotations
-
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from proassist_lit.streaming.teacher import TeacherForced
-
 FALLBACK = 0.5
 """Threshold where val has no frame of one of the classes."""
-
 
 MOST_YES = 2
 """Largest ratio of yes-decisions to yes-labels that a threshold may lead to."""
 
 
-def choose_thresholds(passes: Sequence[TeacherForced]) -> tuple[float, float]:
-    """Thresholds of both heads with the best F1 over single frames.
+def threshold_candidates(probs: Tensor, labels: Tensor, num: int) -> list[float]:
+    """Thresholds worth streaming with: the best one over single frames, and others around it.
+
+    The others fire between half as often and twice as often as the best one.
+
+    Args:
+        probs: (F,) float in [0, 1].
+        labels: (F,) 1 yes, 0 no, -1 left out.
+        num: most candidates; >= 1.
 
     Returns:
-        (theta_speak, theta_dst), in [0, 1].
+        The best one first, then the others, ascending; fewer than ``num`` where two coincide.
     """
-    speak = best_threshold(
-        torch.cat([p.speak_probs for p in passes]), torch.cat([p.speak_labels for p in passes])
-    )
-    with_dst = [p for p in passes if p.dst_probs is not None]
-    if not with_dst:
-        return speak, FALLBACK
-    dst = best_threshold(
-        torch.cat([p.dst_probs for p in with_dst if p.dst_probs is not None]),
-        torch.cat([p.dst_labels for p in with_dst]),
-    )
-    return speak, dst
+    best = best_threshold(probs, labels)
+    sorted_probs = probs[labels >= 0].double().sort(descending=True).values
+    num_fired = int((sorted_probs >= best).sum())
+    others: set[float] = set()
+    for i in range(num - 1):
+        away = (i // 2 + 1) / max((num - 1) / 2, 1)  # in (0, 1], nearest first
+        count = round(num_fired * 2.0 ** (away if i % 2 else -away))
+        theta = _threshold_that_fires(sorted_probs, count)
+        if theta is not None and int((sorted_probs >= theta).sum()) != num_fired:
+            others.add(theta)
+    return [best, *sorted(others)]
+
+
+def _threshold_that_fires(sorted_probs: Tensor, count: int) -> float | None:
+    """A threshold that ``count`` of the falling probabilities reach, or as near as ties allow."""
+    if not 0 < count < len(sorted_probs):
+        return None
+    lowest = sorted_probs[count - 1]
+    below = sorted_probs[sorted_probs < lowest]
+    return float((lowest + below[0]) / 2) if len(below) else None
 
 
 def best_threshold(probs: Tensor, labels: Tensor) -> float:

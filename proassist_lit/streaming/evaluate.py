@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any, Protocol
 
@@ -17,6 +18,7 @@ from proassist_lit.sequence.script import Script, Text, read_script, references
 from proassist_lit.streaming.compat import reference_config
 from proassist_lit.streaming.config import StreamConfig
 from proassist_lit.streaming.engine import Engine
+from proassist_lit.streaming.policy import Thresholds
 from proassist_lit.streaming.recording import Recording, arriving
 from proassist_lit.streaming.reference import ReferenceSession
 from proassist_lit.streaming.session import Session
@@ -156,14 +158,15 @@ def stream_conversations(
     config: StreamConfig,
     *,
     num_tokens_per_img: int,
+    thresholds: Sequence[Thresholds] | None = None,
     on_frames: Callable[[int], None] | None = None,
     compat: bool = False,
-) -> Iterator[tuple[int, Transcript]]:
+) -> Iterator[tuple[int, int, Transcript]]:
     """Answer many recorded streams; each is yielded when it is finished.
 
-    A backbone that an engine can run is run by one, many streams at a time; any other one stream
-    after the other. The transcripts are the same. With ``compat`` the reference answers in our
-    place, one stream after the other.
+    A backbone that an engine can run is run by one, many streams at a time and all thresholds in
+    one pass; any other one stream after the other, once for each pair of thresholds. The
+    transcripts are the same. With ``compat`` the reference answers in our place.
 
     Args:
         model: in evaluation mode.
@@ -172,17 +175,19 @@ def stream_conversations(
         features: gives (F, K, E) features of the conversation of that number.
         config: thresholds and limits.
         num_tokens_per_img: K.
+        thresholds: answer every stream with each of these; None for those of ``config``.
         on_frames: called with the number of frames that were answered, for progress.
         compat: answer as ProAssist's released code does, see ``stream_as_reference``.
 
     Yields:
-        Number of the conversation, and its transcript.
+        Number of the conversation, place of the thresholds, and the transcript.
 
     Raises:
         ProAssistError: a stream failed; the others were finished and yielded before.
     """
     errors: list[ProAssistError] = []
-    if Engine.fits(model) and not compat:
+    rows = list(thresholds or [Thresholds.of(config)])
+    if in_one_pass(model, compat=compat):
         recordings = [
             Recording(
                 name=conversation.id,
@@ -193,14 +198,14 @@ def stream_conversations(
             )
             for number, conversation in enumerate(conversations)
         ]
-        engine = Engine(model, chat, config, num_tokens_per_img=num_tokens_per_img)
+        engine = Engine(model, chat, config, num_tokens_per_img=num_tokens_per_img, thresholds=rows)
         for answered in engine.run(recordings, on_frames=on_frames):
             number, frames = answered.index, list(answered.frames)
             if answered.error is not None:
                 errors.append(answered.error)
             else:
                 script = recordings[number].script
-                yield number, make_transcript(conversations[number], script, frames)
+                yield number, answered.row, make_transcript(conversations[number], script, frames)
     else:
         answer = stream_as_reference if compat else stream_conversation
 
@@ -209,13 +214,22 @@ def stream_conversations(
                 on_frames(1)
 
         for number, conversation in enumerate(conversations):
-            try:
-                transcript = answer(
-                    model, chat, conversation, features(number), config, on_frame=on_frame
+            for row, chosen in enumerate(rows):
+                own = replace(
+                    config, theta_speak=chosen.speak, theta_dst=chosen.dst, rise=chosen.rise
                 )
-            except ProAssistError as error:
-                errors.append(error)
-            else:
-                yield number, transcript
+                try:
+                    transcript = answer(
+                        model, chat, conversation, features(number), own, on_frame=on_frame
+                    )
+                except ProAssistError as error:
+                    errors.append(error)
+                else:
+                    yield number, row, transcript
     if errors:
         raise errors[0]
+
+
+def in_one_pass(model: AssistantModel, *, compat: bool) -> bool:
+    """Whether many streams and thresholds are answered at once, by an engine."""
+    return Engine.fits(model) and not compat

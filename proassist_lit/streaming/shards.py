@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import TypeVar
 
 from torch import distributed
 
 from proassist_lit.errors import ProAssistError
 
+K = TypeVar("K", bound=Hashable)
 T = TypeVar("T")
 
 
@@ -23,17 +24,17 @@ def share(items: Sequence[T]) -> list[T]:
     return list(items[rank() :: world])
 
 
-def bring_together(mine: Mapping[int, T], error: ProAssistError | None = None) -> dict[int, T]:
+def bring_together(mine: Mapping[K, T], error: ProAssistError | None = None) -> dict[K, T]:
     """What all processes found; each must call this, also one that failed.
 
     Args:
-        mine: what this process found, by number.
+        mine: what this process found, by number or another key.
         error: why it did not find all; None if it did.
 
     Raises:
         ProAssistError: some process failed; the others wait for no one.
     """
-    everyones: list[tuple[dict[int, T], ProAssistError | None]] = [(dict(mine), error)]
+    everyones: list[tuple[dict[K, T], ProAssistError | None]] = [(dict(mine), error)]
     if _are_many():
         everyones *= distributed.get_world_size()
         distributed.all_gather_object(everyones, (dict(mine), error))

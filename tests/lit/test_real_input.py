@@ -13,7 +13,6 @@ import torch
 
 from proassist_lit.config import (
     DataConfig,
-    EvaluationConfig,
     LoggerConfig,
     ModelConfig,
     RunConfig,
@@ -25,6 +24,7 @@ from proassist_lit.data.config import Source
 from proassist_lit.data.dialogue import DialogueConfig
 from proassist_lit.data.features import write_features
 from proassist_lit.data.sources.proassist import ENCODER, feature_file, read_proassist
+from proassist_lit.evaluation.config import EvaluationConfig
 from proassist_lit.lit.run import train
 
 DATA = Path(

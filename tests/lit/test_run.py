@@ -8,7 +8,6 @@ import torch
 
 from proassist_lit.config import (
     DataConfig,
-    EvaluationConfig,
     LoggerConfig,
     ModelConfig,
     ObjectiveConfig,
@@ -19,6 +18,7 @@ from proassist_lit.config import (
 from proassist_lit.config_schema import to_plain
 from proassist_lit.data.sources.toy import ToyConfig
 from proassist_lit.errors import CheckpointError
+from proassist_lit.evaluation.config import EvaluationConfig
 from proassist_lit.lit.module import AssistantModule
 from proassist_lit.lit.run import train
 from proassist_lit.model.config import TinyConfig

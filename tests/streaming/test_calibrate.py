@@ -3,8 +3,12 @@ from __future__ import annotations
 import pytest
 import torch
 
-from proassist_lit.streaming.calibrate import FALLBACK, MOST_YES, best_threshold, choose_thresholds
-from proassist_lit.streaming.teacher import TeacherForced
+from proassist_lit.streaming.calibrate import (
+    FALLBACK,
+    MOST_YES,
+    best_threshold,
+    threshold_candidates,
+)
 
 
 def f1(theta: float, probs: list[float], labels: list[int]) -> float:
@@ -63,20 +67,27 @@ def test_a_probability_shared_by_too_many_frames_lies_below_the_threshold() -> N
     assert 0.3 < best_threshold(torch.full((10,), 0.3), torch.tensor([1] + [0] * 9)) < 0.31
 
 
-def forced(*, dst: bool = True) -> TeacherForced:
-    return TeacherForced(
-        speak_probs=torch.tensor([0.1, 0.3, 0.9]),
-        dst_probs=torch.tensor([0.6, 0.2, 0.1]) if dst else None,
-        speak_labels=torch.tensor([0, 0, 1], dtype=torch.int8),
-        dst_labels=torch.tensor([1, 0, 0], dtype=torch.int8),
-    )
+def test_candidates_fire_half_as_often_to_twice_as_often_as_the_best() -> None:
+    probs = torch.linspace(0.99, 0.0, 100, dtype=torch.float64)
+    labels = torch.tensor([1] * 16 + [0] * 84)
+
+    first, *others = threshold_candidates(probs, labels, 5)
+
+    assert first == best_threshold(probs, labels)
+    assert others == sorted(others)
+    fired = [int((probs >= theta).sum()) for theta in (first, *others)]
+    assert fired == [16, 32, 23, 11, 8]  # 16 times 1, 2, sqrt 2, 1 / sqrt 2, 1 / 2
 
 
-def test_both_heads_are_chosen_over_all_passes() -> None:
-    speak, dst = choose_thresholds([forced(), forced()])
+def test_candidates_that_decide_alike_are_left_out() -> None:
+    probs, labels = torch.tensor([0.9, 0.2, 0.1]), torch.tensor([1, 0, 0])
 
-    assert (speak, dst) == (pytest.approx(0.6), pytest.approx(0.4))
+    first, *others = threshold_candidates(probs, labels, 9)
+
+    assert first == pytest.approx(0.55)
+    assert others == [pytest.approx(0.15)]
+    assert threshold_candidates(probs, labels, 1) == [first]
 
 
-def test_without_a_dst_head_its_threshold_is_the_fallback() -> None:
-    assert choose_thresholds([forced(dst=False)]) == (pytest.approx(0.6), FALLBACK)
+def test_candidates_without_both_classes_are_the_fallback() -> None:
+    assert threshold_candidates(torch.tensor([0.3]), torch.tensor([0]), 5) == [FALLBACK]

@@ -10,8 +10,8 @@ from torch import distributed, multiprocessing
 
 from proassist_lit.errors import StreamError
 from proassist_lit.streaming.shards import bring_together, rank, share
+from tests.evaluation.fakes import make_evaluator
 from tests.fakes import tiny_model
-from tests.streaming.test_answers import make_evaluator
 
 WORLD = 2
 

@@ -7,44 +7,20 @@ import pytest
 import torch
 from torch import Tensor
 
-from proassist_lit.data.config import DataConfig
 from proassist_lit.data.conversation import Conversation
-from proassist_lit.data.dataset import ConversationSet
 from proassist_lit.evaluation.evaluator import Evaluator
 from proassist_lit.evaluation.result import EvaluationResult
-from proassist_lit.metrics.similarity import HashedWordSimilarity
 from proassist_lit.streaming.answers import AnswerStore
-from proassist_lit.streaming.config import StreamConfig
 from proassist_lit.streaming.engine import Engine
 from proassist_lit.types import FrameOutput, StepState, Transcript, Transition, Update
-from tests.fakes import ScriptedModel, dialogue, random_features, tiny_model, word_chat
+from tests.evaluation.fakes import CONFIG, make_evaluator
+from tests.fakes import ScriptedModel, dialogue, random_features, tiny_model
 
-CONFIG = StreamConfig(theta_speak=0.6, theta_dst=0.6, max_new_tokens=5, max_dst_tokens=5)
 FRAME = FrameOutput(
     frame_idx=3, time_s=1.5, speak_prob=0.1 + 0.2, dst_prob=None, speak=True, dst=True,
     text='sag "grün"', updates=(Update("S1", Transition.START),), dst_invalid=2,
     state={"S1": StepState.IN_PROGRESS}, user_text="wait", context_len=7, event="drop_all",
 )  # fmt: skip
-
-
-class RandomSet(ConversationSet):
-    """Without files."""
-
-    def features(self, conversation: Conversation) -> Tensor:
-        return random_features(10, seed=int(conversation.video_uid[-1]))
-
-
-def make_evaluator(config: StreamConfig = CONFIG) -> Evaluator:
-    data = {
-        split: RandomSet(
-            split,
-            tuple(dialogue(video_uid=f"{split}{first + i}") for i in range(3)),
-            Path(),
-            DataConfig(),
-        )
-        for first, split in ((0, "train"), (3, "val"), (6, "test"))
-    }
-    return Evaluator(word_chat(), data, config, HashedWordSimilarity(), num_tokens_per_img=1)
 
 
 def answered_frames(monkeypatch: pytest.MonkeyPatch) -> list[str]:

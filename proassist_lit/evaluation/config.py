@@ -1,0 +1,67 @@
+"""Settings of the evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from proassist_lit.errors import ConfigError
+from proassist_lit.metrics.matching import MatchWindow
+
+
+@dataclass(kw_only=True)
+class EvaluationConfig:
+    """Streaming evaluation: on validation, and in full after training."""
+
+    similarity: str = "minilm"
+    """Sentence similarity: minilm, words, or a sentence-transformers folder or hub id."""
+
+    streams_on_validation: int = 1
+    """Streams of val that are answered at each validation; 0 for none."""
+
+    candidates: int = 5
+    """Values of each threshold that val is streamed with, in one pass, before one is taken; 1: the
+    best one over single frames of a teacher-forced pass is taken. Where the backbone needs a pass
+    for each, it is always 1."""
+
+    sweep_speak: list[float] = field(default_factory=list)
+    """Further values of theta_speak that val is streamed with."""
+
+    sweep_dst: list[float] = field(default_factory=list)
+    """Further values of theta_dst that val is streamed with."""
+
+    windows: dict[str, list[float]] = field(default_factory=dict)
+    """Match windows by data set, before the built-in ones: seconds from the generated utterance
+    to the earliest and to the latest reference that it may answer, say {kitchen: [-1.5, 3]}."""
+
+    report_streams: int = 12
+    """Streams of each split that the report shows."""
+
+    def __post_init__(self) -> None:
+        faults = [
+            f"evaluation.{name} must be >= {least}, got {getattr(self, name)}."
+            for name, least in (
+                ("streams_on_validation", 0), ("report_streams", 0), ("candidates", 1),
+            )
+            if getattr(self, name) < least
+        ]  # fmt: skip
+        for name in ("sweep_speak", "sweep_dst"):
+            wrong = [theta for theta in getattr(self, name) if not 0.0 <= theta <= 1.0]
+            if wrong:
+                faults.append(f"evaluation.{name}: thresholds must be in [0, 1], got {wrong}.")
+        faults += [
+            f"evaluation.windows.{dataset} must be two numbers in seconds, the earlier first "
+            f"([-1.5, 3]), got {window}."
+            for dataset, window in self.windows.items()
+            if not _is_window(window)
+        ]
+        if faults:
+            raise ConfigError("\n".join(faults))
+
+    def match_windows(self) -> dict[str, MatchWindow]:
+        """``windows`` as the matching wants them."""
+        return {dataset: MatchWindow(*bounds) for dataset, bounds in self.windows.items()}
+
+
+def _is_window(bounds: Sequence[float]) -> bool:
+    return len(bounds) == 2 and bounds[0] <= bounds[1]

@@ -1,0 +1,88 @@
+"""Teacher-forced passes over a split: the reference dialogue is the context, one forward a part."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from proassist_lit.data.conversation import Conversation
+from proassist_lit.data.dataset import ConversationSet
+from proassist_lit.evaluation.thresholds import Labelled
+from proassist_lit.metrics.lm import TeacherForcedMetrics
+from proassist_lit.model.assistant import AssistantModel
+from proassist_lit.sequence.builder import build_sequence
+from proassist_lit.sequence.chat import Chat
+from proassist_lit.sequence.rules import OURS, SequenceRules
+from proassist_lit.sequence.script import read_script
+from proassist_lit.streaming.forced_turns import forced_turns
+from proassist_lit.streaming.shards import bring_together, share
+from proassist_lit.streaming.teacher import TeacherForced, teacher_force
+
+
+@dataclass(frozen=True)
+class TeacherForcing:
+    """How conversations are read in one forward.
+
+    Attributes:
+        chat: the formatter.
+        max_seq_len: most tokens of a sequence.
+        split: parts of a conversation as training reads them; they fit into ``max_seq_len``.
+        rules: whose rules make the sequences.
+    """
+
+    chat: Chat
+    max_seq_len: int
+    split: Callable[[Conversation], Sequence[Conversation]] = lambda conversation: [conversation]
+    rules: SequenceRules = OURS
+
+    def decisions(
+        self, model: AssistantModel, data: ConversationSet
+    ) -> tuple[Labelled, Labelled | None]:
+        """Probabilities and labels of both heads at every frame of ``data``; None without dst."""
+        passes = {number: self._decide(model, data, number) for number in share(range(len(data)))}
+        everyones = bring_together(passes)
+        found = [forced for number in sorted(everyones) for forced in everyones[number]]
+        speak = (
+            torch.cat([f.speak_probs for f in found]),
+            torch.cat([f.speak_labels for f in found]),
+        )
+        with_dst = [(f.dst_probs, f.dst_labels) for f in found if f.dst_probs is not None]
+        if not with_dst:
+            return speak, None
+        return speak, (
+            torch.cat([probs for probs, _ in with_dst]),
+            torch.cat([labels for _, labels in with_dst]),
+        )
+
+    def scores(
+        self, model: AssistantModel, data: ConversationSet, theta_speak: float
+    ) -> dict[str, float]:
+        """The metrics of ``TeacherForcedMetrics`` over ``data``; each process takes its share."""
+        metric = TeacherForcedMetrics()
+        metric.update((), 1.0)  # a process may have no share
+        for number in share(range(len(data))):
+            for part in self.split(data.conversations[number]):
+                script, features = read_script(part, self.rules), data.features(part)
+                turns = forced_turns(
+                    model, self.chat, script, features,
+                    theta_speak=theta_speak, max_seq_len=self.max_seq_len,
+                )  # fmt: skip
+                metric.update(turns, part.fps)
+        return {name: float(value) for name, value in metric.compute().items()}
+
+    def _decide(
+        self, model: AssistantModel, data: ConversationSet, number: int
+    ) -> list[TeacherForced]:
+        out = []
+        for part in self.split(data.conversations[number]):
+            features = data.features(part)
+            sequence = build_sequence(
+                read_script(part, self.rules),
+                self.chat,
+                num_tokens_per_img=features.shape[1],
+                max_seq_len=self.max_seq_len,
+            )
+            out.append(teacher_force(model, sequence, features))
+        return out

@@ -1,0 +1,148 @@
+"""One model that answers the streams of a split: its process's share, from where it stopped."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from torch import Tensor
+
+from proassist_lit.data.conversation import Conversation
+from proassist_lit.errors import ProAssistError
+from proassist_lit.model.assistant import AssistantModel
+from proassist_lit.sequence.chat import Chat
+from proassist_lit.sequence.script import read_script
+from proassist_lit.streaming.answers import AnswerStore
+from proassist_lit.streaming.config import StreamConfig
+from proassist_lit.streaming.evaluate import in_one_pass, make_transcript, stream_conversations
+from proassist_lit.streaming.policy import Thresholds
+from proassist_lit.streaming.shards import bring_together, share
+from proassist_lit.types import Transcript
+
+OnStream = Callable[[int, Transcript], None]
+"""Told the place of the thresholds and the transcript of every finished stream."""
+
+
+class Streamer:
+    """One model that answers recorded streams.
+
+    Args:
+        model: in evaluation mode.
+        chat: the formatter.
+        config: limits; its thresholds are not looked at.
+        num_tokens_per_img: K.
+        compat: streams are answered as ProAssist's released code does.
+        answers: folder in which finished streams are kept until ``clear``: after a stop, the same
+            evaluation goes on with the others; None to keep none.
+        on_frames: called with the number of frames that were answered, of all thresholds.
+    """
+
+    def __init__(
+        self,
+        model: AssistantModel,
+        chat: Chat,
+        config: StreamConfig,
+        *,
+        num_tokens_per_img: int,
+        compat: bool = False,
+        answers: Path | None = None,
+        on_frames: Callable[[int], None] = lambda _: None,
+    ) -> None:
+        self._model, self._chat, self._compat = model, chat, compat
+        self._config = replace(config, theta_speak=None, theta_dst=None)
+        self._num_tokens_per_img, self.on_frames = num_tokens_per_img, on_frames
+        self._store: AnswerStore | None = None
+        if answers is not None:
+            settings = (self._config, chat.format, num_tokens_per_img, compat)
+            self._store = AnswerStore(answers, model, *settings)
+
+    @property
+    def in_one_pass(self) -> bool:
+        """Whether more thresholds cost little more than one pair of them."""
+        return in_one_pass(self._model, compat=self._compat)
+
+    def answer(
+        self,
+        conversations: Sequence[Conversation],
+        features: Callable[[int], Tensor],
+        thresholds: Sequence[Thresholds],
+        *,
+        on_stream: OnStream = lambda _row, _transcript: None,
+    ) -> list[list[Transcript]]:
+        """Answer ``conversations`` with each of ``thresholds``.
+
+        Where a run has several processes, each answers its share and all get the whole.
+
+        Args:
+            conversations: the streams.
+            features: gives (F, K, E) features of the conversation of that number.
+            thresholds: rows.
+            on_stream: called for every finished stream of this process.
+
+        Returns:
+            Transcripts of each row, in the order of ``conversations``.
+
+        Raises:
+            ProAssistError: a stream failed; the others were finished, and kept, before.
+        """
+        done: dict[tuple[int, int], Transcript] = {}  # number, row
+        keys: dict[tuple[int, int], str] = {}
+        left = []
+        for number in share(range(len(conversations))):
+            found = self._find(conversations[number], number, features, thresholds, keys)
+            if len(found) < len(thresholds):
+                left.append(number)
+                continue
+            for row, transcript in found.items():
+                done[number, row] = transcript
+                self.on_frames(len(transcript.frames))
+                on_stream(row, transcript)
+        failed: ProAssistError | None = None
+        try:
+            for index, row, transcript in stream_conversations(
+                self._model,
+                self._chat,
+                [conversations[number] for number in left],
+                lambda index: features(left[index]),
+                replace(self._config, theta_speak=thresholds[0].speak, theta_dst=thresholds[0].dst),
+                num_tokens_per_img=self._num_tokens_per_img,
+                thresholds=thresholds,
+                on_frames=self.on_frames,
+                compat=self._compat,
+            ):
+                place = left[index], row
+                done[place] = transcript
+                if self._store is not None:
+                    self._store.write(keys[place], list(transcript.frames))
+                on_stream(row, transcript)
+        except ProAssistError as error:
+            failed = error
+        everyones = bring_together(done, failed)
+        numbers = range(len(conversations))
+        return [[everyones[number, row] for number in numbers] for row in range(len(thresholds))]
+
+    def clear(self) -> None:
+        """Forget the kept answers: the evaluation is finished."""
+        if self._store is not None:
+            self._store.clear()
+
+    def _find(
+        self,
+        conversation: Conversation,
+        number: int,
+        features: Callable[[int], Tensor],
+        thresholds: Sequence[Thresholds],
+        keys: dict[tuple[int, int], str],
+    ) -> dict[int, Transcript]:
+        """Kept transcripts of a stream by row; notes under which keys they are kept."""
+        found: dict[int, Transcript] = {}
+        if self._store is None:
+            return found
+        watched = features(number)
+        for row, chosen in enumerate(thresholds):
+            keys[number, row] = self._store.key(conversation, watched, chosen)
+            frames = self._store.read(keys[number, row])
+            if frames is not None:
+                found[row] = make_transcript(conversation, read_script(conversation), frames)
+        return found

@@ -1,0 +1,107 @@
+"""Which thresholds are tried on val, and which of them is taken; test is never looked at."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from proassist_lit.evaluation.result import SweepPoint
+from proassist_lit.streaming.calibrate import FALLBACK, threshold_candidates
+from proassist_lit.streaming.config import StreamConfig
+from proassist_lit.streaming.policy import Thresholds
+
+Labelled = tuple[Tensor, Tensor]
+"""(N,) probabilities of one head, and (N,) labels: 1 yes, 0 no, -1 left out."""
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """Thresholds of both decisions to try, the one that single frames call for first.
+
+    Attributes:
+        speak: of P(speak).
+        dst: of P(update).
+        rise: see ``StreamConfig.rise``.
+        speak_given: whether the first of ``speak`` is taken whatever the others lead to.
+        dst_given: likewise.
+    """
+
+    speak: tuple[float, ...]
+    dst: tuple[float, ...]
+    rise: float | None = None
+    speak_given: bool = False
+    dst_given: bool = False
+
+    @classmethod
+    def find(
+        cls,
+        config: StreamConfig,
+        speak: Labelled | None,
+        dst: Labelled | None,
+        num: int,
+        *,
+        also_speak: Sequence[float] = (),
+        also_dst: Sequence[float] = (),
+    ) -> Candidates:
+        """Candidates from a teacher-forced pass over val.
+
+        Args:
+            config: a threshold that is set there is taken; that of P(speak) means nothing where
+                ``rise`` decides.
+            speak: probabilities and labels of the speak head; may be None if its threshold is set.
+            dst: of the dst head; None without one.
+            num: candidates of each decision; 1 for the best over single frames alone.
+            also_speak: further thresholds to stream with.
+            also_dst: likewise.
+        """
+        fires_by_rise = config.rise is not None
+        return cls(
+            _tried(config.theta_speak, speak, 1 if fires_by_rise else num, also_speak),
+            _tried(config.theta_dst, dst, num, also_dst),
+            config.rise,
+            speak_given=config.theta_speak is not None,
+            dst_given=config.theta_dst is not None,
+        )
+
+    def rows(self, *, all_of_them: bool = True) -> list[Thresholds]:
+        """Pairs to stream with: one decision varies while the other keeps its first threshold.
+
+        Args:
+            all_of_them: False for the first pair alone.
+        """
+        first = Thresholds(self.speak[0], self.dst[0], self.rise)
+        if not all_of_them:
+            return [first]
+        return [
+            first,
+            *(Thresholds(theta, self.dst[0], self.rise) for theta in self.speak[1:]),
+            *(Thresholds(self.speak[0], theta, self.rise) for theta in self.dst[1:]),
+        ]
+
+    def choose(self, points: Sequence[SweepPoint]) -> Thresholds:
+        """The pair to take, each threshold by the metric of its own decision.
+
+        Args:
+            points: what ``rows`` led to on val. Of equals the first row wins: what single frames
+                call for.
+        """
+        first = speak = dst = points[0]
+        if not self.speak_given:
+            beside = [point for point in points if point.theta_dst == first.theta_dst]
+            speak = max(beside, key=lambda point: point.metrics.get("utterance_f1", 0.0))
+        if not self.dst_given:
+            beside = [point for point in points if point.theta_speak == first.theta_speak]
+            dst = max(beside, key=lambda point: point.metrics.get("dst_update_f1", 0.0))
+        return Thresholds(speak.theta_speak, dst.theta_dst, self.rise)
+
+
+def _tried(
+    given: float | None, found: Labelled | None, num: int, also: Sequence[float]
+) -> tuple[float, ...]:
+    if given is not None:
+        first = [given]
+    else:
+        first = [FALLBACK] if found is None else threshold_candidates(*found, num)
+    return tuple(dict.fromkeys([*first, *also]))

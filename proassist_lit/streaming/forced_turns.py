@@ -1,0 +1,177 @@
+"""Teacher-forced pass over the reference's turns: its words, and when it would have spoken.
+
+A turn is a stretch of frames and the words after its last frame, as VideoLLM-online evaluates
+them. Nothing the model says enters the context.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from proassist_lit.model.assistant import AssistantModel
+from proassist_lit.sequence.builder import build_sequence
+from proassist_lit.sequence.chat import Chat, Role
+from proassist_lit.sequence.script import Moment, Script
+from proassist_lit.streaming.cache import KVCache
+from proassist_lit.types import IGNORE_INDEX
+
+ROWS = 512
+"""Words whose vocabulary logits are held at a time."""
+
+
+@dataclass(frozen=True)
+class ForcedTurn:
+    """What the model would have made of a turn of the reference.
+
+    Attributes:
+        num_frames: S, frames from the utterance before up to this one.
+        num_words: W, supervised tokens of the utterance, end of turn included.
+        num_right_words: how many of them, from the first on, are the most probable ones until one
+            is not.
+        cross_entropy: of the words, mean, nats.
+        late_frames: when the model would have begun to speak, in frames after the reference:
+            negative for too early, 0 for on time.
+    """
+
+    num_frames: int
+    num_words: int
+    num_right_words: int
+    cross_entropy: float
+    late_frames: int
+
+
+@torch.inference_mode()
+def forced_turns(
+    model: AssistantModel,
+    chat: Chat,
+    script: Script,
+    features: Tensor,
+    *,
+    theta_speak: float,
+    max_seq_len: int,
+) -> list[ForcedTurn]:
+    """Go through the turns of a conversation that fits into one sequence.
+
+    Where the model speaks at none of a turn's frames, it goes on silently into the frames of the
+    next turn, at most as many as this one has but one; how many frames it went on is how late it
+    is, whether it spoke at the last or not.
+
+    Args:
+        model: in evaluation mode.
+        chat: the formatter.
+        script: the conversation.
+        features: (at least F, K, E).
+        theta_speak: speak iff P(speak) >= this.
+        max_seq_len: most tokens; of a longer conversation the turns that fit are gone through.
+
+    Returns:
+        A turn for every frame that an utterance of the reference follows, in order. Summaries are
+        no utterances.
+
+    Source: VideoLLM-online, arXiv:2406.11816.
+    """
+    device, num_tokens_per_img = model.device, features.shape[1]
+    sequence = build_sequence(
+        script, chat, num_tokens_per_img=num_tokens_per_img, max_seq_len=max_seq_len
+    )
+    decisions = sequence.decision_positions.tolist()
+    embeds = model.embed(
+        sequence.input_ids[None].to(device),
+        sequence.image_mask[None].to(device),
+        features[: len(decisions)].flatten(0, 1).to(device),
+    )
+    cache = KVCache(model.lm.config.num_hidden_layers)
+    hidden = model.hidden_states(embeds, cache=cache)[0]  # (T, D)
+    speaks = _probs(model, hidden[decisions]) >= theta_speak  # (F,)
+    losses, right = _score_words(model, hidden, sequence.labels.to(device))
+    is_word = sequence.labels != IGNORE_INDEX
+
+    lasts = [i for i, m in enumerate(script.moments[: len(decisions)]) if _has_utterance(m)]
+    turns = []
+    # From the last to the first, so that the cache is only ever cut shorter.
+    for number in reversed(range(len(lasts))):
+        last = lasts[number]
+        first = lasts[number - 1] + 1 if number else 0
+        end = decisions[last + 1] if last + 1 < len(decisions) else len(is_word)
+        words = torch.arange(decisions[last] + 1, end)[is_word[decisions[last] + 1 : end]]
+        fired = speaks[first : last + 1].nonzero()
+        if len(fired):
+            late = first + int(fired[0]) - last
+        else:
+            end_of_next = lasts[number + 1] if number + 1 < len(lasts) else len(decisions) - 1
+            ahead = min(last - first, end_of_next - last)
+            cache.crop(decisions[last] + 1)
+            late = _go_on(
+                model, chat, script.moments[last : last + 1 + ahead],
+                features[last + 1 : last + 1 + ahead], cache, theta_speak,
+            )  # fmt: skip
+        turns.append(
+            ForcedTurn(
+                num_frames=last + 1 - first,
+                num_words=len(words),
+                num_right_words=int(right[words].long().cumprod(0).sum()),
+                cross_entropy=float(losses[words].mean()),
+                late_frames=late,
+            )
+        )
+    return turns[::-1]
+
+
+def _go_on(
+    model: AssistantModel,
+    chat: Chat,
+    moments: Sequence[Moment],
+    features: Tensor,
+    cache: KVCache,
+    theta_speak: float,
+) -> int:
+    """Frames that go by, nothing being said, until the model speaks; all if it never does.
+
+    ``moments`` are the frame that the cache ends with and those to go on with; ``features`` are
+    (frames to go on with, K, E).
+    """
+    if not len(features):
+        return 0
+    silent = [
+        replace(m, spans=tuple(span for span in m.spans if span.role is Role.DST)) for m in moments
+    ]
+    told = Script(prompt="", steps=(), initial_state={}, moments=silent)
+    sequence = build_sequence(told, chat, num_tokens_per_img=features.shape[1], max_seq_len=2**62)
+    start = int(sequence.decision_positions[0]) + 1
+    embeds = model.embed(
+        sequence.input_ids[None, start:].to(model.device),
+        sequence.image_mask[None, start:].to(model.device),
+        features.flatten(0, 1).to(model.device),
+    )
+    hidden = model.hidden_states(embeds, cache=cache)[0]
+    fired = (
+        _probs(model, hidden[sequence.decision_positions[1:] - start]) >= theta_speak
+    ).nonzero()
+    return int(fired[0]) + 1 if len(fired) else len(features)
+
+
+def _has_utterance(moment: Moment) -> bool:
+    return bool(moment.utterance) and not moment.has_summary
+
+
+def _probs(model: AssistantModel, hidden: Tensor) -> Tensor:
+    probs: Tensor = model.speak_head(hidden).float().sigmoid().cpu()
+    return probs
+
+
+def _score_words(model: AssistantModel, hidden: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """(T,) cross-entropy and whether the label is the most probable token; 0 without a label."""
+    losses = torch.zeros(len(labels))
+    right = torch.zeros(len(labels), dtype=torch.bool)
+    words = (labels != IGNORE_INDEX).nonzero().squeeze(1)
+    for start in range(0, len(words), ROWS):
+        places = words[start : start + ROWS]
+        logits = model.lm_logits(hidden[places - 1]).float()
+        losses[places.cpu()] = F.cross_entropy(logits, labels[places], reduction="none").cpu()
+        right[places.cpu()] = (logits.argmax(-1) == labels[places]).cpu()
+    return losses, right

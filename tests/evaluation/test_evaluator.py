@@ -1,0 +1,109 @@
+"""An evaluation from thresholds to metrics, on random streams."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from proassist_lit.errors import ConfigError
+from proassist_lit.evaluation.config import EvaluationConfig
+from proassist_lit.metrics.matching import MatchWindow
+from proassist_lit.metrics.summary import evaluate_transcripts
+from proassist_lit.streaming.engine import Engine
+from tests.evaluation.fakes import CONFIG, make_evaluator
+from tests.fakes import tiny_model
+
+OPEN = replace(CONFIG, theta_speak=None, theta_dst=None)
+
+
+def test_thresholds_are_taken_from_streaming_val_and_used_on_test() -> None:
+    model = tiny_model()
+    evaluator = make_evaluator(OPEN, EvaluationConfig(candidates=5))
+
+    result = evaluator.evaluate(model)
+
+    points = result.sweep["val"]
+    assert len(points) > 3
+    assert "test" not in result.sweep
+    theta = result.config.theta_speak, result.config.theta_dst
+    assert (result.metrics["test/theta_speak"], result.metrics["test/theta_dst"]) == theta
+    assert result.metrics["threshold_choice"] == "streamed on val"
+    beside = [p for p in points if p.theta_dst == points[0].theta_dst]
+    best = max(p.metrics["utterance_f1"] for p in beside)
+    assert best in [p.metrics["utterance_f1"] for p in beside if p.theta_speak == theta[0]]
+    # what stands in the result is what streaming with these thresholds alone gives
+    alone = make_evaluator(replace(OPEN, theta_speak=theta[0], theta_dst=theta[1])).evaluate(model)
+    assert alone.transcripts == result.transcripts
+    assert alone.sweep == {}
+    assert {k: v for k, v in alone.metrics.items() if k != "threshold_choice"} == {
+        k: v for k, v in result.metrics.items() if k != "threshold_choice"
+    }
+
+
+def test_every_point_of_a_sweep_is_a_run_of_its_own() -> None:
+    model = tiny_model()
+    swept = make_evaluator(
+        CONFIG, EvaluationConfig(candidates=1, sweep_speak=[0.55, 0.65], sweep_dst=[0.5])
+    ).evaluate(model)
+
+    assert (swept.config.theta_speak, swept.config.theta_dst) == (0.6, 0.6)  # as given
+    points = {(p.theta_speak, p.theta_dst): p.metrics for p in swept.sweep["val"]}
+    assert set(points) == {(0.6, 0.6), (0.55, 0.6), (0.65, 0.6), (0.6, 0.5)}
+    assert len({p["speak_f1"] for p in points.values()}) > 1
+    for (speak, dst), metrics in points.items():
+        config = replace(CONFIG, theta_speak=speak, theta_dst=dst)
+        alone = make_evaluator(config).evaluate(model).metrics
+        assert dict(metrics) == {name: alone[f"val/{name}"] for name in metrics}
+
+
+def test_a_backbone_without_an_engine_is_streamed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tiny_model()
+    many = make_evaluator(OPEN, EvaluationConfig(candidates=1)).evaluate(model)
+    monkeypatch.setattr(Engine, "fits", staticmethod(lambda _: False))
+
+    once = make_evaluator(OPEN, EvaluationConfig(candidates=5)).evaluate(model)
+
+    assert once.sweep == {}
+    assert once.metrics["threshold_choice"] == "given, or frames of val"
+    assert once.metrics["test/theta_speak"] == many.metrics["test/theta_speak"]
+
+
+def test_data_sets_have_metrics_of_their_own() -> None:
+    result = make_evaluator(datasets=("toy", "wtag/dialog")).evaluate(tiny_model())
+
+    for name in ("toy", "wtag/dialog"):
+        streams = [t for t in result.transcripts["test"] if t.dataset == name]
+        scores = evaluate_transcripts(streams, make_evaluator().similarity)
+        prefix = f"test/{name.replace('/', ':')}/"
+        mine = {k: v for k, v in result.metrics.items() if k.startswith(prefix)}
+        assert mine == {f"{prefix}{key}": value for key, value in scores.items()}
+    assert not [k for k in make_evaluator().evaluate(tiny_model()).metrics if "toy/" in k]
+
+
+def test_teacher_forced_metrics_stand_beside_the_streamed_ones() -> None:
+    metrics = make_evaluator().evaluate(tiny_model()).metrics
+    for split in ("val", "test"):
+        assert metrics[f"{split}/forced_num_turns"] == 9
+        assert metrics[f"{split}/forced_perplexity"] > 1
+        assert 0 <= metrics[f"{split}/forced_fluency"] <= 1
+
+
+def test_windows_of_the_configuration_reach_the_matching() -> None:
+    settings = EvaluationConfig(candidates=1, windows={"toy": [-99, 99]})
+    assert settings.match_windows() == {"toy": MatchWindow(-99, 99)}
+    wide = make_evaluator(settings=settings).evaluate(tiny_model()).metrics
+    narrow = make_evaluator().evaluate(tiny_model()).metrics
+    assert wide["val/utterance_num_redundant"] < narrow["val/utterance_num_redundant"]
+
+
+def test_faults_of_the_settings_are_told_together() -> None:
+    with pytest.raises(ConfigError) as fault:
+        EvaluationConfig(
+            candidates=0, sweep_dst=[0.5, 2.0], windows={"kitchen": [3, -1], "garage": [1]}
+        )
+    lines = str(fault.value).splitlines()
+    assert len(lines) == 4
+    assert "candidates must be >= 1, got 0" in lines[0]
+    assert "sweep_dst: thresholds must be in [0, 1], got [2.0]" in lines[1]
+    assert "windows.kitchen must be two numbers" in lines[2]

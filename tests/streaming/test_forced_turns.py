@@ -1,0 +1,141 @@
+"""Turns of the reference, teacher-forced, against full forwards of what would have been fed."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from proassist_lit.sequence.builder import build_sequence
+from proassist_lit.sequence.chat import Chat, Role
+from proassist_lit.sequence.script import Script, read_script
+from proassist_lit.streaming.forced_turns import ForcedTurn, forced_turns
+from tests.fakes import ScriptedModel, dialogue, random_features, tiny_model, word_chat
+
+LONG = 4096
+
+
+def probs(model: ScriptedModel, chat: Chat, script: Script, features: torch.Tensor) -> list[float]:
+    """P(speak) of every frame, each by a forward of its own."""
+    sequence = build_sequence(script, chat, num_tokens_per_img=features.shape[1], max_seq_len=LONG)
+    out = []
+    for frame, position in enumerate(sequence.decision_positions.tolist()):
+        with torch.no_grad():
+            embeds = model.embed(
+                sequence.input_ids[None, : position + 1],
+                sequence.image_mask[None, : position + 1],
+                features[: frame + 1].flatten(0, 1),
+            )
+            out.append(float(model.speak_head(model.hidden_states(embeds)[0, -1]).sigmoid()))
+    return out
+
+
+def silenced(script: Script, frame: int, until: int) -> Script:
+    """Nothing is said from ``frame`` on; the stream ends after ``until``."""
+    moments = [
+        replace(m, spans=tuple(s for s in m.spans if s.role is Role.DST)) if i >= frame else m
+        for i, m in enumerate(script.moments[: until + 1])
+    ]
+    return replace(script, moments=moments, after=())
+
+
+def by_definition(
+    model: ScriptedModel, chat: Chat, script: Script, features: torch.Tensor, theta: float
+) -> list[tuple[int, int]]:
+    """(S, late frames) of every turn, one full forward at a time."""
+    lasts = [i for i, m in enumerate(script.moments) if m.utterance]
+    forced = probs(model, chat, script, features)
+    out = []
+    for number, last in enumerate(lasts):
+        first = lasts[number - 1] + 1 if number else 0
+        size = last + 1 - first
+        early = [i for i in range(first, last + 1) if forced[i] >= theta]
+        if early:
+            out.append((size, early[0] - last))
+            continue
+        end = lasts[number + 1] if number + 1 < len(lasts) else len(script.moments) - 1
+        ahead = min(size - 1, end - last)
+        went = probs(model, chat, silenced(script, last, last + ahead), features)[last + 1 :]
+        spoke = [i for i, p in enumerate(went, 1) if p >= theta]
+        out.append((size, spoke[0] if spoke else ahead))
+    return out
+
+
+@pytest.mark.parametrize("separator", [False, True])
+@pytest.mark.parametrize("k", [1, 5])
+def test_turns_are_those_of_full_forwards(k: int, separator: bool) -> None:
+    model, chat = tiny_model(), word_chat("chatml", separator=separator)
+    script, features = read_script(dialogue()), random_features(10, k)
+    spread = sorted(probs(model, chat, script, features))
+    kinds = set()
+    for theta in (0.0, *spread, 1.1):
+        turns = forced_turns(
+            model, chat, script, features, theta_speak=theta - 1e-6, max_seq_len=LONG
+        )
+        expected = by_definition(model, chat, script, features, theta - 1e-6)
+        assert [(turn.num_frames, turn.late_frames) for turn in turns] == expected
+        kinds |= {(late > 0) - (late < 0) for _, late in expected}
+    assert kinds == {-1, 0, 1}  # all ways were met
+
+
+def test_words_are_scored_by_the_context_of_the_reference() -> None:
+    model, chat = tiny_model(), word_chat()
+    script, features = read_script(dialogue()), random_features(10)
+    sequence = build_sequence(script, chat, num_tokens_per_img=1, max_seq_len=LONG)
+    with torch.no_grad():
+        embeds = model.embed(
+            sequence.input_ids[None], sequence.image_mask[None], features.flatten(0, 1)
+        )
+        logits = model.lm_logits(model.hidden_states(embeds)[0])
+    decisions = [*sequence.decision_positions.tolist(), len(sequence.labels)]
+    expected = []
+    for i, moment in enumerate(script.moments):
+        if moment.utterance:
+            words = [
+                p for p in range(decisions[i] + 1, decisions[i + 1]) if sequence.labels[p] != -100
+            ]
+            losses = [float(F.cross_entropy(logits[p - 1], sequence.labels[p])) for p in words]
+            hits = [int(logits[p - 1].argmax()) == int(sequence.labels[p]) for p in words]
+            leading = hits.index(False) if False in hits else len(hits)
+            expected.append((len(words), leading, sum(losses) / len(losses)))
+
+    turns = forced_turns(model, chat, script, features, theta_speak=0.5, max_seq_len=LONG)
+
+    assert len(expected) > 1
+    assert [(t.num_words, t.num_right_words) for t in turns] == [(w, r) for w, r, _ in expected]
+    assert [t.cross_entropy for t in turns] == pytest.approx([ce for _, _, ce in expected])
+
+
+def test_a_word_after_a_wrong_one_is_not_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, chat = tiny_model(), word_chat()
+    script, features = read_script(dialogue()), random_features(10)
+    sequence = build_sequence(script, chat, num_tokens_per_img=1, max_seq_len=LONG)
+    words = [p for p in range(len(sequence.labels)) if sequence.labels[p] != -100]
+    wrong = words[1]
+
+    def logits(hidden: torch.Tensor, *, dst: bool = False) -> torch.Tensor:
+        out = torch.zeros(len(hidden), len(chat.tokenizer))
+        for row, place in enumerate(words):
+            out[row, 0 if place == wrong else int(sequence.labels[place])] = 9.0
+        return out
+
+    monkeypatch.setattr(model, "lm_logits", logits)
+    first, *others = forced_turns(model, chat, script, features, theta_speak=0.5, max_seq_len=LONG)
+
+    assert first.num_words == 3
+    assert first.num_right_words == 1
+    assert all(turn.num_right_words == turn.num_words for turn in others)
+
+
+def test_a_long_conversation_is_gone_through_as_far_as_it_fits() -> None:
+    model, chat = tiny_model(), word_chat()
+    script, features = read_script(dialogue()), random_features(10)
+
+    def turns(most: int) -> list[ForcedTurn]:
+        return forced_turns(model, chat, script, features, theta_speak=0.5, max_seq_len=most)
+
+    whole, cut = turns(LONG), turns(40)
+    assert 0 < len(cut) < len(whole)
+    assert [t.num_words for t in cut] == [t.num_words for t in whole[: len(cut)]]
