@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 import torch
+from transformers import AutoTokenizer
 
 from proassist_lit.config import RunConfig
 from proassist_lit.data.collate import collate
@@ -45,15 +47,22 @@ class Core:
     evaluator: Evaluator
 
 
-def build_core(config: RunConfig) -> Core:
+def build_core(config: RunConfig, *, tokenizer_folder: Path | None = None) -> Core:
     """Load the data and build tokenizer, model and evaluator.
+
+    Args:
+        config: of the run.
+        tokenizer_folder: a tokenizer that was saved; None to make the configuration's own.
 
     Raises:
         ProAssistError: something in the configuration, the records or the features is wrong.
     """
     data = load_data(config.data)
     vision_size = {split: data[split].check_features() for split in data}["train"]
-    tokenizer = build_tokenizer(config.model, lambda: training_texts(data["train"]))
+    if tokenizer_folder is not None:
+        tokenizer = AutoTokenizer.from_pretrained(tokenizer_folder)
+    else:
+        tokenizer = build_tokenizer(config.model, lambda: training_texts(data["train"]))
     chat = Chat(chat_format(config.model.chat, config.model.separator), tokenizer)
     torch.manual_seed(config.seed)
     model = AssistantModel(

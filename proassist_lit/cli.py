@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import NoReturn
 
 import hydra
-import yaml
 from hydra._internal.utils import get_args_parser
 from hydra.conf import HydraConf
 from hydra.core.config_store import ConfigStore
@@ -32,13 +31,12 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 
-from proassist_lit.atomic import write_text
 from proassist_lit.config import RunConfig
 from proassist_lit.config_check import ConfigFiles, Override
 from proassist_lit.config_help import help_text
-from proassist_lit.config_schema import Schema, from_plain, plain_twin, read_config, to_plain
+from proassist_lit.config_schema import Schema, from_plain, plain_twin, read_config, write_config
 from proassist_lit.errors import ConfigError, ProAssistError
-from proassist_lit.report.tables import multirun_table
+from proassist_lit.report.runs import multirun_table
 
 Job = Callable[[RunConfig, Path], float | None]
 
@@ -204,7 +202,7 @@ def _run_hydra(job: Job, conf_dir: Path, failures: list[_Failure]) -> None:
         run_dir = Path(settings.runtime.output_dir)
         try:
             config = _to_config(composed)
-            _write_config(config, run_dir / "config.yaml")
+            write_config(config, run_dir / "config.yaml")
             with _environment({_FULL_ERROR: full_error, _RUN_DIR: str(run_dir)}):
                 return job(config, run_dir)
         except Exception as error:
@@ -237,10 +235,6 @@ def _to_config(composed: DictConfig) -> RunConfig:
         raise ConfigError(_one_line(error)) from error
     assert isinstance(data, dict)
     return from_plain(RunConfig, {str(key): value for key, value in data.items()})
-
-
-def _write_config(config: RunConfig, path: Path) -> None:
-    write_text(path, yaml.safe_dump(to_plain(config), sort_keys=False, allow_unicode=True))
 
 
 def _show_of_job(error: Exception, run_dir: Path) -> None:

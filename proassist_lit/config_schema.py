@@ -16,6 +16,7 @@ from typing import Any, TypeVar, Union, cast
 
 import yaml
 
+from proassist_lit.atomic import write_text
 from proassist_lit.data.record_checks import nearest, show
 from proassist_lit.errors import ConfigError
 
@@ -173,6 +174,11 @@ def read_config(root: type[T], path: Path) -> T:
         reason = " ".join(str(error).split())
         raise ConfigError(f"{path}: cannot be read: {reason}. Check the path.") from error
     return from_plain(root, data, where=str(path))
+
+
+def write_config(config: Any, path: Path) -> None:
+    """Write a configuration as ``config.yaml``, atomically; ``read_config`` is the way back."""
+    write_text(path, yaml.safe_dump(to_plain(config), sort_keys=False, allow_unicode=True))
 
 
 def plain_twin(config: Any) -> type:

@@ -8,10 +8,14 @@ import platform
 import re
 import subprocess
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from proassist_lit.atomic import write_text
+from proassist_lit.errors import StreamError
+from proassist_lit.evaluation.result import EvaluationResult, SweepPoint
+from proassist_lit.streaming.config import StreamConfig
 from proassist_lit.streaming.stream_file import read_streams, write_index, write_stream
 from proassist_lit.types import Transcript
 
@@ -82,6 +86,56 @@ class RunDirectory:
             StreamError: the index or a stream cannot be read; the message names the file.
         """
         return read_streams(self.path / "streams.json")
+
+    def write_result(self, result: EvaluationResult) -> None:
+        """Write what an evaluation found, but for the streams, which were written one by one."""
+        self.write_stream_index(result.transcripts)
+        rows = [
+            {"split": split, **vars(point)}
+            for split, points in result.sweep.items()
+            for point in points
+        ]
+        write_text(self.path / "sweep.json", json.dumps(rows, indent=1) + "\n")
+        self.write_metrics(result.metrics)
+
+    def read_result(self, config: StreamConfig) -> EvaluationResult:
+        """What the evaluation of a run found.
+
+        Args:
+            config: stream settings of the run.
+
+        Raises:
+            StreamError: the streams or the metrics are missing or cannot be read.
+        """
+        metrics = self.read_metrics()
+        transcripts = self.read_streams()
+        last = [*transcripts][-1] if transcripts else "test"
+        thetas = {name: metrics.get(f"{last}/{name}") for name in ("theta_speak", "theta_dst")}
+        result = EvaluationResult(
+            config=replace(config, **thetas),  # type: ignore[arg-type]
+            metrics=metrics,
+            transcripts=transcripts,
+        )
+        sweep = self.path / "sweep.json"
+        for row in json.loads(sweep.read_text(encoding="utf-8")) if sweep.is_file() else ():
+            result.sweep.setdefault(row.pop("split"), []).append(SweepPoint(**row))
+        return result
+
+    def read_metrics(self) -> dict[str, float | str]:
+        """``metrics.json``.
+
+        Raises:
+            StreamError: it is missing or cannot be read.
+        """
+        path = self.path / "metrics.json"
+        try:
+            metrics = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise StreamError(
+                f"{path}: cannot be read: {error}; the run was not evaluated to its end, do it now "
+                "(proassist-lit evaluate RUN)."
+            ) from error
+        return dict(metrics)
 
     def _stream_file(self, split: str, transcript: Transcript) -> Path:
         name = re.sub(r"[^\w.-]+", "_", f"{split}_{transcript.stream_id}")

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from proassist_lit import __version__
-from proassist_lit.commands import main
+from proassist_lit.commands.main import main
 from proassist_lit.config import Compat, RunConfig
 from proassist_lit.data.records import write_records
 from proassist_lit.objectives import ObjectiveKind
@@ -266,17 +266,17 @@ def test_command_explains_itself(argv: list[str], code: int, said: str, capsys: 
 
 
 def test_interrupt_ends_with_130(monkeypatch: pytest.MonkeyPatch, capsys: Captured) -> None:
-    def interrupt(directory: Path) -> None:
+    def interrupt(directory: Path, **_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("proassist_lit.report.tables.multirun_table", interrupt)
+    monkeypatch.setattr("proassist_lit.report.runs.runs_table", interrupt)
     assert main(["runs", "x"]) == 130
     assert capsys.readouterr().err == "interrupted\n"
 
 
 def test_help_waits_for_no_heavy_library() -> None:
     program = (
-        "import sys\nfrom proassist_lit.commands import main\n"
+        "import sys\nfrom proassist_lit.commands.main import main\n"
         "try:\n    main(['--help'])\nexcept SystemExit:\n    pass\n"
         "print(sorted({'torch', 'transformers', 'hydra', 'numpy'} & set(sys.modules)))\n"
     )

@@ -39,11 +39,11 @@ class StreamingEvaluation(L.Callback):
 
     def evaluate(self, trainer: L.Trainer, module: AssistantModule) -> EvaluationResult:
         """Answer every stream of val and test, write and log the result."""
+        module.to(trainer.strategy.root_device)  # after training Lightning leaves it on the CPU
         result = self._evaluator.evaluate(
             module.model, on_stream=self._run.write_stream, answers=self._run.path / "answers"
         )
-        self._run.write_stream_index(result.transcripts)
-        self._run.write_metrics(result.metrics)
+        self._run.write_result(result)
         self._log(trainer, result.metrics)
         return result
 

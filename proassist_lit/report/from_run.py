@@ -11,7 +11,7 @@ from proassist_lit.data.conversation import Conversation
 from proassist_lit.data.dataset import ConversationSet
 from proassist_lit.evaluation.result import EvaluationResult
 from proassist_lit.metrics.decision_curves import DecisionCurves, decision_curves
-from proassist_lit.metrics.matching import match_window
+from proassist_lit.metrics.matching import MatchWindow, match_window
 from proassist_lit.metrics.similarity import Similarity
 from proassist_lit.metrics.speaking import HEADS
 from proassist_lit.metrics.utterances import match_transcript
@@ -37,14 +37,36 @@ def gather_report(
     config_yaml: str,
     notes: Mapping[str, str],
     max_streams: int,
+    windows: Mapping[str, MatchWindow] | None = None,
+    earlier: RunDirectory | None = None,
 ) -> RunReport:
-    """Put together the report of a finished run; ``max_streams`` of each split are shown."""
+    """Put together the report of a finished evaluation.
+
+    Args:
+        title: name of the run.
+        run: its directory, for the curves of training.
+        result: what the evaluation found.
+        data: conversations by split, for the pictures; streams that are not there have none.
+        similarity: embeds utterances.
+        config_yaml: the resolved configuration.
+        notes: git commit, versions, duration, machine.
+        max_streams: streams of each split that are shown.
+        windows: match windows by data set that go before the built-in ones.
+        earlier: another run to compare with.
+    """
+    conversations = {split: {c.id: c for c in data[split]} for split in data}
     views = [
-        stream_view(split, conversation, transcript, data[split], result, similarity)
+        stream_view(
+            split,
+            conversations.get(split, {}).get(transcript.stream_id),
+            transcript,
+            data.get(split),
+            result,
+            similarity,
+            windows,
+        )
         for split, transcripts in reversed(result.transcripts.items())
-        for conversation, transcript in list(zip(data[split], transcripts, strict=True))[
-            :max_streams
-        ]
+        for transcript in transcripts[:max_streams]
     ]
     return RunReport(
         title=title,
@@ -59,6 +81,8 @@ def gather_report(
         notes=notes,
         decisions=decisions_by_split(result.transcripts),
         sweep=result.sweep,
+        earlier=None if earlier is None else earlier.read_metrics(),
+        earlier_name="" if earlier is None else earlier.path.resolve().name,
     )
 
 
@@ -75,27 +99,30 @@ def decisions_by_split(
 
 def stream_view(
     split: str,
-    conversation: Conversation,
+    conversation: Conversation | None,
     transcript: Transcript,
-    data: ConversationSet,
+    data: ConversationSet | None,
     result: EvaluationResult,
     similarity: Similarity,
+    windows: Mapping[str, MatchWindow] | None = None,
 ) -> StreamView:
-    """One stream with its matches and its filmstrip."""
-    match = match_transcript(transcript, similarity, match_window(transcript.dataset))
+    """One stream with its matches and, where its conversation is at hand, its filmstrip."""
+    match = match_transcript(transcript, similarity, match_window(transcript.dataset, windows))
     theta_speak, theta_dst = result.config.theta_speak, result.config.theta_dst
     assert theta_speak is not None
     assert theta_dst is not None
     indices = [frame.frame_idx for frame in transcript.frames]
     shown = indices[:: max(-(-len(indices) // MAX_PICTURES), 1)]
-    pictures = data.frames(conversation, shown)
+    pictures = None
+    if data is not None and conversation is not None:
+        pictures = data.frames(conversation, shown)
     return StreamView(
         split=split,
         transcript=transcript,
         theta_speak=theta_speak,
         theta_dst=theta_dst,
         filmstrip=[] if pictures is None else _encoded(shown, pictures),
-        rendered=bool(conversation.metadata.get("rendered")),
+        rendered=conversation is not None and bool(conversation.metadata.get("rendered")),
         # The matching counts frames from 0 in the stream, the report from 0 in the video.
         matched=[
             (indices[pair.gen_frame], indices[pair.ref_frame], pair.score) for pair in match.pairs

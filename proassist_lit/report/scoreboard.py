@@ -133,6 +133,11 @@ def spoken_name(name: str) -> str:
     return " ".join(words)
 
 
+def lower_is_better(name: str) -> bool:
+    """Whether a metric is the better the lower it is, by its name."""
+    return bool(_LOWER_IS_BETTER.search(name))
+
+
 def _place(key: str) -> tuple[str | None, str]:
     """Column (None without one) and metric name of a key."""
     parts = key.split("/")
@@ -159,7 +164,7 @@ def _row(
     name: str, row: Mapping[str, float], columns: tuple[str, ...], matched_nothing: set[str]
 ) -> ScoreRow:
     values = tuple(_finite(row.get(column)) for column in columns)
-    lower = bool(_LOWER_IS_BETTER.search(name))
+    lower = lower_is_better(name)
     # Who matches nothing makes no redundant remark and is never late: no merit in that.
     scores = {
         i: -abs(value) if lower else value

@@ -1,34 +1,20 @@
-"""One table over the jobs of a multirun: what differed, and what came out."""
+"""A table that prints itself in a terminal, and writes itself as CSV, Markdown or HTML."""
 
 from __future__ import annotations
 
 import csv
 import io
-import json
 import math
-import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
-from typing import Any
 
-import yaml
 from rich import box
 from rich.table import Table as RichTable
 from rich.text import Text
 
 from proassist_lit.atomic import write_text
 from proassist_lit.errors import ConfigError
-
-MAIN_METRICS = (
-    "test/utterance_f1",
-    "test/content_accuracy",
-    "test/dst_update_f1",
-    "test/dst_joint_goal_accuracy",
-    "test/speak_f1",
-)
-"""Keys of ``metrics.json`` that a multirun is compared by; all are better when higher."""
 
 UNFINISHED = "running or failed"
 """Status of a job whose ``metrics.json`` is missing or unreadable."""
@@ -45,12 +31,14 @@ class Table:
         columns: names of the columns.
         rows: one a job, aligned with ``columns``; None is an empty cell.
         metric_columns: the columns that hold metrics; their best value is set in bold.
+        lower_is_better: those of them whose best value is the lowest.
     """
 
     title: str
     columns: tuple[str, ...]
     rows: tuple[tuple[Cell, ...], ...]
     metric_columns: tuple[str, ...]
+    lower_is_better: tuple[str, ...] = ()
 
     def write(self, path: Path) -> None:
         """Write the table atomically, in the format of the suffix: .csv, .md or .html.
@@ -145,108 +133,10 @@ class Table:
                 if isinstance(cell, float) and math.isfinite(cell)
             }
             if column in self.metric_columns and len(values) > 1:
-                top = max(values.values())
+                choose = min if column in self.lower_is_better else max
+                top = choose(values.values())
                 best |= {(i, j) for i, value in values.items() if value == top}
         return best
-
-
-def multirun_table(sweep_dir: Path) -> Table:
-    """Gather the jobs of a multirun into one table.
-
-    A job is a subdirectory with a ``config.yaml``, a ``metrics.json`` or Hydra's ``.hydra``. A
-    job without readable metrics is listed as ``running or failed``: a table of a sweep that is
-    still going on is the one most often looked at.
-
-    Args:
-        sweep_dir: the directory of the multirun.
-
-    Returns:
-        Columns: ``job``, ``status``, every config key whose value is not the same in all jobs,
-        then the main metrics on test. Rows in order of the jobs' names, numbers by value.
-
-    Raises:
-        ConfigError: ``sweep_dir`` is no directory.
-    """
-    sweep_dir = Path(sweep_dir)
-    if not sweep_dir.is_dir():
-        raise ConfigError(
-            f"multirun_table: {str(sweep_dir)!r} is not a directory; give the directory that "
-            "holds one subdirectory for each job."
-        )
-    jobs = sorted(filter(_is_job, sweep_dir.iterdir()), key=lambda job: _natural(job.name))
-    metrics = [_read_metrics(job / "metrics.json") for job in jobs]
-    configs = [_read_config(job / "config.yaml") for job in jobs]
-    keys = _differing_keys([config for config in configs if config is not None])
-    return Table(
-        title=sweep_dir.resolve().name,
-        columns=("job", "status", *keys, *MAIN_METRICS),
-        rows=tuple(
-            (
-                job.name,
-                UNFINISHED if result is None else "done",
-                *((config or {}).get(key) for key in keys),
-                *((result or {}).get(key) for key in MAIN_METRICS),
-            )
-            for job, result, config in zip(jobs, metrics, configs, strict=True)
-        ),
-        metric_columns=MAIN_METRICS,
-    )
-
-
-def _is_job(path: Path) -> bool:
-    return path.is_dir() and any(
-        (path / name).exists() for name in ("config.yaml", "metrics.json", ".hydra")
-    )
-
-
-def _natural(name: str) -> list[tuple[int, int, str]]:
-    """Sort key under which job 2 comes before job 10."""
-    return [
-        (0, int(part), "") if part.isdecimal() else (1, 0, part)
-        for part in re.split(r"(\d+)", name)
-        if part
-    ]
-
-
-def _read_metrics(path: Path) -> dict[str, float] | None:
-    """Numbers of a ``metrics.json``; None if it cannot be read."""
-    try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):  # a file half written, or none
-        return None
-    if not isinstance(raw, dict):
-        return None
-    return {
-        key: float(value)
-        for key, value in raw.items()
-        if isinstance(value, int | float) and not isinstance(value, bool)
-    }
-
-
-def _read_config(path: Path) -> dict[str, str] | None:
-    """Settings of a ``config.yaml`` under dotted keys, as text; None if it cannot be read."""
-    try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError):
-        return None
-    return _flat(raw) if isinstance(raw, Mapping) else None
-
-
-def _flat(config: Mapping[Any, Any], prefix: str = "") -> dict[str, str]:
-    settings: dict[str, str] = {}
-    for key, value in config.items():
-        name = f"{prefix}{key}"
-        if isinstance(value, Mapping) and value:
-            settings |= _flat(value, f"{name}.")
-        else:
-            settings[name] = value if isinstance(value, str) else json.dumps(value, default=str)
-    return settings
-
-
-def _differing_keys(configs: list[dict[str, str]]) -> tuple[str, ...]:
-    """Keys that are not the same in all configs, in order of first appearance."""
-    names = dict.fromkeys(name for config in configs for name in config)
-    return tuple(name for name in names if len({config.get(name) for config in configs}) > 1)
 
 
 def _text(cell: Cell) -> str:

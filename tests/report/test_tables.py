@@ -9,7 +9,8 @@ import pytest
 from rich.console import Console
 
 from proassist_lit.errors import ConfigError
-from proassist_lit.report.tables import MAIN_METRICS, UNFINISHED, Table, multirun_table
+from proassist_lit.report.runs import MAIN_METRICS, multirun_table, runs_table
+from proassist_lit.report.tables import UNFINISHED, Table
 
 
 def job(sweep: Path, name: str, config: str, metrics: str | dict | None) -> None:
@@ -134,3 +135,43 @@ def test_terminal_shows_every_job_and_reads_no_markup(sweep: Path) -> None:
     assert "[red]odd" in text
     assert UNFINISHED in text
     assert "0.0500" in text
+
+
+def test_runs_at_any_depth_are_ordered_by_the_metric(sweep: Path) -> None:
+    root = sweep.parent
+    job(root, "other/late", "seed: 7\nresume: auto\n", {"test/utterance_f1": 0.9, "val/x": 3})
+    job(root, "other/late/evaluations/e1", "seed: 7\n", {"test/utterance_f1": 0.01})
+    job(root, "other/late/streams/no", "seed: 7\n", {"test/utterance_f1": 1.0})
+    job(root, "other/broken", "seed: 7\n", None)
+    (root / "latest").symlink_to(root / "other/late")
+
+    table = runs_table(root)
+
+    assert [r[0] for r in table.rows] == [
+        "other/late", "sweep/10", "sweep/2", "other/late/evaluations/e1", "other/broken"
+    ]  # fmt: skip
+    assert table.columns[:2] == ("run", "status")
+    assert "seed" in table.columns
+    assert "resume" not in table.columns
+    assert table.rows[-1][1] == UNFINISHED
+
+
+def test_runs_are_ordered_downwards_where_lower_is_better(sweep: Path) -> None:
+    for name, loss in (("2", 3.0), ("10", 0.5)):
+        path = sweep / name / "metrics.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"val/loss": loss}))
+    table = runs_table(sweep, sort="val/loss", metrics=["val/loss"])
+    assert [r[0] for r in table.rows] == ["10", "2"]
+    assert "| **0.5000** |" in table.to_markdown()
+
+
+def test_runs_without_a_run_or_the_metric_are_refused(sweep: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ConfigError, match="holds no run"):
+        runs_table(tmp_path / "empty")
+    with pytest.raises(ConfigError, match="is no directory"):
+        runs_table(tmp_path / "nothing")
+    with pytest.raises(ConfigError, match=r"--sort utterance_f1.*test/utterance_f1\?"):
+        runs_table(sweep, sort="utterance_f1")
+    with pytest.raises(ConfigError, match=r"--sort nonsense: no run has such a metric; there are"):
+        runs_table(sweep, sort="nonsense")

@@ -1,0 +1,193 @@
+"""``proassist-lit evaluate``: stream with a trained model again, without a Trainer."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from proassist_lit.commands.terminal import console
+from proassist_lit.errors import CheckpointError, ConfigError
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from proassist_lit.config import RunConfig
+    from proassist_lit.evaluation.result import EvaluationResult
+
+SHOWN = (
+    "utterance_f1", "utterance_precision", "utterance_recall", "content_accuracy",
+    "dst_update_f1", "dst_joint_goal_accuracy", "speak_f1",
+)  # fmt: skip
+"""Metrics of the tables in the terminal."""
+
+
+def add_parser(commands: Any) -> None:
+    """Add the command to ``commands``, the subparsers of the program."""
+    parser = commands.add_parser(
+        "evaluate",
+        help="stream with a trained model again, with other settings if you like",
+        description="Stream val and test with a trained model: thresholds are chosen on val, all "
+        "metrics and baselines computed, a report written. Any key of the configuration may be "
+        "set: stream.strategy=drop_middle, evaluation.sweep_speak=[0.2,0.4,0.6] streams val with "
+        "these thresholds, too, in one pass. Stopped, it goes on where it was.",
+    )
+    parser.add_argument(
+        "run", type=Path, metavar="CKPT_OR_RUN", help="a run's directory, or a .ckpt file in one"
+    )
+    parser.add_argument(
+        "overrides", nargs="*", metavar="KEY=VALUE", help="settings other than the run's"
+    )
+    parser.add_argument(
+        "--checkpoint",
+        choices=("last", "best"),
+        default="last",
+        help="of a run: the last state, which the run itself evaluates, or that of the lowest loss "
+        "on val (default: last)",
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        metavar="DIR",
+        help="where results go (default: RUN/evaluations/<time>)",
+    )
+    parser.set_defaults(run_command=evaluate)
+
+
+def evaluate(arguments: argparse.Namespace) -> int:
+    """Run the command; return its exit code."""
+    import torch
+
+    from proassist_lit.build import build_core
+    from proassist_lit.config import RunConfig
+    from proassist_lit.config_schema import read_config, write_config
+    from proassist_lit.model.checkpoint import load_weights
+    from proassist_lit.report.from_run import gather_report
+    from proassist_lit.report.html import write_report
+    from proassist_lit.run_directory import RunDirectory
+
+    folder, checkpoint = find_checkpoint(arguments.run, arguments.checkpoint)
+    config = override(read_config(RunConfig, folder / "config.yaml"), arguments.overrides)
+    started = time.monotonic()
+    tokenizer = folder / "tokenizer"
+    core = build_core(config, tokenizer_folder=tokenizer if tokenizer.is_dir() else None)
+    load_weights(core.model, checkpoint)
+    core.model.to("cuda" if _wants_cuda(config) and torch.cuda.is_available() else "cpu")
+    stamp = time.strftime("%Y-%m-%d_%H-%M-%S")
+    out = RunDirectory(arguments.out or folder / "evaluations" / stamp)
+    write_config(config, out.path / "config.yaml")
+    notes = out.write_notes() | {"checkpoint": str(checkpoint)}
+    result = core.evaluator.evaluate(
+        core.model, on_stream=out.write_stream, answers=folder / "answers"
+    )
+    out.write_result(result)
+    notes["duration"] = f"{time.monotonic() - started:.0f} s"
+    report = gather_report(
+        config.name, RunDirectory(folder), result, core.data, core.evaluator.similarity,
+        config_yaml=(out.path / "config.yaml").read_text(encoding="utf-8"), notes=notes,
+        max_streams=config.evaluation.report_streams, windows=config.evaluation.match_windows(),
+    )  # fmt: skip
+    write_report(out.report, report)
+    terminal = console()
+    for table in result_tables(result):
+        terminal.print(table)
+    terminal.print(f"Report: {out.report}", highlight=False, soft_wrap=True)
+    return 0
+
+
+def find_checkpoint(path: Path, which: str) -> tuple[Path, Path]:
+    """Directory of a run and the checkpoint to take.
+
+    Args:
+        path: the directory, or a checkpoint that lies in it.
+        which: ``last`` or ``best``, of a directory.
+
+    Raises:
+        CheckpointError: there is no such run or checkpoint.
+    """
+    if path.is_dir():
+        folder, checkpoint = path, path / "checkpoints" / f"{which}.ckpt"
+    else:
+        checkpoint = path
+        folder = next((p for p in path.resolve().parents if (p / "config.yaml").is_file()), path)
+    if not (folder / "config.yaml").is_file():
+        raise CheckpointError(
+            f"{path}: is no directory of a run (with config.yaml in it) and no checkpoint within "
+            "one; give the directory that train.py wrote, such as outputs/latest."
+        )
+    if not checkpoint.is_file():
+        raise CheckpointError(
+            f"{checkpoint}: there is no such checkpoint; train the run first, or give another with "
+            "--checkpoint."
+        )
+    return folder, checkpoint
+
+
+def override(config: RunConfig, overrides: list[str]) -> RunConfig:
+    """``config`` with ``key=value`` settings, checked.
+
+    Raises:
+        ConfigError: a setting is no ``key=value``, its key is unknown, or its value is wrong.
+    """
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    from proassist_lit.config import RunConfig
+    from proassist_lit.config_schema import from_plain, to_plain
+
+    if wrong := [text for text in overrides if "=" not in text]:
+        raise ConfigError(
+            f"command line: {', '.join(map(repr, wrong))} is no KEY=VALUE; write a setting as "
+            "stream.theta_speak=0.4."
+        )
+    try:
+        merged = OmegaConf.merge(
+            OmegaConf.create(to_plain(config)), OmegaConf.from_dotlist(overrides)
+        )
+        data = OmegaConf.to_container(merged, resolve=True)
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"command line: {' '.join(str(error).split())}") from error
+    assert isinstance(data, dict)
+    return from_plain(
+        RunConfig, {str(key): value for key, value in data.items()}, where="command line"
+    )
+
+
+def result_tables(result: EvaluationResult) -> list[Table]:
+    """What a terminal shows of a result: the splits and baselines, and the sweep if any."""
+    from rich import box
+    from rich.table import Table
+
+    from proassist_lit.report.scoreboard import make_scoreboard, spoken_name
+
+    board = make_scoreboard(result.metrics)
+    overview = Table(box=box.SIMPLE_HEAD)
+    overview.add_column("metric")
+    for column in board.columns:
+        overview.add_column(column.replace("_", " "), justify="right")
+    for row in board.headline:
+        cells = ["–" if value is None else f"{value:.3f}" for value in row.values]
+        bold = [f"[b]{cell}[/b]" if b else cell for cell, b in zip(cells, row.best, strict=True)]
+        overview.add_row(spoken_name(row.name), *bold)
+    tables = [overview]
+    for split, points in result.sweep.items():
+        names = [name for name in SHOWN if any(name in point.metrics for point in points)]
+        table = Table(title=f"thresholds streamed with on {split}", box=box.SIMPLE_HEAD)
+        for name in ("theta_speak", "theta_dst", *names):
+            table.add_column(spoken_name(name), justify="right")
+        chosen = (result.config.theta_speak, result.config.theta_dst)
+        for point in sorted(points, key=lambda p: (p.theta_dst != points[0].theta_dst,
+                                                   p.theta_speak, p.theta_dst)):  # fmt: skip
+            thetas = (point.theta_speak, point.theta_dst)
+            table.add_row(
+                *(f"{theta:.3f}" for theta in thetas),
+                *(f"{point.metrics.get(name, float('nan')):.3f}" for name in names),
+                style="bold" if thetas == chosen else "",
+            )
+        tables.append(table)
+    return tables
+
+
+def _wants_cuda(config: RunConfig) -> bool:
+    return config.trainer.accelerator in ("auto", "gpu", "cuda")

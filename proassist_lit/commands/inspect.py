@@ -1,0 +1,119 @@
+"""``proassist-lit inspect``: one training example, with the loss that each token bears."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from proassist_lit.commands.terminal import add_token_options, console, count, track, write_page
+from proassist_lit.errors import ConfigError
+
+if TYPE_CHECKING:
+    from proassist_lit.data.conversation import Conversation
+
+
+def add_parser(commands: Any) -> None:
+    """Add the command to ``commands``, the subparsers of the program."""
+    parser = commands.add_parser(
+        "inspect",
+        help="show one training example: what the model sees, which loss is where",
+        description="Show one training example as its tokens are: text, frames, and the loss that "
+        "each bears.",
+    )
+    parser.add_argument("data", type=Path, metavar="DATA", help=".jsonl or .json file, or folder")
+    parser.add_argument(
+        "--index", type=int, default=0, metavar="N", help="which record, from 0 (default: 0)"
+    )
+    add_token_options(parser)
+    parser.add_argument(
+        "--max-seq-len",
+        type=count,
+        metavar="T",
+        help="longest sequence, tokens (default: as in training)",
+    )
+    parser.add_argument(
+        "--objective",
+        choices=("per_token", "per_turn", "token_prob"),
+        help="where decisions are trained (default: as in training)",
+    )
+    parser.add_argument(
+        "--compat",
+        choices=("none", "proassist"),
+        default="none",
+        help="whose rules make the sequence; with proassist and --chat dst_ext those of its DST "
+        "extension (default: none, ours)",
+    )
+    parser.add_argument(
+        "--rho",
+        type=float,
+        metavar="SHARE",
+        help="share of silent decisions trained on (default: as in training)",
+    )
+    parser.add_argument(
+        "--turn-frames",
+        type=int,
+        metavar="N",
+        help="per_turn: silent frames of a turn (default: as in training)",
+    )
+    parser.add_argument(
+        "--epoch",
+        type=int,
+        default=0,
+        metavar="N",
+        help="epoch whose sub-sampling is shown (default: 0)",
+    )
+    parser.add_argument(
+        "--seed", type=int, default=1, metavar="N", help="seed of the run (default: 1)"
+    )
+    parser.set_defaults(run_command=inspect)
+
+
+def inspect(arguments: argparse.Namespace) -> int:
+    """Run the command; return its exit code."""
+    from proassist_lit.data.config import DataConfig
+    from proassist_lit.objectives import ObjectiveConfig, ObjectiveKind
+    from proassist_lit.report.data_chat import choose_chat
+    from proassist_lit.report.data_files import find_data_files, read_data_file
+    from proassist_lit.report.example_report import example_page, terminal_view
+    from proassist_lit.report.example_view import view_example
+    from proassist_lit.sequence.rules import rules_for
+
+    chosen = {"rho": arguments.rho, "turn_frames": arguments.turn_frames}
+    if arguments.objective:
+        chosen["kind"] = ObjectiveKind(arguments.objective)
+    objective = ObjectiveConfig(**{k: v for k, v in chosen.items() if v is not None})
+    paths = find_data_files([arguments.data]).paths
+    conversations: list[Conversation] = []
+    for file in map(read_data_file, track(paths, "Reading", many=8)):
+        if file.faults:
+            raise file.faults[0]
+        conversations += file.conversations
+    if not 0 <= arguments.index < len(conversations):
+        raise ConfigError(
+            f"--index {arguments.index}: {arguments.data} holds {len(conversations)} records; "
+            f"give 0 to {len(conversations) - 1}."
+        )
+    conversation = conversations[arguments.index]
+    chat, tokens = choose_chat(conversations, arguments.tokenizer, arguments.chat)
+    view = view_example(
+        conversation,
+        chat,
+        num_tokens_per_img=arguments.tokens or conversation.num_tokens_per_img,
+        max_seq_len=arguments.max_seq_len or DataConfig().max_seq_len,
+        rho=objective.rho,
+        turn_frames=objective.sampled_turn_frames,
+        seed=arguments.seed,
+        epoch=arguments.epoch,
+        rules=rules_for(arguments.compat != "none", chat.format.name),
+    )
+    how = f"objective {objective.kind.value}, rho {objective.rho:g}, epoch {arguments.epoch}"
+    if objective.sampled_turn_frames:
+        how += f", turns of {objective.turn_frames} silent frames"
+    if arguments.compat != "none":
+        how += f", rules of {arguments.compat}"
+    notes = (how, tokens)
+    console().print(terminal_view(view, notes))
+    if arguments.html:
+        write_page(arguments.html, example_page(view, notes))
+    return 0

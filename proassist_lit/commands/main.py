@@ -1,0 +1,45 @@
+"""The ``proassist-lit`` command: look at data and at runs, and evaluate them.
+
+What a command needs is imported when it runs: ``--help`` shall not wait seconds for torch.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+
+from proassist_lit import __version__
+from proassist_lit.commands import evaluate, inspect, report, runs, validate
+from proassist_lit.errors import ProAssistError
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; return its exit code.
+
+    0: all is well; 1: the data has faults; 2: something given is wrong or cannot be read, told in
+    a line on stderr; 130: interrupted.
+    """
+    arguments = _parser().parse_args(argv)
+    run: Callable[[argparse.Namespace], int] = arguments.run_command
+    try:
+        return run(arguments)
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted\n")
+        return 130
+    except ProAssistError as error:
+        for line in str(error).splitlines():
+            sys.stderr.write(f"error: {line}\n")
+        return 2
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="proassist-lit",
+        description="Tools around proactive streaming assistants; python train.py trains one.",
+    )
+    parser.add_argument("--version", action="version", version=f"proassist-lit {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for command in (validate, inspect, evaluate, report, runs):
+        command.add_parser(commands)
+    return parser

@@ -1,0 +1,70 @@
+"""``proassist-lit report``: write the report of a run anew, beside another run if you like."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from proassist_lit.errors import ProAssistError
+
+
+def add_parser(commands: Any) -> None:
+    """Add the command to ``commands``, the subparsers of the program."""
+    parser = commands.add_parser(
+        "report",
+        help="write the report of a run anew, beside another run if you like",
+        description="Write report.html of a run from what it left behind, without its model. "
+        "Where its data is not at hand, the streams have no pictures.",
+    )
+    parser.add_argument("run", type=Path, metavar="RUN", help="directory of a run or an evaluation")
+    parser.add_argument(
+        "--against", type=Path, metavar="OTHER", help="a run whose metrics stand beside"
+    )
+    parser.add_argument(
+        "--out", type=Path, metavar="FILE", help="the page to write (default: RUN/report.html)"
+    )
+    parser.add_argument(
+        "--streams", type=int, metavar="N", help="streams of each split (default: as configured)"
+    )
+    parser.set_defaults(run_command=report)
+
+
+def report(arguments: argparse.Namespace) -> int:
+    """Run the command; return its exit code."""
+    from proassist_lit.config import RunConfig
+    from proassist_lit.config_schema import read_config
+    from proassist_lit.data.dataset import load_data
+    from proassist_lit.metrics.similarity import build_similarity
+    from proassist_lit.report.from_run import gather_report
+    from proassist_lit.report.html import write_report
+    from proassist_lit.run_directory import RunDirectory
+
+    config_file = arguments.run / "config.yaml"
+    config = read_config(RunConfig, config_file)
+    run = RunDirectory(arguments.run)
+    result = run.read_result(config.stream)
+    earlier = None
+    if arguments.against is not None:
+        read_config(RunConfig, arguments.against / "config.yaml")  # a run, not any folder
+        earlier = RunDirectory(arguments.against)
+    try:
+        data = load_data(config.data)
+    except ProAssistError as error:
+        sys.stderr.write(f"no pictures: {error}\n")
+        data = {}
+    notes = arguments.run / "notes.json"
+    many = arguments.streams
+    page = gather_report(
+        config.name, run, result, data, build_similarity(config.evaluation.similarity),
+        config_yaml=config_file.read_text(encoding="utf-8"),
+        notes=json.loads(notes.read_text(encoding="utf-8")) if notes.is_file() else {},
+        max_streams=config.evaluation.report_streams if many is None else many,
+        windows=config.evaluation.match_windows(), earlier=earlier,
+    )  # fmt: skip
+    out = arguments.out or run.report
+    write_report(out, page)
+    sys.stdout.write(f"wrote {out}\n")
+    return 0

@@ -1,0 +1,92 @@
+"""What the commands have in common on a terminal: progress, width, options about tokens."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from proassist_lit.errors import ConfigError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+_T = TypeVar("_T")
+
+_MANY = 200
+"""From this many records on, a progress bar is shown."""
+
+
+def add_token_options(parser: argparse.ArgumentParser) -> None:
+    """Options about tokenizer, chat format, and the page to write."""
+    parser.add_argument(
+        "--tokenizer",
+        type=Path,
+        metavar="FOLDER",
+        help="folder of a Hugging Face tokenizer, that of a run for one (default: "
+        "a byte-pair tokenizer trained on DATA, as for the tiny model)",
+    )
+    parser.add_argument(
+        "--chat", metavar="NAME", help="chat format (default: that of the tokenizer)"
+    )
+    parser.add_argument(
+        "--tokens",
+        type=count,
+        metavar="K",
+        help="tokens per image (default: what each record says)",
+    )
+    parser.add_argument("--html", type=Path, metavar="FILE", help="write a page to FILE, too")
+
+
+def count(text: str) -> int:
+    """Read a whole number of at least 1 from the command line."""
+    if not text.isascii() or not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
+    return int(text)
+
+
+def track(items: Sequence[_T], description: str, *, many: int = _MANY) -> Iterable[_T]:
+    """``items``, with a progress bar on stderr where a person waits for many."""
+    from rich import progress
+    from rich.console import Console
+
+    terminal = Console(stderr=True)
+    return progress.track(
+        items,
+        description,
+        console=terminal,
+        transient=True,
+        disable=len(items) < many or not terminal.is_terminal,
+    )
+
+
+def console() -> Console:
+    """What tables are printed on."""
+    from rich.console import Console
+
+    # A file or pipe has no width to keep to.
+    return Console(width=None if sys.stdout.isatty() else 200)
+
+
+def write_page(path: Path, page: str) -> None:
+    """Write a page to where ``--html`` says, and say so.
+
+    Raises:
+        ConfigError: it cannot be written there.
+    """
+    from proassist_lit.atomic import write_text
+
+    try:
+        write_text(path, page)
+    except OSError as error:
+        raise ConfigError(
+            f"--html {path}: cannot be written: {error.strerror or error}. Name another file."
+        ) from error
+    write(f"wrote {path}\n")
+
+
+def write(text: str) -> None:
+    """Write to stdout."""
+    sys.stdout.write(text)
