@@ -88,39 +88,42 @@ class Streamer:
         """
         done: dict[tuple[int, int], Transcript] = {}  # number, row
         keys: dict[tuple[int, int], str] = {}
-        left = []
+        left: dict[tuple[int, ...], list[int]] = {}  # rows that are missing -> numbers
         for number in share(range(len(conversations))):
             found = self._find(conversations[number], number, features, thresholds, keys)
-            if len(found) < len(thresholds):
-                left.append(number)
-                continue
             for row, transcript in found.items():
                 done[number, row] = transcript
                 self.on_frames(len(transcript.frames))
                 on_stream(row, transcript)
+            missing = tuple(row for row in range(len(thresholds)) if row not in found)
+            if missing:
+                left.setdefault(missing, []).append(number)
         failed: ProAssistError | None = None
-        try:
-            for index, row, transcript in stream_conversations(
-                self._model,
-                self._chat,
-                [conversations[number] for number in left],
-                lambda index: features(left[index]),
-                replace(self._config, theta_speak=thresholds[0].speak, theta_dst=thresholds[0].dst),
-                num_tokens_per_img=self._num_tokens_per_img,
-                thresholds=thresholds,
-                on_frames=self.on_frames,
-                compat=self._compat,
-            ):
-                place = left[index], row
-                done[place] = transcript
-                if self._store is not None:
-                    self._store.write(keys[place], list(transcript.frames))
-                on_stream(row, transcript)
-        except ProAssistError as error:
-            failed = error
+        for rows, numbers in left.items():
+            try:
+                for index, place, transcript in stream_conversations(
+                    self._model,
+                    self._chat,
+                    [conversations[number] for number in numbers],
+                    _chosen(features, numbers),
+                    replace(
+                        self._config, theta_speak=thresholds[0].speak, theta_dst=thresholds[0].dst
+                    ),
+                    num_tokens_per_img=self._num_tokens_per_img,
+                    thresholds=[thresholds[row] for row in rows],
+                    on_frames=self.on_frames,
+                    compat=self._compat,
+                ):
+                    number, row = numbers[index], rows[place]
+                    done[number, row] = transcript
+                    if self._store is not None:
+                        self._store.write(keys[number, row], list(transcript.frames))
+                    on_stream(row, transcript)
+            except ProAssistError as error:
+                failed = failed or error
         everyones = bring_together(done, failed)
-        numbers = range(len(conversations))
-        return [[everyones[number, row] for number in numbers] for row in range(len(thresholds))]
+        every = range(len(conversations))
+        return [[everyones[number, row] for number in every] for row in range(len(thresholds))]
 
     def clear(self) -> None:
         """Forget the kept answers: the evaluation is finished."""
@@ -146,3 +149,8 @@ class Streamer:
             if frames is not None:
                 found[row] = make_transcript(conversation, read_script(conversation), frames)
         return found
+
+
+def _chosen(features: Callable[[int], Tensor], numbers: Sequence[int]) -> Callable[[int], Tensor]:
+    """Features of some of the conversations, counted from 0."""
+    return lambda index: features(numbers[index])

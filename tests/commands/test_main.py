@@ -26,7 +26,7 @@ from proassist_lit.streaming.config import Strategy, StreamConfig
 from tests.data import test_dst_source as dst
 from tests.fakes import dialogue
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 DATA_DIR = Path(os.environ.get("PROASSIST_DATA_DIR", ROOT.parent / "shared/data"))
 SAMPLE = DATA_DIR / "proassist/dialog_sample.jsonl"
 

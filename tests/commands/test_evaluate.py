@@ -1,0 +1,158 @@
+"""A trained run, evaluated again and reported anew, as from a shell."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from proassist_lit.commands.evaluate import find_checkpoint, override
+from proassist_lit.commands.main import main
+from proassist_lit.config import RunConfig
+from proassist_lit.config_schema import write_config
+from proassist_lit.errors import CheckpointError, ConfigError
+from proassist_lit.lit.run import train
+from proassist_lit.model.checkpoint import load_weights
+from tests.fakes import tiny_model
+from tests.lit.test_run import config
+
+Captured = pytest.CaptureFixture[str]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A small run, trained once for all."""
+    folder = tmp_path_factory.mktemp("evaluate")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("WANDB_MODE", "disabled")
+        small = config(folder)
+        write_config(small, folder / "run/config.yaml")
+        train(small, folder / "run")
+        yield folder / "run"
+
+
+def metrics(folder: Path) -> dict[str, float | str]:
+    read: dict[str, float | str] = json.loads((folder / "metrics.json").read_text())
+    return read
+
+
+@pytest.mark.road
+@pytest.mark.filterwarnings("ignore")  # of Lightning and W&B: not tested here
+def test_a_run_evaluated_again_comes_out_as_it_did(run: Path, capsys: Captured) -> None:
+    out = run.parent / "again"
+    assert main(["evaluate", str(run), "--out", str(out)]) == 0
+
+    assert metrics(out) == metrics(run)
+    streams = sorted(path.name for path in run.glob("streams/*.json"))
+    assert streams == sorted(path.name for path in out.glob("streams/*.json"))
+    for name in streams:
+        assert (out / "streams" / name).read_text() == (run / "streams" / name).read_text()
+    assert "<html" in (out / "report.html").read_text()
+    shown = capsys.readouterr().out
+    assert f"Report: {out / 'report.html'}" in shown
+    assert re.search(r"utterance F1 +\d\.\d{3} +\d\.\d{3}", shown)
+    assert not (run / "answers").exists()
+
+
+@pytest.mark.road
+@pytest.mark.filterwarnings("ignore")
+def test_thresholds_are_swept_and_settings_changed(run: Path, capsys: Captured) -> None:
+    sweep = "evaluation.sweep_speak=[0.2,0.8]"
+    settings = ["stream.theta_speak=0.5", "stream.strategy=drop_all", sweep]
+    before = metrics(run)
+    assert main(["evaluate", str(run / "checkpoints/best.ckpt"), *settings]) == 0
+
+    (out,) = (run / "evaluations").iterdir()
+    assert metrics(run) == before  # what the run found stays
+    assert "strategy: drop_all" in (out / "config.yaml").read_text()
+    rows = json.loads((out / "sweep.json").read_text())
+    assert {0.2, 0.5, 0.8} == {row["theta_speak"] for row in rows}
+    assert metrics(out)["test/theta_speak"] == 0.5
+    assert "thresholds streamed with on val" in capsys.readouterr().out
+
+
+@pytest.mark.road
+@pytest.mark.filterwarnings("ignore")
+def test_report_is_written_anew_beside_another_run(run: Path, capsys: Captured) -> None:
+    page = run.parent / "page.html"
+    written = ["report", str(run), "--against", str(run), "--out", str(page), "--streams", "1"]
+    assert main(written) == 0
+    assert f"wrote {page}" in capsys.readouterr().out
+    data = json.loads(re.search(r'id="data">(.*?)</script>', page.read_text(), re.DOTALL)[1])
+    assert {stream["split"] for stream in data["streams"]} == {"val", "test"}
+    assert all(stream["film"] for stream in data["streams"])
+
+    assert main(["report", str(run), "--against", str(run.parent)]) == 2
+    assert "config.yaml: cannot be read" in capsys.readouterr().err
+
+
+def test_a_checkpoint_is_found_by_its_run_or_itself(tmp_path: Path) -> None:
+    write_config(RunConfig(), tmp_path / "run/config.yaml")
+    with pytest.raises(CheckpointError, match=r"last\.ckpt: there is no such checkpoint"):
+        find_checkpoint(tmp_path / "run", "last")
+    (tmp_path / "run/checkpoints").mkdir()
+    best = tmp_path / "run/checkpoints/best.ckpt"
+    best.touch()
+    assert find_checkpoint(tmp_path / "run", "best") == (tmp_path / "run", best)
+    assert find_checkpoint(best, "last") == (tmp_path / "run", best)
+    with pytest.raises(CheckpointError, match="is no directory of a run"):
+        find_checkpoint(tmp_path / "elsewhere", "last")
+
+
+def test_settings_are_checked_like_those_of_training() -> None:
+    changed = override(RunConfig(), ["stream.theta_speak=0.25", "evaluation.sweep_dst=[0.5]"])
+    assert changed.stream.theta_speak == 0.25
+    assert changed.evaluation.sweep_dst == [0.5]
+    with pytest.raises(ConfigError, match=r"no key 'theta_speek'.*stream\.theta_speak"):
+        override(RunConfig(), ["stream.theta_speek=0.25"])
+    with pytest.raises(ConfigError, match=r"theta_speak must be in \[0, 1\]"):
+        override(RunConfig(), ["stream.theta_speak=2"])
+    with pytest.raises(ConfigError, match=r"'best' is no KEY=VALUE"):
+        override(RunConfig(), ["best"])
+
+
+def test_weights_of_another_model_are_listed(tmp_path: Path) -> None:
+    model = tiny_model()
+    state = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
+    path = tmp_path / "w.ckpt"
+    torch.save({"state_dict": {name: tensor + 1 for name, tensor in state.items()}}, path)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    load_weights(model, path)
+    assert all(torch.equal(t, before[name] + 1) for name, t in model.state_dict().items())
+
+    names = list(state)
+    gone, cut = names[0], names[1]
+    del state[gone]
+    state[cut] = state[cut][:1]
+    torch.save({"state_dict": state | {"model.extra.weight": torch.zeros(1)}}, path)
+    with pytest.raises(CheckpointError) as fault:
+        load_weights(model, path)
+    for part in (
+        f"1 missing: {gone.removeprefix('model.')}",
+        "1 left over: extra.weight",
+        f"1 of another shape: {cut.removeprefix('model.')}: (1, ",
+    ):
+        assert part in str(fault.value)
+    assert all(torch.equal(t, before[name] + 1) for name, t in model.state_dict().items())
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 cut short", b"nonsense"])
+def test_a_file_that_is_no_checkpoint_is_refused(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "w.ckpt"
+    path.write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"w\.ckpt: cannot be read as a checkpoint"):
+        load_weights(tiny_model(), path)
+
+
+def test_a_checkpoint_that_would_run_code_is_refused(tmp_path: Path) -> None:
+    class Evil:
+        def __reduce__(self) -> tuple[object, tuple[str]]:
+            return print, ("owned",)
+
+    torch.save({"state_dict": {}, "evil": Evil()}, tmp_path / "w.ckpt")
+    with pytest.raises(CheckpointError, match=r"w\.ckpt: cannot be read.*UnpicklingError"):
+        load_weights(tiny_model(), tmp_path / "w.ckpt")
