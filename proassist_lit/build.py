@@ -77,7 +77,13 @@ def build_core(config: RunConfig, *, tokenizer_folder: Path | None = None) -> Co
     evaluator = Evaluator(
         data,
         config.stream,
-        TeacherForcing(chat, config.data.max_seq_len, _splitter(config, chat), config.rules),
+        TeacherForcing(
+            chat,
+            config.data.max_seq_len,
+            _splitter(config, chat),
+            config.rules,
+            config.stream.max_new_tokens if config.evaluation.forced_words else 0,
+        ),
         build_similarity(config.evaluation.similarity),
         config.evaluation,
         num_tokens_per_img=config.data.num_tokens_per_img,

@@ -30,6 +30,10 @@ class EvaluationConfig:
     sweep_dst: list[float] = field(default_factory=list)
     """Further values of theta_dst that val is streamed with."""
 
+    forced_words: bool = False
+    """Whether the model also writes at every turn of the reference, the reference being its
+    context; its words are scored as forced_bleu_4 and so on (ProAssist's offline evaluation)."""
+
     windows: dict[str, list[float]] = field(default_factory=dict)
     """Match windows by data set, before the built-in ones: seconds from the generated utterance
     to the earliest and to the latest reference that it may answer, say {kitchen: [-1.5, 3]}."""

@@ -11,11 +11,13 @@ from proassist_lit.data.conversation import Conversation
 from proassist_lit.data.dataset import ConversationSet
 from proassist_lit.evaluation.thresholds import Labelled
 from proassist_lit.metrics.lm import TeacherForcedMetrics
+from proassist_lit.metrics.text import TextPairMetrics
 from proassist_lit.model.assistant import AssistantModel
 from proassist_lit.sequence.builder import build_sequence
 from proassist_lit.sequence.chat import Chat
 from proassist_lit.sequence.rules import OURS, SequenceRules
 from proassist_lit.sequence.script import read_script
+from proassist_lit.streaming.decoder import make_decoder
 from proassist_lit.streaming.forced_turns import forced_turns
 from proassist_lit.streaming.shards import bring_together, share
 from proassist_lit.streaming.teacher import TeacherForced, teacher_force
@@ -30,12 +32,15 @@ class TeacherForcing:
         max_seq_len: most tokens of a sequence.
         split: parts of a conversation as training reads them; they fit into ``max_seq_len``.
         rules: whose rules make the sequences.
+        max_new_tokens: longest utterance that is written at every turn of the reference; 0 where
+            none is.
     """
 
     chat: Chat
     max_seq_len: int
     split: Callable[[Conversation], Sequence[Conversation]] = lambda conversation: [conversation]
     rules: SequenceRules = OURS
+    max_new_tokens: int = 0
 
     def decisions(
         self, model: AssistantModel, data: ConversationSet
@@ -59,18 +64,29 @@ class TeacherForcing:
     def scores(
         self, model: AssistantModel, data: ConversationSet, theta_speak: float
     ) -> dict[str, float]:
-        """The metrics of ``TeacherForcedMetrics`` over ``data``; each process takes its share."""
-        metric = TeacherForcedMetrics()
+        """The metrics of ``TeacherForcedMetrics`` over ``data``; each process takes its share.
+
+        Where the model writes at every turn, those of ``TextPairMetrics``, too (ProAssist's
+        offline evaluation).
+        """
+        metric, words = TeacherForcedMetrics(), TextPairMetrics("forced")
         metric.update((), 1.0)  # a process may have no share
+        words.update(())
+        decoder = make_decoder(model) if self.max_new_tokens else None
         for number in share(range(len(data))):
             for part in self.split(data.conversations[number]):
                 script, features = read_script(part, self.rules), data.features(part)
                 turns = forced_turns(
                     model, self.chat, script, features,
                     theta_speak=theta_speak, max_seq_len=self.max_seq_len,
+                    max_new_tokens=self.max_new_tokens, decoder=decoder,
                 )  # fmt: skip
                 metric.update(turns, part.fps)
-        return {name: float(value) for name, value in metric.compute().items()}
+                words.update(turn.texts for turn in turns if turn.texts is not None)
+        values = metric.compute()
+        if self.max_new_tokens:
+            values |= words.compute()
+        return {name: float(value) for name, value in values.items()}
 
     def _decide(
         self, model: AssistantModel, data: ConversationSet, number: int

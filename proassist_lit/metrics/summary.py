@@ -10,7 +10,7 @@ from proassist_lit.metrics.dst import DstMetrics
 from proassist_lit.metrics.matching import MatchConfig, MatchWindow
 from proassist_lit.metrics.similarity import Similarity
 from proassist_lit.metrics.speaking import FrameDecisionMetrics
-from proassist_lit.metrics.text import UtteranceTextMetrics
+from proassist_lit.metrics.text import TextPairMetrics, matched_texts
 from proassist_lit.metrics.utterances import UtteranceMetrics, match_transcript, match_transcripts
 from proassist_lit.types import Transcript
 
@@ -34,7 +34,7 @@ def evaluate_transcripts(
 
     Returns:
         Value by key, as the classes ``FrameDecisionMetrics``, ``UtteranceMetrics``,
-        ``UtteranceTextMetrics`` and ``DstMetrics`` define them. A key that means nothing for
+        ``TextPairMetrics`` and ``DstMetrics`` define them. A key that means nothing for
         these streams (no steps, no keywords, nothing matched) is left out.
     """
     # Matched once; both metrics that need the pairs are handed them.
@@ -44,10 +44,12 @@ def evaluate_transcripts(
         decisions = FrameDecisionMetrics(head)
         decisions.update(transcripts)
         values |= decisions.compute()
-    for kind in (UtteranceMetrics, UtteranceTextMetrics):
-        utterances = kind(similarity)
-        utterances.update(transcripts, matches)
-        values |= utterances.compute()
+    utterances = UtteranceMetrics(similarity)
+    utterances.update(transcripts, matches)
+    values |= utterances.compute()
+    words = TextPairMetrics("utterance")
+    words.update(matched_texts(transcripts, matches))
+    values |= words.compute()
     state = DstMetrics()
     state.update(transcripts)
     values |= state.compute()

@@ -9,16 +9,14 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import torch
 from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
-from proassist_lit.metrics.matching import MatchConfig, MatchWindow, UtteranceMatch
-from proassist_lit.metrics.similarity import Similarity
-from proassist_lit.metrics.utterances import match_transcripts
+from proassist_lit.metrics.matching import UtteranceMatch
 from proassist_lit.types import Transcript
 
 MAX_ORDER = 4
@@ -123,18 +121,15 @@ def cider(hypotheses: Sequence[Tokens], references: Sequence[Sequence[Tokens]]) 
     return 10.0 * total / MAX_ORDER / max(len(hypotheses), 1)
 
 
-class UtteranceTextMetrics(Metric):
-    """BLEU-1 .. 4, ROUGE-L and CIDEr over matched pairs of utterances.
+class TextPairMetrics(Metric):
+    """BLEU-1 .. 4, ROUGE-L and CIDEr over pairs of texts.
 
-    Only pairs that say the same (score >= threshold) are scored, as in the reference; pairs whose
-    reference has no word are dropped. ``compute`` returns ``utterance_bleu_1 .. _4``,
-    ``utterance_rouge_l`` and ``utterance_cider``, or nothing where nothing matched. The state is
-    the gathered text: CIDEr needs the whole corpus.
+    Pairs whose reference has no word are dropped. ``compute`` returns ``<prefix>_bleu_1 .. _4``,
+    ``<prefix>_rouge_l`` and ``<prefix>_cider``, or nothing without pairs. The state is the
+    gathered text: CIDEr needs the whole corpus.
 
     Args:
-        similarity: embeds the texts; None: every pair in time says the same.
-        windows: match windows by data set that go before the built-in ones.
-        config: costs and thresholds; None for the defaults.
+        prefix: of the keys.
     """
 
     is_differentiable = False
@@ -143,37 +138,20 @@ class UtteranceTextMetrics(Metric):
 
     pairs: list[Tensor] | Tensor  # each (num bytes,) float32, see _encode
 
-    def __init__(
-        self,
-        similarity: Similarity | None,
-        *,
-        windows: Mapping[str, MatchWindow] | None = None,
-        config: MatchConfig | None = None,
-    ) -> None:
+    def __init__(self, prefix: str) -> None:
         super().__init__()
-        self.similarity = similarity
-        self.windows = windows
-        self.config = config
+        self.prefix = prefix
         self.add_state("pairs", default=[], dist_reduce_fx="cat")
 
-    def update(
-        self,
-        transcripts: Sequence[Transcript],
-        matches: Sequence[UtteranceMatch] | None = None,
-    ) -> None:
-        """Add streams; ``matches`` are made here unless they are known already."""
-        if matches is None:
-            matches = match_transcripts(transcripts, self.similarity, self.windows, self.config)
+    def update(self, texts: Iterable[tuple[str, str]]) -> None:
+        """Add pairs of what was generated and what was to be said."""
         assert isinstance(self.pairs, list)
-        for transcript, match in zip(transcripts, matches, strict=True):
-            for pair in match.matched:
-                hypothesis = tokenize(transcript.frames[pair.gen_frame].text)
-                reference = tokenize(transcript.references[pair.ref_frame].text)
-                if reference:
-                    self.pairs.append(_encode(hypothesis, reference).to(self.device))
+        for hypothesis, reference in texts:
+            if words := tokenize(reference):
+                self.pairs.append(_encode(tokenize(hypothesis), words).to(self.device))
 
     def compute(self) -> dict[str, Tensor]:
-        """() float64 by name; empty where nothing matched."""
+        """() float64 by name; empty without pairs."""
         if isinstance(self.pairs, list) and not self.pairs:
             return {}
         # Sorted, so that no order of streams or ranks shows in the last digit.
@@ -182,10 +160,27 @@ class UtteranceTextMetrics(Metric):
             return {}
         hypotheses = [hypothesis for hypothesis, _ in pairs]
         references = [[reference] for _, reference in pairs]
-        values = {f"utterance_bleu_{n}": v for n, v in enumerate(bleu(hypotheses, references), 1)}
-        values["utterance_rouge_l"] = rouge_l(hypotheses, references)
-        values["utterance_cider"] = cider(hypotheses, references)
-        return {k: torch.tensor(v, dtype=torch.float64) for k, v in values.items()}
+        values = {f"bleu_{n}": v for n, v in enumerate(bleu(hypotheses, references), 1)}
+        values["rouge_l"] = rouge_l(hypotheses, references)
+        values["cider"] = cider(hypotheses, references)
+        return {
+            f"{self.prefix}_{k}": torch.tensor(v, dtype=torch.float64) for k, v in values.items()
+        }
+
+
+def matched_texts(
+    transcripts: Sequence[Transcript], matches: Sequence[UtteranceMatch]
+) -> Iterator[tuple[str, str]]:
+    """Generated and reference words of matched utterances (score >= threshold).
+
+    Only these are scored, as in the reference.
+    """
+    for transcript, match in zip(transcripts, matches, strict=True):
+        for pair in match.matched:
+            yield (
+                transcript.frames[pair.gen_frame].text,
+                transcript.references[pair.ref_frame].text,
+            )
 
 
 def _ngrams(tokens: Tokens, order: int) -> Counter[Tokens]:

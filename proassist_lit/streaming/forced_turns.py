@@ -18,6 +18,7 @@ from proassist_lit.sequence.builder import build_sequence
 from proassist_lit.sequence.chat import Chat, Role
 from proassist_lit.sequence.script import Moment, Script
 from proassist_lit.streaming.cache import KVCache
+from proassist_lit.streaming.decoder import Decoder, make_decoder
 from proassist_lit.types import IGNORE_INDEX
 
 ROWS = 512
@@ -36,6 +37,8 @@ class ForcedTurn:
         cross_entropy: of the words, mean, nats.
         late_frames: when the model would have begun to speak, in frames after the reference:
             negative for too early, 0 for on time.
+        texts: what the model writes when it is made to speak there, and the reference's words;
+            None where it is not asked to write.
     """
 
     num_frames: int
@@ -43,6 +46,7 @@ class ForcedTurn:
     num_right_words: int
     cross_entropy: float
     late_frames: int
+    texts: tuple[str, str] | None = None
 
 
 @torch.inference_mode()
@@ -54,6 +58,8 @@ def forced_turns(
     *,
     theta_speak: float,
     max_seq_len: int,
+    max_new_tokens: int = 0,
+    decoder: Decoder | None = None,
 ) -> list[ForcedTurn]:
     """Go through the turns of a conversation that fits into one sequence.
 
@@ -68,6 +74,8 @@ def forced_turns(
         features: (at least F, K, E).
         theta_speak: speak iff P(speak) >= this.
         max_seq_len: most tokens; of a longer conversation the turns that fit are gone through.
+        max_new_tokens: longest utterance that the model writes at every turn; 0 for none.
+        decoder: how the tokens it writes are fed; None for the fastest way.
 
     Returns:
         A turn for every frame that an utterance of the reference follows, in order. Summaries are
@@ -89,6 +97,7 @@ def forced_turns(
     hidden = model.hidden_states(embeds, cache=cache)[0]  # (T, D)
     speaks = _probs(model, hidden[decisions]) >= theta_speak  # (F,)
     losses, right = _score_words(model, hidden, sequence.labels.to(device))
+    decoder = decoder or make_decoder(model)
     is_word = sequence.labels != IGNORE_INDEX
 
     lasts = [i for i, m in enumerate(script.moments[: len(decisions)]) if _has_utterance(m)]
@@ -99,6 +108,13 @@ def forced_turns(
         first = lasts[number - 1] + 1 if number else 0
         end = decisions[last + 1] if last + 1 < len(decisions) else len(is_word)
         words = torch.arange(decisions[last] + 1, end)[is_word[decisions[last] + 1 : end]]
+        texts = None
+        if max_new_tokens:
+            opening = len(chat.opening_ids(Role.ASSISTANT)) if chat.format.train_openings else 0
+            start = int(words[0]) + opening
+            cache.crop(start)
+            written = _write(model, chat, hidden[start - 1], cache, max_new_tokens, decoder)
+            texts = written, script.moments[last].utterance
         fired = speaks[first : last + 1].nonzero()
         if len(fired):
             late = first + int(fired[0]) - last
@@ -117,6 +133,7 @@ def forced_turns(
                 num_right_words=int(right[words].long().cumprod(0).sum()),
                 cross_entropy=float(losses[words].mean()),
                 late_frames=late,
+                texts=texts,
             )
         )
     return turns[::-1]
@@ -153,6 +170,25 @@ def _go_on(
         _probs(model, hidden[sequence.decision_positions[1:] - start]) >= theta_speak
     ).nonzero()
     return int(fired[0]) + 1 if len(fired) else len(features)
+
+
+def _write(
+    model: AssistantModel,
+    chat: Chat,
+    hidden: Tensor,
+    cache: KVCache,
+    max_new_tokens: int,
+    decoder: Decoder,
+) -> str:
+    """Words after an opening, whose last hidden state is (D,) and whose keys end the cache."""
+    ids: list[int] = []
+    while len(ids) < max_new_tokens:
+        token = int(model.lm_logits(hidden).argmax())
+        if token == chat.end_of_turn_id:
+            break
+        ids.append(token)
+        hidden = decoder(model.embed_ids([token]), cache)
+    return chat.decode(ids)
 
 
 def _has_utterance(moment: Moment) -> bool:

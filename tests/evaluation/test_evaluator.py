@@ -89,6 +89,16 @@ def test_teacher_forced_metrics_stand_beside_the_streamed_ones() -> None:
         assert 0 <= metrics[f"{split}/forced_fluency"] <= 1
 
 
+def test_words_at_the_turns_of_the_reference_are_scored_where_asked_for() -> None:
+    model = tiny_model()
+    forcing = replace(make_evaluator()._forcing, max_new_tokens=6)
+    data = make_evaluator()._data["test"]
+    scores = forcing.scores(model, data, 0.5)
+    assert {"forced_bleu_4", "forced_rouge_l", "forced_cider"} <= set(scores)
+    plain = make_evaluator()._forcing.scores(model, data, 0.5)
+    assert {k: v for k, v in scores.items() if k in plain} == plain
+
+
 def test_windows_of_the_configuration_reach_the_matching() -> None:
     settings = EvaluationConfig(candidates=1, windows={"toy": [-99, 99]})
     assert settings.match_windows() == {"toy": MatchWindow(-99, 99)}

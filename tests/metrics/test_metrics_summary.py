@@ -16,8 +16,8 @@ from proassist_lit.metrics.matching import MatchConfig, MatchWindow
 from proassist_lit.metrics.similarity import HashedWordSimilarity
 from proassist_lit.metrics.speaking import FrameDecisionMetrics
 from proassist_lit.metrics.summary import evaluate_transcripts, match_transcript
-from proassist_lit.metrics.text import UtteranceTextMetrics
-from proassist_lit.metrics.utterances import UtteranceMetrics
+from proassist_lit.metrics.text import TextPairMetrics, matched_texts
+from proassist_lit.metrics.utterances import UtteranceMetrics, match_transcripts
 from proassist_lit.types import Transcript
 
 REFS = {3: "slice the carrot", 9: "boil the water", 15: "serve warm soup"}
@@ -129,11 +129,14 @@ def rank_main(rank: int, store: str, out: str, streams: list[Transcript]) -> Non
     mine = [streams[:2], streams[2:], []][rank]
     words = HashedWordSimilarity()
     metrics = [FrameDecisionMetrics("speak"), FrameDecisionMetrics("dst"), DstMetrics()]
-    metrics += [UtteranceMetrics(words), UtteranceTextMetrics(words)]
+    metrics += [UtteranceMetrics(words)]
     values: dict[str, float] = {}
     for metric in metrics:
         metric.update(mine)
         values |= {key: float(value) for key, value in metric.compute().items()}
+    texts = TextPairMetrics("utterance")
+    texts.update(matched_texts(mine, match_transcripts(mine, words)))
+    values |= {key: float(value) for key, value in texts.compute().items()}
     Path(f"{out}.{rank}").write_text(json.dumps(values))
     torch.distributed.destroy_process_group()
 

@@ -3,9 +3,20 @@ from __future__ import annotations
 import math
 
 import pytest
+import sacrebleu
+from rouge_score import rouge_scorer
 
 from proassist_lit.metrics.similarity import HashedWordSimilarity
-from proassist_lit.metrics.text import UtteranceTextMetrics, bleu, cider, rouge_l, tokenize
+from proassist_lit.metrics.text import (
+    TextPairMetrics,
+    bleu,
+    cider,
+    matched_texts,
+    rouge_l,
+    tokenize,
+)
+from proassist_lit.metrics.utterances import match_transcripts
+from proassist_lit.types import Transcript
 
 
 def words(*texts: str) -> list[list[str]]:
@@ -42,6 +53,32 @@ def test_rouge_l_by_hand() -> None:
     assert rouge_l(words("b a"), [words("a b")]) == 0.5
 
 
+CORPUS = (
+    ("cut the carrot into thin slices now", "now cut the carrot into very thin slices"),
+    ("boil the water in the small pot", "boil the cold water in the small pot"),
+    ("serve the soup", "stir the soup and serve it in the bowl"),
+)
+
+
+def test_bleu_equals_sacrebleu() -> None:
+    hypotheses, references = (list(side) for side in zip(*CORPUS, strict=True))
+    scores = bleu([h.split() for h in hypotheses], [[r.split()] for r in references])
+    for order, score in enumerate(scores, 1):
+        tool = sacrebleu.metrics.BLEU(
+            tokenize="none", smooth_method="none", max_ngram_order=order, force=True
+        )
+        assert 100 * score == pytest.approx(tool.corpus_score(hypotheses, [references]).score)
+
+
+def test_rouge_l_is_that_of_rouge_score_weighted_as_coco_does() -> None:
+    tool = rouge_scorer.RougeScorer(["rougeL"])
+    for hypothesis, reference in CORPUS:
+        found = tool.score(reference, hypothesis)["rougeL"]
+        p, r, beta_squared = found.precision, found.recall, 1.2**2
+        expected = (1 + beta_squared) * p * r / (r + beta_squared * p)
+        assert rouge_l([hypothesis.split()], [[reference.split()]]) == pytest.approx(expected)
+
+
 def test_cider_by_hand() -> None:
     same = words("a b c d e", "f g h i j")
     assert cider(same, [[text] for text in same]) == pytest.approx(10.0)
@@ -63,9 +100,16 @@ def test_cider_of_a_text_alone_is_zero() -> None:
 REFS = {3: "slice the carrot", 9: "boil the water now", 15: "serve warm soup"}
 
 
-def score(*transcripts) -> dict[str, float]:
-    metric = UtteranceTextMetrics(HashedWordSimilarity())
-    metric.update(transcripts)
+def metric_of(*transcripts: Transcript) -> TextPairMetrics:
+    metric = TextPairMetrics("utterance")
+    metric.update(
+        matched_texts(transcripts, match_transcripts(transcripts, HashedWordSimilarity()))
+    )
+    return metric
+
+
+def score(*transcripts: Transcript) -> dict[str, float]:
+    metric = metric_of(*transcripts)
     return {key: float(value) for key, value in metric.compute().items()}
 
 
@@ -98,9 +142,7 @@ def test_text_metrics_merged_equal_the_whole_bit_by_bit(make_transcript) -> None
         make_transcript(30),
         make_transcript(30, {15: "serve the warm soup", 2: "slice der Käse the carrot"}, REFS),
     ]
-    parts = [UtteranceTextMetrics(HashedWordSimilarity()) for _ in streams]
-    for part, stream in zip(parts, streams, strict=True):
-        part.update([stream])
+    parts = [metric_of(stream) for stream in streams]
     parts[2].merge_state(parts[1])
     parts[2].merge_state(parts[0])
     merged = {key: float(value) for key, value in parts[2].compute().items()}

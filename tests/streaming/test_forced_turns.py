@@ -139,3 +139,41 @@ def test_a_long_conversation_is_gone_through_as_far_as_it_fits() -> None:
     whole, cut = turns(LONG), turns(40)
     assert 0 < len(cut) < len(whole)
     assert [t.num_words for t in cut] == [t.num_words for t in whole[: len(cut)]]
+
+
+@pytest.mark.parametrize("name", ["compact", "chatml"])  # without and with supervised openings
+def test_what_is_written_at_a_turn_is_greedy_after_the_reference(name: str) -> None:
+    model, chat, most = tiny_model(), word_chat(name), 4
+    script, features = read_script(dialogue()), random_features(10)
+
+    turns = forced_turns(
+        model, chat, script, features, theta_speak=1.1, max_seq_len=LONG, max_new_tokens=most
+    )
+
+    said = [m.utterance for m in script.moments if m.utterance]
+    assert [turn.texts[1] for turn in turns] == said
+    sequence = build_sequence(script, chat, num_tokens_per_img=1, max_seq_len=LONG)
+    opening = chat.opening_ids(Role.ASSISTANT)
+    lasts = [i for i, m in enumerate(script.moments) if m.utterance]
+    for last, turn in zip(lasts, turns, strict=True):
+        decision = int(sequence.decision_positions[last])
+        ids = sequence.input_ids.tolist()
+        start = next(
+            p for p in range(decision + 1, len(ids)) if ids[p : p + len(opening)] == opening
+        ) + len(opening)
+        written: list[int] = []
+        with torch.no_grad():
+            known = model.embed(
+                sequence.input_ids[None, :start], sequence.image_mask[None, :start],
+                features[: last + 1].flatten(0, 1),
+            )  # fmt: skip
+            while len(written) < most:
+                embeds = torch.cat([known, model.embed_ids(written)[None]], dim=1)
+                token = int(model.lm_logits(model.hidden_states(embeds)[0, -1]).argmax())
+                if token == chat.end_of_turn_id:
+                    break
+                written.append(token)
+        assert turn.texts[0] == chat.decode(written)
+    assert any(turn.texts[0] for turn in turns)
+    plain = forced_turns(model, chat, script, features, theta_speak=1.1, max_seq_len=LONG)
+    assert [replace(turn, texts=None) for turn in turns] == plain  # it changes nothing else
