@@ -34,6 +34,9 @@ class EvaluationConfig:
     """Whether the model also writes at every turn of the reference, the reference being its
     context; its words are scored as forced_bleu_4 and so on (ProAssist's offline evaluation)."""
 
+    meteor: bool = False
+    """Whether words are scored by METEOR, too; needs Java and the package pycocoevalcap."""
+
     windows: dict[str, list[float]] = field(default_factory=dict)
     """Match windows by data set, before the built-in ones: seconds from the generated utterance
     to the earliest and to the latest reference that it may answer, say {kitchen: [-1.5, 3]}."""

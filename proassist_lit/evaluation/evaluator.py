@@ -18,6 +18,7 @@ from proassist_lit.evaluation.progress import StreamProgress
 from proassist_lit.evaluation.result import EvaluationResult, SweepPoint
 from proassist_lit.evaluation.streamer import Streamer
 from proassist_lit.evaluation.thresholds import Candidates
+from proassist_lit.metrics.meteor import Meteor
 from proassist_lit.metrics.similarity import Similarity
 from proassist_lit.metrics.summary import evaluate_by_dataset, evaluate_transcripts
 from proassist_lit.model.assistant import AssistantModel
@@ -57,6 +58,7 @@ class Evaluator:
         self._data, self._config, self._forcing = data, config, forcing
         self.similarity, self._settings = similarity, settings
         self._num_tokens_per_img, self._compat = num_tokens_per_img, compat
+        self._meteor = Meteor() if settings.meteor else None
 
     def quick(self, model: AssistantModel, num_streams: int) -> dict[str, float]:
         """Metrics of the first streams of val, while training; without baselines."""
@@ -190,7 +192,8 @@ class Evaluator:
     def _score(self, result: EvaluationResult, prefix: str, transcripts: list[Transcript]) -> None:
         scores = evaluate_by_dataset(
             share(transcripts), self.similarity,
-            names=sorted({t.dataset for t in transcripts}), windows=self._settings.match_windows(),
+            names=sorted({t.dataset for t in transcripts}),
+            windows=self._settings.match_windows(), meteor=self._meteor,
         )  # fmt: skip
         result.metrics |= {f"{prefix}/{name}": value for name, value in scores.items()}
 

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from proassist_lit.metrics.dst import DstMetrics
 from proassist_lit.metrics.matching import MatchConfig, MatchWindow
+from proassist_lit.metrics.meteor import Meteor
 from proassist_lit.metrics.similarity import Similarity
 from proassist_lit.metrics.speaking import FrameDecisionMetrics
 from proassist_lit.metrics.text import TextPairMetrics, matched_texts
@@ -23,6 +24,7 @@ def evaluate_transcripts(
     *,
     windows: Mapping[str, MatchWindow] | None = None,
     config: MatchConfig | None = None,
+    meteor: Meteor | None = None,
 ) -> dict[str, float]:
     """Score streams: frame decisions, utterances, their words, and state tracking.
 
@@ -31,6 +33,7 @@ def evaluate_transcripts(
         similarity: embeds the texts; its ``name`` belongs beside the numbers.
         windows: match windows by data set that go before the built-in ones.
         config: costs and thresholds of the matching; None for the defaults.
+        meteor: scores words by METEOR, too; None for not.
 
     Returns:
         Value by key, as the classes ``FrameDecisionMetrics``, ``UtteranceMetrics``,
@@ -47,7 +50,7 @@ def evaluate_transcripts(
     utterances = UtteranceMetrics(similarity)
     utterances.update(transcripts, matches)
     values |= utterances.compute()
-    words = TextPairMetrics("utterance")
+    words = TextPairMetrics("utterance", meteor=meteor)
     words.update(matched_texts(transcripts, matches))
     values |= words.compute()
     state = DstMetrics()
@@ -63,6 +66,7 @@ def evaluate_by_dataset(
     names: Sequence[str],
     windows: Mapping[str, MatchWindow] | None = None,
     config: MatchConfig | None = None,
+    meteor: Meteor | None = None,
 ) -> dict[str, float]:
     """Score streams, all together and, where there are several data sets, each of them.
 
@@ -72,12 +76,15 @@ def evaluate_by_dataset(
         names: all data sets, also those of which only other processes have streams.
         windows: match windows by data set that go before the built-in ones.
         config: costs and thresholds of the matching; None for the defaults.
+        meteor: scores the words of all streams together by METEOR, too; None for not.
 
     Returns:
         As ``evaluate_transcripts``; those of a data set under ``<data set>/<metric>``, a slash in
         its name written as a colon.
     """
-    values = evaluate_transcripts(transcripts, similarity, windows=windows, config=config)
+    values = evaluate_transcripts(
+        transcripts, similarity, windows=windows, config=config, meteor=meteor
+    )
     for name in names if len(names) > 1 else ():
         streams = [t for t in transcripts if t.dataset == name]
         scores = evaluate_transcripts(streams, similarity, windows=windows, config=config)

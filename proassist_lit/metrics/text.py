@@ -1,7 +1,7 @@
 """Are the words right: BLEU, ROUGE-L and CIDEr of utterances against the ones they match.
 
-METEOR needs WordNet data or a Java program that no dependency brings; it is not computed, and no
-key stands for it.
+METEOR needs a Java program that no dependency brings; where it is not asked for, no key stands for
+it.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
 from proassist_lit.metrics.matching import UtteranceMatch
+from proassist_lit.metrics.meteor import Meteor
 from proassist_lit.types import Transcript
 
 MAX_ORDER = 4
@@ -122,14 +123,15 @@ def cider(hypotheses: Sequence[Tokens], references: Sequence[Sequence[Tokens]]) 
 
 
 class TextPairMetrics(Metric):
-    """BLEU-1 .. 4, ROUGE-L and CIDEr over pairs of texts.
+    """BLEU-1 .. 4, ROUGE-L and CIDEr over pairs of texts, and METEOR if asked for.
 
     Pairs whose reference has no word are dropped. ``compute`` returns ``<prefix>_bleu_1 .. _4``,
-    ``<prefix>_rouge_l`` and ``<prefix>_cider``, or nothing without pairs. The state is the
-    gathered text: CIDEr needs the whole corpus.
+    ``<prefix>_rouge_l``, ``<prefix>_cider`` and ``<prefix>_meteor``, or nothing without pairs. The
+    state is the gathered text: CIDEr needs the whole corpus.
 
     Args:
         prefix: of the keys.
+        meteor: the program; None to leave METEOR out.
     """
 
     is_differentiable = False
@@ -138,9 +140,9 @@ class TextPairMetrics(Metric):
 
     pairs: list[Tensor] | Tensor  # each (num bytes,) float32, see _encode
 
-    def __init__(self, prefix: str) -> None:
+    def __init__(self, prefix: str, *, meteor: Meteor | None = None) -> None:
         super().__init__()
-        self.prefix = prefix
+        self.prefix, self.meteor = prefix, meteor
         self.add_state("pairs", default=[], dist_reduce_fx="cat")
 
     def update(self, texts: Iterable[tuple[str, str]]) -> None:
@@ -163,6 +165,11 @@ class TextPairMetrics(Metric):
         values = {f"bleu_{n}": v for n, v in enumerate(bleu(hypotheses, references), 1)}
         values["rouge_l"] = rouge_l(hypotheses, references)
         values["cider"] = cider(hypotheses, references)
+        if self.meteor is not None:
+            said, wanted = (
+                [" ".join(words) for words in side] for side in zip(*pairs, strict=True)
+            )
+            values["meteor"] = self.meteor(said, [[text] for text in wanted])
         return {
             f"{self.prefix}_{k}": torch.tensor(v, dtype=torch.float64) for k, v in values.items()
         }

@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from proassist_lit.errors import ConfigError
+from proassist_lit.metrics.meteor import Meteor
 from proassist_lit.metrics.text import bleu, cider
 from tests.parity.numbers import PARITY, needs
 
@@ -40,3 +42,18 @@ def test_bleu_and_cider_equal_the_reference(corpora: list[dict[str, Any]]) -> No
         assert cider(hypotheses, references) == pytest.approx(expected, abs=1e-6), corpus["name"]
         checked += 1
     assert checked
+
+
+def test_meteor_equals_the_reference(corpora: list[dict[str, Any]]) -> None:
+    try:
+        meteor = Meteor()
+    except ConfigError as reason:
+        pytest.skip(str(reason))
+    corpus = next(corpus for corpus in corpora if corpus["scores"])
+    kept = [
+        (hypothesis, texts)
+        for hypothesis, texts in zip(corpus["hyp_tokenized"], corpus["refs_tokenized"], strict=True)
+        if any(texts)
+    ]
+    score = meteor([hypothesis for hypothesis, _ in kept], [texts for _, texts in kept])
+    assert score == pytest.approx(corpus["scores"]["METEOR"], abs=1e-6)
