@@ -140,6 +140,22 @@ def test_weights_of_another_model_are_listed(tmp_path: Path) -> None:
     assert all(torch.equal(t, before[name] + 1) for name, t in model.state_dict().items())
 
 
+@pytest.mark.parametrize("kind", ["missing", "left over", "of another shape"])
+def test_one_wrong_tensor_is_enough(kind: str, tmp_path: Path) -> None:
+    model = tiny_model()
+    state = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
+    name = next(iter(state))
+    if kind == "missing":
+        del state[name]
+    elif kind == "left over":
+        state["model.extra"] = state[name]
+    else:
+        state[name] = state[name][:1]
+    torch.save({"state_dict": state}, tmp_path / "w.ckpt")
+    with pytest.raises(CheckpointError, match=f"1 {kind}: "):
+        load_weights(model, tmp_path / "w.ckpt")
+
+
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04 cut short", b"nonsense"])
 def test_a_file_that_is_no_checkpoint_is_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "w.ckpt"
