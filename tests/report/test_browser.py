@@ -40,6 +40,23 @@ def test_script_draws_the_page(open_report: OpenReport) -> None:
     assert page.locator("#places a").all_inner_texts() == places
 
 
+def test_earlier_run_stands_between_test_and_baselines(open_report: OpenReport) -> None:
+    report = fake_report()
+    value = report.metrics["test/utterance_f1"]
+    page = open_report(report)
+    head = page.locator("#headline thead tr").nth(1).locator("th").all_inner_texts()
+    assert head[:6] == ["Metric", "val", "test", "test", "change", "always silent"]
+    assert "against per_token, seed 0" in page.locator("#headline thead").inner_text()
+    rows = page.locator("#headline tbody tr")
+    f1 = rows.first.locator("td").all_inner_texts()
+    assert f1[1:4] == [f"{value:.3f}", f"{value - 0.02:.3f}", "+0.020 ✓"]
+    late = rows.filter(has_text="time difference").locator("td").all_inner_texts()
+    assert late[3] == "+0.020 ×"  # later is worse
+    assert page.locator("#key .change").first.inner_text().strip() == "+0.020 ✓"
+    alone = open_report(replace(report, earlier=None))
+    assert alone.locator("#headline .change, #headline .earlier, #key .change").count() == 0
+
+
 def test_dialogues_stand_side_by_side(open_report: OpenReport) -> None:
     page = open_report(fake_report())
     # 7 pairs, 1 missed and 1 redundant; 2 of the user; 10 reference and 9 generated updates, no

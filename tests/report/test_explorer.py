@@ -156,6 +156,15 @@ def test_keys_mouse_and_field_move_the_threshold(open_report: OpenReport) -> Non
     assert float(slider.input_value()) == 0.4
 
 
+def test_threshold_of_the_run_is_a_stop_of_the_slider(open_report: OpenReport) -> None:
+    page = open_report(small_report(metrics={"val/theta_speak": 0.4237}))
+    slider = page.locator("#theta-speak")
+    assert slider.input_value() == "0.4237"
+    for dragged, stop in (("0.4119", "0.41"), ("0.4241", "0.4237"), ("0.4279", "0.43")):
+        slider.fill(dragged)
+        assert slider.input_value() == stop
+
+
 def test_free_running_metrics_are_those_of_the_nearest_swept_pair_of_a_cross(
     open_report: OpenReport,
 ) -> None:

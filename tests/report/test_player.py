@@ -75,10 +75,11 @@ def test_arrow_keys_go_frame_by_frame(open_report: OpenReport) -> None:
     page.locator("#scrubber").focus()
     page.keyboard.press("ArrowRight")
     assert frame(page) == 12  # once, not twice
-    page.locator("#error-search").focus()
-    page.keyboard.type("a b")
-    page.keyboard.press("ArrowLeft")
-    assert frame(page) == 12  # keys of a field are the field's
+    for field in ("#order", "#error-search"):  # keys of a field are the field's
+        page.locator(field).focus()
+        page.keyboard.press("ArrowLeft")
+        page.keyboard.press("Space")
+    assert frame(page) == 12
     assert page.locator("#play").get_attribute("aria-pressed") == "false"
 
 
@@ -193,6 +194,20 @@ def test_wrong_states_are_those_of_the_transcripts(open_report: OpenReport) -> N
         (index, step, end) not in wrong and (index, step, start - 1) not in wrong
         for index, step, start, end in found
     )
+
+
+def test_a_stretch_of_wrong_states_is_one_error(open_report: OpenReport) -> None:
+    # Frames     0  1  2  3  4  5  6  7  8
+    # predicted  0  0  0  0  1  1  1  2  2
+    # reference  0  1  1  2  2  2  1  1  1
+    page = open_report(fake_report(1))
+    found = page.evaluate(
+        "wrongStretches([[0, 0], [4, 1], [7, 2]], [[0, 0], [1, 1], [3, 2], [6, 1]], 9)"
+    )
+    assert found == [
+        {"from": 1, "to": 6, "pairs": [[0, 1], [0, 2], [1, 2]]},
+        {"from": 7, "to": 9, "pairs": [[2, 1]]},
+    ]
 
 
 def test_filters_work_together(open_report: OpenReport) -> None:
