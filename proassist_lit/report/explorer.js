@@ -180,6 +180,6 @@ function sweepCurve(line, names, labels, point, head, at, used) {
   });
   const fixed = `θ ${head === "speak" ? "of updates" : "of speaking"} ${tickTheta(line[0][otherHead(head)])}`;
   const legend = names.map((name, k) => el("span", { class: `ink c${k}` }, `${"●■▲"[k]} `, el("span", { class: "plain" }, labels[name])));
-  const title = el("b", {}, "Streamed at each ", el("span", {}, "θ"), el("small", {}, ` with ${fixed}`));
+  const title = el("b", {}, "Sweep", el("small", {}, ` with ${fixed}`));
   return el("figure", { class: "panel" }, el("figcaption", {}, title, ...legend), plot.node);
 }

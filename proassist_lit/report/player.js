@@ -84,9 +84,19 @@ class Player {
     byId("meters").replaceChildren(
       meter("P(speak)", "speak", stream.speakProb[i], stream.thetaSpeak, speaks ? "speaks" : "silent", speaks),
       stream.dstProb ? meter("P(update)", "dst", stream.dstProb[i], stream.thetaDst, updates ? "updates" : "keeps", updates) : "");
-    byId("state-table").replaceChildren(...stateBoard(stream, i));
+    this.drawBoard(i);
     this.drawSaid(i);
     this.dialogue.mark(i, reveal);
+  }
+
+  drawBoard(i) {
+    byId("state-table").replaceChildren(...stateBoard(this.stream, i));
+    const box = byId("board"), row = box.querySelector(".differs") || box.querySelector(".doing");
+    if (!row || box.scrollHeight <= box.clientHeight) return;
+    // Keep what happens in sight, below the heading that stays.
+    const head = row.closest("table").tHead.offsetHeight, top = row.offsetTop, low = top + row.offsetHeight;
+    if (top < box.scrollTop + head) box.scrollTop = top - head;
+    else if (low > box.scrollTop + box.clientHeight) box.scrollTop = low - box.clientHeight;
   }
 
   drawFilm([frame, source]) {

@@ -26,9 +26,9 @@ OPTIONS = (
 OpenReport = Callable[..., "Page"]
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def browser() -> Iterator[Browser]:
-    """One browser a module: while it lives, no other event loop can run in this thread."""
+    """One browser for this folder: while it lives, no other event loop can run in this thread."""
     if not CHROMIUM:
         pytest.skip("no Chromium on this machine")
     sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
@@ -38,9 +38,9 @@ def browser() -> Iterator[Browser]:
         browser.close()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def shared_page(browser: Browser) -> Iterator[Page]:
-    """One page for all tests of a module but those that need their own clock."""
+    """One page for all tests but those that need their own clock."""
     page = browser.new_page()
     yield page
     page.close()
@@ -71,7 +71,7 @@ def open_report(browser: Browser, shared_page: Page, tmp_path: Path) -> Iterator
             write_report(path, report)
         page = browser.new_page() if clock else shared_page
         page.set_viewport_size({"width": size[0], "height": size[1]})
-        page.emulate_media(color_scheme=scheme)
+        page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
         page.goto("about:blank")
         requests: list[str] = []
         errors: list[str] = []
