@@ -37,11 +37,13 @@ def report(arguments: argparse.Namespace) -> int:
     from proassist_lit.config import RunConfig
     from proassist_lit.config_schema import read_config
     from proassist_lit.data.dataset import load_data
+    from proassist_lit.lit.quiet import quiet_libraries
     from proassist_lit.metrics.similarity import build_similarity
     from proassist_lit.report.from_run import gather_report
     from proassist_lit.report.html import write_report
     from proassist_lit.run_directory import RunDirectory
 
+    quiet_libraries()
     config_file = arguments.run / "config.yaml"
     config = read_config(RunConfig, config_file)
     run = RunDirectory(arguments.run)

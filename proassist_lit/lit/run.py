@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from pathlib import Path
 
 import lightning as L
-import transformers
 from rich.console import Console
 
 from proassist_lit.build import build_core
 from proassist_lit.config import RunConfig
 from proassist_lit.lit.build import build_datamodule, build_module, build_trainer, find_resume
 from proassist_lit.lit.callbacks import StreamingEvaluation
+from proassist_lit.lit.quiet import quiet_libraries
 from proassist_lit.report.from_run import gather_report
 from proassist_lit.report.html import write_report
 from proassist_lit.run_directory import RunDirectory
@@ -30,7 +29,7 @@ def train(config: RunConfig, run_dir: Path) -> float:
         Utterance F1 on val, for sweeps to optimise.
     """
     started = time.monotonic()
-    _quiet_libraries()
+    quiet_libraries()
     run = RunDirectory(run_dir)
     for parent in run_dir.resolve().parents:
         if parent.name == "outputs":
@@ -63,13 +62,6 @@ def train(config: RunConfig, run_dir: Path) -> float:
     _finish_wandb()
     Console().print(_closing_words(result.metrics, run), highlight=False, soft_wrap=True)
     return float(result.metrics.get("val/utterance_f1", 0.0))
-
-
-def _quiet_libraries() -> None:
-    """Leave the terminal to the run: no tips, no list of absent devices, no bars of loaders."""
-    for name in ("lightning.pytorch.utilities.rank_zero", "sentence_transformers"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    transformers.utils.logging.disable_progress_bar()
 
 
 def _finish_wandb() -> None:
