@@ -1,4 +1,4 @@
-"""The ``proassist-lit`` command: look at data and at runs.
+"""The ``proassist-lit`` command: look at data and at runs, make features of videos.
 
 What a command needs is imported when it runs: ``--help`` shall not wait seconds for torch.
 """
@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from proassist_lit import __version__
+from proassist_lit.command_convert import add_convert
+from proassist_lit.command_encode import add_encode
 from proassist_lit.errors import ConfigError, ProAssistError
 
 if TYPE_CHECKING:
@@ -124,6 +126,8 @@ def _parser() -> argparse.ArgumentParser:
     runs = commands.add_parser("runs", help="show the table of a multirun")
     runs.add_argument("directory", type=Path, metavar="DIR", help="directory of the multirun")
     runs.set_defaults(run=_runs)
+    add_encode(commands)
+    add_convert(commands)
     return parser
 
 

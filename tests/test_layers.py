@@ -12,13 +12,15 @@ import proassist_lit
 PACKAGE = Path(proassist_lit.__file__).parent
 NAME = "proassist_lit"
 
-EDGE = {"lit", "cli", "commands"}  # the only places that may import these
+# the only places that may import these
+EDGE = {"lit", "cli", "commands", "command_convert", "command_encode"}
 EDGE_ONLY = {"lightning", "pytorch_lightning", "hydra", "wandb", "omegaconf"}
 
 LAYERS = (
-    {"types", "errors", "atomic", "cache_folder"},
+    {"types", "errors", "atomic", "cache_folder", "fingerprint"},
     {"vision"},  # encoders of frames: data.generate draws and encodes what it invents
     {"data"},
+    {"encoding"},  # from videos to feature files
     {"sequence"},
     {"model"},
     {"losses"},
