@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from proassist_lit.errors import VideoError
 
-_TOLERANCE_S = 1
-"""Headers round, and tracks end apart: what is off by less is no fault."""
+_TOLERANCE_S = 0.25
+"""Headers round: what is off by less is no fault."""
 
 
 @dataclass(frozen=True)
@@ -93,10 +93,9 @@ class VideoFile:
     @property
     def fault(self) -> str | None:
         """What was wrong with what has been read so far; None if nothing was."""
-        if not self._faults:
-            return None
-        more = f" ({len(self._faults)} faults in all)" if len(self._faults) > 1 else ""
-        return self._faults[0] + more
+        if len(self._faults) < 2:
+            return self._faults[0] if self._faults else None
+        return f"{self._faults[0]}; the last of {len(self._faults)} faults: {self._faults[-1]}"
 
     def pictures(self, start_s: Fraction = Fraction(0)) -> Iterator[Picture]:
         """Pictures in the order they are shown, their times ascending, to the end of the file.
@@ -142,6 +141,10 @@ class VideoFile:
         decode_times = list[int]()
         num_pictures, last = 0, None
         for packet in self._packets():
+            if packet.is_corrupt and packet.pts is not None:
+                time_s = self._time(packet.pts, 0)
+                if time_s >= since_s:
+                    self._note(f"some of what is shown at {float(time_s):.2f} s is missing")
             if self._counts_dts and packet.dts is not None and packet.size:
                 heapq.heappush(decode_times, packet.dts)
             for frame in self._frames(packet, last, since_s):
@@ -164,26 +167,25 @@ class VideoFile:
         # Matroska has no index in its header, but the length of all tracks together.
         counts_all = "matroska" in self._container.format.name and self._container.duration
         packets = self._container.demux(*([] if counts_all else [self._stream]))
-        reached: tuple[int, float] = (0, 0.0)  # last dts of the track, last time of any
+        last_dts, reached_s = 0, Fraction(0)
         while True:
             try:
                 packet = next(packets, None)
             except av.FFmpegError as error:
-                self._note(f"it cannot be read beyond {reached[1]:.2f} s ({error.strerror})")
+                self._note(f"it cannot be read beyond {float(reached_s):.2f} s ({error.strerror})")
                 return
             if packet is None:
                 break
-            if packet.size and packet.dts is not None:
-                time_s = float(packet.dts * packet.time_base)
-                ours = packet.dts if packet.stream is self._stream else reached[0]
-                reached = (ours, max(reached[1], time_s))
+            if packet.size and packet.pts is not None:
+                end_s = (packet.pts + (packet.duration or 0)) * packet.time_base
+                reached_s = max(reached_s, end_s)
             if packet.stream is self._stream:
+                last_dts = last_dts if packet.dts is None else packet.dts
                 yield packet
+        lacks_packets = self._last_entry is not None and last_dts < self._last_entry
         declared_s = self._container.duration / av.time_base if counts_all else 0.0
-        if (self._last_entry is not None and reached[0] < self._last_entry) or (
-            declared_s - reached[1] > _TOLERANCE_S + 1 / self.rate
-        ):
-            self._note(f"it ends at {reached[1]:.2f} s, before its header says")
+        if lacks_packets or declared_s - reached_s > _TOLERANCE_S + 1 / self.rate:
+            self._note(f"it ends at {float(reached_s):.2f} s, before its header says")
 
     def _frames(self, packet: Any, last: Fraction | None, since_s: Fraction) -> list[Any]:
         try:
