@@ -17,6 +17,10 @@ class FeatureError(ProAssistError):
     """A feature file is missing, too short, or of another width than the model's."""
 
 
+class VideoError(ProAssistError):
+    """A video is missing, damaged, cut off, or holds no pictures: names the file and the time."""
+
+
 class CheckpointError(ProAssistError):
     """A checkpoint is missing, incomplete, or does not fit the model."""
 

@@ -16,9 +16,10 @@ EDGE = {"lit", "cli", "commands"}  # the only places that may import these
 EDGE_ONLY = {"lightning", "pytorch_lightning", "hydra", "wandb", "omegaconf"}
 
 LAYERS = (
-    {"types", "errors", "atomic", "cache_folder"},
+    {"types", "errors", "atomic", "cache_folder", "fingerprint"},
     {"vision"},  # encoders of frames: data.generate draws and encodes what it invents
     {"data"},
+    {"encoding"},  # from videos to feature files
     {"sequence"},
     {"model"},
     {"losses"},
