@@ -118,6 +118,10 @@ class LoggerConfig:
     project: str = "proassist-lit"
     """W&B project."""
 
+    tensorboard: bool = False
+    """Write TensorBoard events as well, to tensorboard/ of the run directory; needs the package
+    tensorboard."""
+
 
 @dataclass(kw_only=True)
 class EvaluationConfig:
@@ -126,8 +130,9 @@ class EvaluationConfig:
     similarity: str = "minilm"
     """Sentence similarity: minilm, words, or a sentence-transformers folder or hub id."""
 
-    streams_on_validation: int = 1
-    """Streams of val that are answered at each validation; 0 for none."""
+    streams_on_validation: int = 3
+    """Streams of val that are answered at each validation, the first by name; 0 for none. The
+    first three of them are drawn."""
 
     report_streams: int = 12
     """Streams of each split that the report shows."""
