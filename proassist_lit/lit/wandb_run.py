@@ -94,8 +94,12 @@ def start_wandb(config: RunConfig, run: RunDirectory, identity: WandbIdentity) -
             started = _start(config, run, identity, attempt)
         except Exception as error:  # whatever it is: a run is worth more than its dashboard
             warnings.warn(
-                f"W&B did not start in mode {attempt}: {error}; training goes on without it. "
-                "logger.wandb=disabled says nothing of it.",
+                f"W&B did not start in mode {attempt}: {error}; "
+                + (
+                    "training goes on without it. logger.wandb=disabled asks for none."
+                    if attempt == WandbMode.OFFLINE
+                    else "the run is kept offline, wandb sync sends it later."
+                ),
                 stacklevel=2,
             )
         else:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from functools import cache
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -31,9 +32,7 @@ _FONT = FontProperties(family="DejaVu Sans")  # comes with matplotlib
 
 def new_figure(height_in: float, width_in: float = WIDTH_IN) -> Figure:
     """An empty white figure of its own, known to nobody else."""
-    figure = Figure(figsize=(width_in, height_in), dpi=_PIXELS_PER_IN, facecolor="white")
-    FigureCanvasAgg(figure)
-    return figure
+    return Figure(figsize=(width_in, height_in), dpi=_PIXELS_PER_IN, facecolor="white")
 
 
 def encode(figure: Figure) -> bytes:
@@ -42,9 +41,11 @@ def encode(figure: Figure) -> bytes:
         assert isinstance(text, Text)
         text.set_parse_math(False)
         text.set_fontfamily("DejaVu Sans")
-    drawn, packed = io.BytesIO(), io.BytesIO()
-    figure.savefig(drawn, format="png")
-    picture = Image.open(drawn).convert("RGB")
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()  # type: ignore[no-untyped-call]
+    pixels = np.asarray(canvas.buffer_rgba())  # type: ignore[no-untyped-call]
+    picture = Image.fromarray(pixels).convert("RGB")
+    packed = io.BytesIO()
     picture.quantize(palette=_palette(), dither=Image.Dither.NONE).save(
         packed, "PNG", optimize=True
     )
