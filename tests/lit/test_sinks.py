@@ -142,9 +142,9 @@ def test_two_jobs_in_one_process_are_two_wandb_runs(tmp_path: Path) -> None:
     for name, failed in (("first", False), ("second", True)):
         logs = build_logs(config(), RunDirectory(tmp_path / name), None)
         logs.loggers[-1].log_metrics({"train/loss": float(failed)}, step=1)
+        assert wandb.run is None  # nothing that the next job would take for its own
         logs.finish(failed=failed)
         ids.append(logs.identity.run_id)
-        assert wandb.run is None
 
     found = [inspect(run) for name in ("first", "second") for run in offline_runs(tmp_path / name)]
     assert [one["run_id"] for one in found] == ids
@@ -187,7 +187,7 @@ def test_identity_is_that_of_the_checkpoint_else_of_the_directory_else_new(tmp_p
     assert len({*new, "of-directory", "kept"}) == 4
 
 
-@pytest.mark.filterwarnings("always")
+@pytest.mark.filterwarnings("ignore:Experiment logs directory")
 def test_wandb_that_does_not_start_stops_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -198,8 +198,9 @@ def test_wandb_that_does_not_start_stops_nothing(
         raise RuntimeError("no server")
 
     monkeypatch.setattr(wandb, "init", refuse)
-    with pytest.warns(
-        UserWarning, match="did not start in mode online: no server; the run is kept offline"
+    with (
+        pytest.warns(UserWarning, match="mode online: no server; the run is kept offline"),
+        pytest.warns(UserWarning, match="mode offline: no server; training goes on without it"),
     ):
         logs = build_logs(config(mode=WandbMode.ONLINE), RunDirectory(tmp_path), None)
     show_all(logs)
@@ -210,7 +211,6 @@ def test_wandb_that_does_not_start_stops_nothing(
     assert (tmp_path / "metrics.json").exists()
 
 
-@pytest.mark.filterwarnings("always")
 def test_wandb_that_takes_nothing_stops_nothing(tmp_path: Path) -> None:
     logs = build_logs(config(), RunDirectory(tmp_path), None)
     logs.identity.started.finish()
@@ -262,6 +262,7 @@ def test_tensorboard_holds_numbers_pictures_and_tables(tmp_path: Path) -> None:
     }
     assert texts["similarity"] == b"words"
     assert texts["tables/utterances"].decode() == TABLE.to_markdown()
+    assert texts["tables/long"].count(b"\n| ") == 1 + MOST_ROWS  # the rule below the names
     assert texts["tables/long"].endswith(b"500 of 501 rows; all are in dashboard/long.csv")
 
 

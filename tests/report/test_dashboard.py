@@ -231,18 +231,22 @@ def test_pictures_show_what_they_are_drawn_from() -> None:
     def drawn(transcript: Transcript, theta: float = 0.5) -> bytes:
         return draw_timeline(transcript, match, theta_speak=theta, theta_dst=0.45)
 
-    frames = list(transcript.frames)
-    frames[5] = replace(frames[5], event="drop_all")
+    def refreshed(number: int) -> Transcript:
+        frames = list(transcript.frames)
+        frames[number] = replace(frames[number], event="drop_all")
+        return replace(transcript, frames=tuple(frames))
+
     variants = [
         drawn(transcript),
         drawn(transcript, 0.7),
-        drawn(replace(transcript, frames=tuple(frames))),
+        drawn(refreshed(5)),
+        drawn(refreshed(12)),
     ]
-    assert len(set(variants)) == 3
+    assert len(set(variants)) == 4
 
 
 def test_pictures_of_any_words_are_drawn_without_a_warning() -> None:
-    odd = stream("$a_1$ 煮る", text="costs $5 or $6,\n煮る \U0001f373 {x} \\frac 100%")
+    odd = stream("$a_1$ 煮る", text="costs $\\frac5$,\n煮る \U0001f373 {x} \\frac 100%")
     for transcript in (odd, replace(odd, steps=(), frames=(), references=())):
         match = match_transcript(transcript, SIMILARITY)
         assert draw_timeline(transcript, match, theta_speak=0.5, theta_dst=0.0)  # no dst head, too
