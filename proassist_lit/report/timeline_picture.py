@@ -42,7 +42,7 @@ LOOKS = {
 
 _LEFT, _RIGHT = 0.075, 0.94
 _HEAD_IN, _GAP_IN, _FOOT_IN, _LINE_IN = 0.62, 0.13, 0.38, 0.17
-_REF_LETTERS, _GEN_LETTERS = 68, 60  # of an utterance in the list
+_REF_LETTERS, _GEN_LETTERS = 63, 58  # of an utterance in the list
 
 
 @dataclass(frozen=True)
