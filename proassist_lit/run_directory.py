@@ -54,6 +54,11 @@ class RunDirectory:
         return self.path / "metrics.csv"
 
     @property
+    def wandb_id(self) -> Path:
+        """Id of the W&B run, in a line; may not exist."""
+        return self.path / "wandb_id"
+
+    @property
     def report(self) -> Path:
         """The report, one self-contained page."""
         return self.path / "report.html"

@@ -64,6 +64,8 @@ def evaluate(arguments: argparse.Namespace) -> int:
     from proassist_lit.config_schema import read_config, write_config
     from proassist_lit.lit.quiet import quiet_libraries
     from proassist_lit.model.checkpoint import load_weights
+    from proassist_lit.report.dashboard_files import DashboardFiles
+    from proassist_lit.report.from_evaluation import gather_dashboard
     from proassist_lit.report.from_run import gather_report
     from proassist_lit.report.html import write_report
     from proassist_lit.run_directory import RunDirectory
@@ -84,6 +86,10 @@ def evaluate(arguments: argparse.Namespace) -> int:
         core.model, on_stream=out.write_stream, answers=folder / "answers"
     )
     out.write_result(result)
+    dashboard = gather_dashboard(
+        result, core.evaluator.similarity, windows=config.evaluation.match_windows()
+    )
+    DashboardFiles(out).show(dashboard, 0)
     notes["duration"] = f"{time.monotonic() - started:.0f} s"
     report = gather_report(
         config.name, RunDirectory(folder), result, core.data, core.evaluator.similarity,
