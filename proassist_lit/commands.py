@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from proassist_lit import __version__
+from proassist_lit.command_judge import add_judge
 from proassist_lit.errors import ConfigError, ProAssistError
 
 if TYPE_CHECKING:
@@ -124,6 +125,7 @@ def _parser() -> argparse.ArgumentParser:
     runs = commands.add_parser("runs", help="show the table of a multirun")
     runs.add_argument("directory", type=Path, metavar="DIR", help="directory of the multirun")
     runs.set_defaults(run=_runs)
+    add_judge(commands)
     return parser
 
 

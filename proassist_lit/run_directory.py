@@ -12,6 +12,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from proassist_lit.atomic import write_text
+from proassist_lit.errors import ConfigError
 from proassist_lit.streaming.stream_file import read_streams, write_index, write_stream
 from proassist_lit.types import Transcript
 
@@ -53,6 +54,36 @@ class RunDirectory:
     def report(self) -> Path:
         """The report, one self-contained page."""
         return self.path / "report.html"
+
+    @property
+    def judge(self) -> Path:
+        """What a language model said of the streams; may not exist yet."""
+        return self.path / "judge.json"
+
+    @property
+    def judge_answers(self) -> Path:
+        """Every answer of a judge, as it was paid for; may not exist yet."""
+        return self.path / "judge_answers.jsonl"
+
+    def read_metrics(self) -> dict[str, float | str]:
+        """Read ``metrics.json``; empty if there is none yet.
+
+        Raises:
+            ConfigError: it is not one.
+        """
+        path = self.path / "metrics.json"
+        try:
+            metrics = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return {}
+        except (OSError, ValueError) as error:
+            raise ConfigError(
+                f"{path}: cannot be read: {error}; mend it, or move it away and evaluate the run "
+                "again."
+            ) from error
+        if not isinstance(metrics, dict):
+            raise ConfigError(f"{path}: holds no object; evaluate the run again.")
+        return metrics
 
     def write_metrics(self, metrics: Mapping[str, float | str]) -> None:
         """Write ``metrics.json``, flat and sorted."""

@@ -12,7 +12,7 @@ import proassist_lit
 PACKAGE = Path(proassist_lit.__file__).parent
 NAME = "proassist_lit"
 
-EDGE = {"lit", "cli", "commands"}  # the only places that may import these
+EDGE = {"lit", "cli", "commands", "command_judge"}  # the only places that may import these
 EDGE_ONLY = {"lightning", "pytorch_lightning", "hydra", "wandb", "omegaconf"}
 
 LAYERS = (
@@ -24,7 +24,7 @@ LAYERS = (
     {"losses"},
     {"objectives"},
     {"streaming"},
-    {"metrics"},
+    {"metrics", "judge"},
     {"evaluation", "run_directory"},  # stream and score; keep what came out
     {"report"},
 )
