@@ -38,7 +38,7 @@ def add_judge(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
         "could be read, 2: something given is wrong.",
     )
     add = parser.add_argument
-    add("run", type=Path, metavar="RUN", help="directory of an evaluated run")
+    add("directory", type=Path, metavar="RUN", help="directory of an evaluated run")
     add("--against", type=Path, metavar="OTHER", help="compare with this run instead of scoring")
     add("--split", default="test", metavar="NAME", help="which streams (default: test)")
     add("--model", default="gpt-4o-mini", metavar="NAME", help="the judge (default: %(default)s)")
@@ -128,7 +128,7 @@ def _judge(arguments: argparse.Namespace) -> int:
         max_tokens=arguments.max_tokens,
     )
     prices = _prices(arguments.price_in, arguments.price_out)
-    run = _open_run(arguments.run)
+    run = _open_run(arguments.directory)
     answers = AnswerFile(run.judge_answers)
     task = (_Comparing if arguments.against else _Scoring)(run, arguments, settings)
     if arguments.dry_run:

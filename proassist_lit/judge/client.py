@@ -103,7 +103,7 @@ class JudgeClient:
             import openai
         except ImportError as error:
             raise JudgeError(
-                "judge: the package openai is not installed; pip install 'proassist-lit[judge]'."
+                "judge: the package openai is not installed; pip install openai (the extra judge)."
             ) from error
         self._server = server
         self._limit = "max_tokens"

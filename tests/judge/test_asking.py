@@ -332,5 +332,5 @@ def test_server_settings_out_of_range_are_refused(changed: dict, said: str) -> N
 
 def test_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "openai", None)
-    with pytest.raises(JudgeError, match=r"pip install 'proassist-lit\[judge\]'"):
+    with pytest.raises(JudgeError, match=r"is not installed; pip install openai"):
         JudgeClient(JudgeServer(base_url=None))
