@@ -282,13 +282,24 @@ def test_cancelled_asking_waits_for_answers_that_are_paid_for(tmp_path: Path) ->
 def test_answer_that_cannot_be_kept_stops_the_asking(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    failed = threading.Event()
+
     def full(*_: object) -> None:
+        failed.set()
         raise JudgeError("the disk is full")
 
     monkeypatch.setattr(AnswerFile, "add", full)
-    with serve() as fake, pytest.raises(JudgeError, match="the disk is full"):
-        ask(MANY, fake(), tmp_path)
-    assert fake.times_asked.total() == 1
+
+    def answer(prompt: str, _times: int) -> Reply:
+        if prompt == "question 0":
+            return Reply()
+        assert failed.wait(30)
+        return Reply(status=400, body=error_body("no"))
+
+    with serve(answer) as fake, pytest.raises(JudgeError, match="the disk is full"):
+        ask(MANY, fake(timeout_s=30), tmp_path, concurrency=2)
+    # What was under way beside it ends too, though nothing of that was to be kept.
+    assert fake.times_asked.total() == 2
 
 
 def test_wait_named_by_a_date_is_read() -> None:
@@ -300,7 +311,7 @@ def test_wait_named_by_a_date_is_read() -> None:
         assert _retry_after_s(nothing) is None
 
 
-def test_waits_grow_and_differ_and_end(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_waits_grow_and_differ_and_end() -> None:
     client = JudgeClient(JudgeServer(base_url="http://h/v1", backoff_s=1, max_wait_s=10))
     for tries, top_s in ((1, 1), (2, 2), (3, 4), (4, 8), (5, 10), (5000, 10)):
         drawn = {client._wait_s(tries, None) for _ in range(20)}
