@@ -27,3 +27,7 @@ class CheckpointError(ProAssistError):
 
 class StreamError(ProAssistError):
     """A stream cannot be processed: names the stream and the frame."""
+
+
+class JudgeError(ProAssistError):
+    """A judge cannot be asked, or its answers cannot be kept."""

@@ -25,7 +25,7 @@ LAYERS = (
     {"losses"},
     {"objectives"},
     {"streaming"},
-    {"metrics"},
+    {"metrics", "judge"},
     {"evaluation", "run_directory"},  # stream and score; keep what came out
     {"report"},
 )

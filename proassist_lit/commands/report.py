@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from proassist_lit.errors import ProAssistError
+from proassist_lit.errors import ConfigError, ProAssistError
 
 
 def add_parser(commands: Any) -> None:
@@ -52,6 +52,11 @@ def report(arguments: argparse.Namespace) -> int:
     if arguments.against is not None:
         read_config(RunConfig, arguments.against / "config.yaml")  # a run, not any folder
         earlier = RunDirectory(arguments.against)
+        if not earlier.read_metrics():
+            raise ConfigError(
+                f"--against {arguments.against}: has no metrics.json; evaluate it first "
+                "(proassist-lit evaluate)."
+            )
     try:
         data = load_data(config.data)
     except ProAssistError as error:
