@@ -10,10 +10,12 @@ from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar
 from proassist_lit.build import Core, build_collate, build_examples
 from proassist_lit.config import RunConfig
 from proassist_lit.errors import CheckpointError, ConfigError
-from proassist_lit.lit.callbacks import SaveWhenStopped, StreamingEvaluation
+from proassist_lit.lit.callbacks import StreamingEvaluation
 from proassist_lit.lit.datamodule import ConversationDataModule
+from proassist_lit.lit.last_checkpoint import LastCheckpoint
 from proassist_lit.lit.logs import Logs
 from proassist_lit.lit.module import AssistantModule
+from proassist_lit.lit.random_state import RandomState
 from proassist_lit.run_directory import RunDirectory
 
 
@@ -32,7 +34,7 @@ def build_module(config: RunConfig, core: Core, num_batches: int) -> AssistantMo
     """The Lightning module; ``num_batches`` per epoch give the length of the schedule."""
     limits = [config.trainer.max_steps] if config.trainer.max_steps >= 0 else []
     if config.trainer.max_epochs >= 0:
-        limits.append(config.trainer.max_epochs * num_batches)
+        limits.append(config.trainer.max_epochs * -(-num_batches // config.trainer.accumulate))
     return AssistantModule(
         core.model, config.objective, config.trainer.optimizer, num_steps=min(limits)
     )
@@ -49,7 +51,8 @@ def build_trainer(
         precision=trainer.precision,  # type: ignore[arg-type]
         max_steps=trainer.max_steps,
         max_epochs=trainer.max_epochs,
-        val_check_interval=trainer.val_every_steps,
+        accumulate_grad_batches=trainer.accumulate,
+        val_check_interval=trainer.val_every_steps * trainer.accumulate,  # counted in batches
         check_val_every_n_epoch=None,  # count steps across epochs
         num_sanity_val_steps=0,
         log_every_n_steps=trainer.log_every_steps,
@@ -57,9 +60,10 @@ def build_trainer(
         use_distributed_sampler=False,  # the order is a function of seed and epoch already
         logger=list(logs.loggers),
         callbacks=[
-            *build_checkpointing(run),
+            *build_checkpointing(config, run),
             RichProgressBar(leave=True),
             logs.identity,
+            RandomState(),
             evaluation,
         ],
         enable_model_summary=False,
@@ -67,19 +71,32 @@ def build_trainer(
     )
 
 
-def build_checkpointing(run: RunDirectory) -> list[L.Callback]:
-    """``best.ckpt`` by the loss on val, ``last.ckpt`` at each validation and when stopped."""
-    best = ModelCheckpoint(
+def build_checkpointing(config: RunConfig, run: RunDirectory) -> list[L.Callback]:
+    """``best.ckpt`` by the loss on val and the next best; ``last.ckpt`` to go on from."""
+    trainer = config.trainer
+    kept: list[L.Callback] = [_lowest_loss(run, "best", ModelCheckpoint, 1)]
+    if trainer.save_top_k > 1:
+        kept.append(_lowest_loss(run, "step-{step}", TopCheckpoints, trainer.save_top_k))
+    last = LastCheckpoint(run, every_steps=trainer.save_every_steps, accumulate=trainer.accumulate)
+    return [*kept, last]
+
+
+class TopCheckpoints(ModelCheckpoint):
+    """Another one beside ``best.ckpt``; Lightning tells the states of callbacks by their class."""
+
+
+def _lowest_loss(
+    run: RunDirectory, name: str, kind: type[ModelCheckpoint], most: int
+) -> ModelCheckpoint:
+    return kind(
         dirpath=run.checkpoints,
-        filename="best",
+        filename=name,
         monitor="val/loss",
         mode="min",
-        save_top_k=1,
-        save_last=True,
+        save_top_k=most,
         enable_version_counter=False,
         auto_insert_metric_name=False,
     )
-    return [best, SaveWhenStopped(run)]
 
 
 def find_resume(config: RunConfig, run: RunDirectory) -> str | None:

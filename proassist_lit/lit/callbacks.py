@@ -1,4 +1,4 @@
-"""Callbacks: streaming evaluation, and a checkpoint when training is cut short."""
+"""Streaming evaluation while training goes on, and after it."""
 
 from __future__ import annotations
 
@@ -7,9 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import lightning as L
-from rich.console import Console
 
-from proassist_lit.atomic import replacing
 from proassist_lit.evaluation.config import EvaluationConfig
 from proassist_lit.evaluation.evaluator import Evaluator
 from proassist_lit.evaluation.result import EvaluationResult
@@ -80,26 +78,3 @@ class StreamingEvaluation(L.Callback):
     def _show(self, dashboard: Dashboard, step: int) -> None:
         for sink in self._sinks:
             sink.show(dashboard, step)
-
-
-class SaveWhenStopped(L.Callback):
-    """Saves ``last.ckpt`` when training ends by Ctrl-C or an error, and says where it is."""
-
-    def __init__(self, run: RunDirectory) -> None:
-        self._run = run
-
-    def on_exception(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException
-    ) -> None:
-        """Save, by way of a temporary file: an interrupted save leaves the old one."""
-        if trainer.global_step == 0 or trainer.state.fn != "fit":
-            return
-        target = self._run.last_checkpoint
-        with replacing(target) as temporary:
-            trainer.save_checkpoint(temporary)
-        Console(stderr=True).print(
-            f"Stopped at step {trainer.global_step} by {type(exception).__name__}; the state of "
-            f"training is in {target}. Go on with: hydra.run.dir={self._run.path} resume=auto",
-            highlight=False,
-            soft_wrap=True,
-        )

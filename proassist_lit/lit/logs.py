@@ -7,16 +7,18 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
+from lightning.pytorch.loggers import Logger, TensorBoardLogger
 
 from proassist_lit.config import RunConfig
 from proassist_lit.errors import ConfigError
+from proassist_lit.lit.curves_logger import CurvesLogger
 from proassist_lit.lit.logger_sinks import CsvSink, TensorBoardSink
 from proassist_lit.lit.wandb_run import (
     UnstoppedWandbLogger,
     WandbIdentity,
     find_identity,
     start_wandb,
+    step_of,
 )
 from proassist_lit.lit.wandb_sink import WandbSink
 from proassist_lit.report.dashboard import Sink
@@ -60,10 +62,9 @@ def build_logs(config: RunConfig, run: RunDirectory, checkpoint: str | None) -> 
             "logger.tensorboard=true needs the package tensorboard, which is not installed; "
             "pip install tensorboard, or leave the setting at false."
         )
-    _keep_earlier_curves(run)
     # The run directory holds more than logs, and what would be deleted was set aside.
     warnings.filterwarnings("ignore", message="Experiment logs directory")
-    csv = CSVLogger(save_dir=run.path, name="", version="")
+    csv = CurvesLogger(run.path, step=step_of(checkpoint) if checkpoint else None)
     loggers: list[Logger] = [csv]
     sinks: list[Sink] = [DashboardFiles(run), CsvSink(csv)]
     if config.logger.tensorboard:
@@ -76,10 +77,3 @@ def build_logs(config: RunConfig, run: RunDirectory, checkpoint: str | None) -> 
         loggers.append(UnstoppedWandbLogger(experiment=started, save_dir=run.path))
         sinks.append(WandbSink(started, run.path))
     return Logs(loggers=loggers, sinks=sinks, identity=identity)
-
-
-def _keep_earlier_curves(run: RunDirectory) -> None:
-    """Set the curves of an earlier part of the run aside: the logger begins a new file."""
-    if run.metrics_csv.exists():
-        number = len(list(run.path.glob("metrics.part*.csv"))) + 1
-        run.metrics_csv.rename(run.path / f"metrics.part{number}.csv")

@@ -48,7 +48,7 @@ def train(config: RunConfig, run_dir: Path) -> float:
     try:
         evaluation = StreamingEvaluation(core.evaluator, run, logs.sinks, config.evaluation)
         trainer = build_trainer(config, run, evaluation, logs)
-        trainer.fit(module, datamodule=datamodule, ckpt_path=checkpoint)
+        trainer.fit(module, datamodule=datamodule, ckpt_path=checkpoint, weights_only=True)
         result = evaluation.evaluate(trainer, module)
         notes["duration"] = f"{time.monotonic() - started:.0f} s"
         config_file = run.path / "config.yaml"

@@ -71,14 +71,28 @@ def find_identity(run: RunDirectory, checkpoint: str | None) -> WandbIdentity:
     return WandbIdentity(secrets.token_hex(4))
 
 
+def step_of(checkpoint: str) -> int:
+    """Optimizer steps that a checkpoint holds; 0 if it cannot be read."""
+    return int(_read(checkpoint).get("global_step", 0))
+
+
 def _state_in(checkpoint: str) -> Mapping[str, Any]:
-    """What ``WandbIdentity`` left in a checkpoint; its tensors stay on the disk."""
+    """What ``WandbIdentity`` left in a checkpoint."""
+    state: Mapping[str, Any] = (
+        _read(checkpoint).get("callbacks", {}).get(WandbIdentity.__qualname__, {})
+    )
+    return state
+
+
+def _read(checkpoint: str) -> Mapping[str, Any]:
+    """A checkpoint, its tensors left on the disk; nothing if it cannot be read."""
     try:
-        saved = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
+        saved: Mapping[str, Any] = torch.load(
+            checkpoint, map_location="cpu", weights_only=True, mmap=True
+        )
     except (OSError, RuntimeError, pickle.UnpicklingError):
         return {}  # the Trainer reads it as well, and has the words for it
-    state: Mapping[str, Any] = saved.get("callbacks", {}).get(WandbIdentity.__qualname__, {})
-    return state
+    return saved
 
 
 def start_wandb(config: RunConfig, run: RunDirectory, identity: WandbIdentity) -> Any:

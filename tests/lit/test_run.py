@@ -24,6 +24,7 @@ from proassist_lit.lit.run import train
 from proassist_lit.model.config import TinyConfig
 from proassist_lit.objectives import ObjectiveKind
 from proassist_lit.report.curves import read_curves
+from tests.lit.resuming import curves
 from tests.lit.wandb_command import inspect, offline_runs
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of Lightning and W&B: not tested here
@@ -118,7 +119,8 @@ def test_interrupt_leaves_a_checkpoint_that_training_goes_on_from(
 
     assert begun == [3]
     assert (run / "report.html").exists()
-    assert (run / "metrics.part1.csv").exists()  # the curves of the first part are kept
+    steps = [row["step"] for row in curves(run) if "train/loss" in row]
+    assert steps == ["0", "1", "2", "3"]  # the curves of the first part go on
     parts = [inspect(part) for part in offline_runs(run)]
     before = saved["callbacks"]["WandbIdentity"]
     assert [part["run_id"] for part in parts] == [before["id"]] * 2
