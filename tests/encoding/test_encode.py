@@ -246,22 +246,14 @@ class OddEncoder(FrameEncoder):
 
     def __init__(self, value: float) -> None:
         self.value = value
-        self.prepared = 0
-        self.lock = threading.Lock()
-        self.most_waiting = 0
 
     def prepare(self, frames: NDArray[np.uint8]) -> Tensor:
         if frames.shape[1] == 16:
             raise ZeroDivisionError("too small")
-        with self.lock:
-            self.prepared += 1
-            self.most_waiting = max(self.most_waiting, self.prepared)
         return torch.tensor([float(number_of(frame)) for frame in frames])
 
     def encode_prepared(self, prepared: Tensor, grids: Sequence[str]) -> dict[str, Tensor]:
         assert len(prepared) == UNIT
-        with self.lock:
-            self.prepared -= 1
         values = torch.where(prepared == 3, self.value, prepared)
         return {grid: values[:, None, None].half() for grid in grids}
 
@@ -284,12 +276,34 @@ def test_order_of_frames_is_kept(tmp_path: Path) -> None:
 
 
 def test_memory_is_bounded(tmp_path: Path) -> None:
+    # two units waiting, at most two taken by the encoder, one in the hands of each worker
+    too_many = 2 + 2 + 2 + 1
+
+    class Slow(OddEncoder):
+        """Does not begin before its frames are too many, or would have been."""
+
+        def __init__(self) -> None:
+            super().__init__(3.0)
+            self.lock, self.num_prepared, self.overflow = threading.Lock(), 0, threading.Event()
+
+        def prepare(self, frames: NDArray[np.uint8]) -> Tensor:
+            with self.lock:
+                self.num_prepared += 1
+                if self.num_prepared == too_many:
+                    self.overflow.set()
+            return super().prepare(frames)
+
+        def encode_prepared(self, prepared: Tensor, grids: Sequence[str]) -> dict[str, Tensor]:
+            if self.num_prepared < too_many:
+                assert not self.overflow.wait(0.5)
+                self.num_prepared = too_many
+            return super().encode_prepared(prepared, grids)
+
     for i in range(3):
         make_clip(tmp_path / f"videos/{i}.mp4", range(0, 60000, 250))
-    encoder = OddEncoder(3.0)
+    encoder = Slow()
     run(tmp_path / "videos", tmp_path / "out", encoder, num_workers=2, batch=2 * UNIT)
-    # two waiting, two taken by the encoder, one in the hands of each worker
-    assert encoder.most_waiting <= 2 + 2 + 2
+    assert not encoder.overflow.is_set()
 
 
 def test_unforeseen_fault_is_that_of_its_video(tmp_path: Path) -> None:
