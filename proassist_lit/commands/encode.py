@@ -173,7 +173,6 @@ def _grids(arguments: argparse.Namespace) -> tuple[str, ...]:
 
 def _load(arguments: argparse.Namespace) -> FrameEncoder:
     import torch
-    from transformers.utils import logging
 
     from proassist_lit.vision.encoders import choose_device, load_encoder
     from proassist_lit.vision.network import NetworkOptions
@@ -182,8 +181,11 @@ def _load(arguments: argparse.Namespace) -> FrameEncoder:
     local_rank = os.environ.get("LOCAL_RANK", "")
     if arguments.device == "auto" and device.type == "cuda" and local_rank.isdecimal():
         device = torch.device("cuda", int(local_rank) % torch.cuda.device_count())
-    logging.disable_progress_bar()
-    logging.set_verbosity_error()  # that a text side is left out is as it should be
+    if not arguments.encoder.startswith("thumbnail"):
+        from transformers.utils import logging
+
+        logging.disable_progress_bar()
+        logging.set_verbosity_error()  # that a text side is left out is as it should be
     return load_encoder(
         arguments.encoder,
         NetworkOptions(

@@ -59,7 +59,7 @@ def load_encoder(name: str, options: NetworkOptions | None = None) -> FrameEncod
         from proassist_lit.vision.dinov2 import Dinov2WheelEncoder
 
         return Dinov2WheelEncoder(options)
-    if "/" in name or Path(name).is_dir():
+    if "/" in name or (name and Path(name).is_dir()):
         from proassist_lit.vision.hugging_face import load_hugging_face
 
         return load_hugging_face(name, options)

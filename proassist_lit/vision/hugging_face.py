@@ -1,4 +1,4 @@
-"""Any vision model of Hugging Face as an encoder: SigLIP, CLIP, DINOv2, ResNet, ..."""
+"""Any vision model of Hugging Face as an encoder: SigLIP, CLIP, DINOv2 and the like."""
 
 from __future__ import annotations
 

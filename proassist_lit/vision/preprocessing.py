@@ -46,11 +46,11 @@ class Stretch:
 
     def __call__(self, frames: NDArray[np.uint8]) -> Tensor:
         """Make (F, H, W, 3) uint8 RGB frames (F, 3, h, w) float32."""
-        return torch.cat([self._one(torch.from_numpy(frame)) for frame in frames])
+        return torch.cat([self._one(frame) for frame in frames])
 
-    def _one(self, frame: Tensor) -> Tensor:
+    def _one(self, frame: NDArray[np.uint8]) -> Tensor:
         """(1, 3, h, w) of one (H, W, 3) frame: large frames are not in memory all at once."""
-        scaled = frame.permute(2, 0, 1).float() / 255
+        scaled = torch.from_numpy(frame.astype(np.float32)).permute(2, 0, 1) / 255
         normalised = (scaled - self._mean) / self._std
         return F.interpolate(normalised[None], self.size, mode="bilinear", align_corners=False)
 
