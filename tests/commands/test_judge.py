@@ -203,6 +203,7 @@ def test_two_runs_are_compared_both_ways(run: Path, tmp_path: Path, capsys: Capt
     assert metrics(run) == {"test/utterance_f1": 0.5, "judge/val/overall": 1}
 
 
+@pytest.mark.road
 def test_killed_in_the_middle_nothing_that_was_answered_is_asked_again(run: Path) -> None:
     third = threading.Event()
 

@@ -378,6 +378,7 @@ def many_videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.road
 def test_killed_run_goes_on_to_the_same_bytes(many_videos: Path, tmp_path: Path) -> None:
     kill_and_go_on(many_videos, "thumbnail8", tmp_path, [1, 5])
 

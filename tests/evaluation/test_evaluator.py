@@ -64,6 +64,7 @@ def test_the_pair_that_is_taken_makes_the_result(
     assert result.transcripts == alone.transcripts
 
 
+@pytest.mark.road
 def test_every_point_of_a_sweep_is_a_run_of_its_own() -> None:
     model = tiny_model()
     swept = make_evaluator(

@@ -18,6 +18,7 @@ from proassist_lit.config import LoggerConfig, RunConfig, WandbMode
 from proassist_lit.errors import ConfigError
 from proassist_lit.lit import logs as logs_module
 from proassist_lit.lit import wandb_sink
+from proassist_lit.lit.curves_logger import CurvesLogger
 from proassist_lit.lit.logger_sinks import MOST_ROWS, CsvSink
 from proassist_lit.lit.logs import Logs, build_logs
 from proassist_lit.lit.wandb_run import WandbIdentity, find_identity
@@ -69,6 +70,7 @@ def show_all(logs: Logs) -> None:
         sink.show(WHOLE, 30)
 
 
+@pytest.mark.road
 def test_wandb_run_holds_keys_tables_and_pictures(tmp_path: Path) -> None:
     logs = build_logs(config(), RunDirectory(tmp_path), None)
     show_all(logs)
@@ -137,6 +139,7 @@ def test_wandb_tables_are_bounded_and_say_so(
     assert Run.summary["tables/utterances_rows_left_out"] == 1
 
 
+@pytest.mark.road
 def test_two_jobs_in_one_process_are_two_wandb_runs(tmp_path: Path) -> None:
     ids = []
     for name, failed in (("first", False), ("second", True)):
@@ -153,6 +156,7 @@ def test_two_jobs_in_one_process_are_two_wandb_runs(tmp_path: Path) -> None:
     assert [one["exit_code"] for one in found] == [0, 1]
 
 
+@pytest.mark.road
 def test_wandb_run_goes_on_after_the_rows_that_it_has(tmp_path: Path) -> None:
     run, checkpoint = RunDirectory(tmp_path), tmp_path / "last.ckpt"
     first = build_logs(config(), run, None)
@@ -207,7 +211,7 @@ def test_wandb_that_does_not_start_stops_nothing(
     logs.finish(failed=False)
 
     assert modes == ["online", "offline"]
-    assert [type(logger) for logger in logs.loggers] == [CSVLogger]
+    assert [type(logger) for logger in logs.loggers] == [CurvesLogger]
     assert (tmp_path / "metrics.json").exists()
 
 
@@ -229,7 +233,7 @@ def test_wandb_can_be_disabled(tmp_path: Path, by: str, monkeypatch: pytest.Monk
     mode = WandbMode.DISABLED if by == "config" else WandbMode.OFFLINE
     logs = build_logs(config(mode=mode), RunDirectory(tmp_path), None)
 
-    assert [type(logger) for logger in logs.loggers] == [CSVLogger]
+    assert [type(logger) for logger in logs.loggers] == [CurvesLogger]
     assert not (tmp_path / "wandb").exists()
 
 

@@ -176,6 +176,7 @@ def assert_flat(held: list[Memory]) -> None:
     assert max(memory.rss_mib for memory in held) - first.rss_mib <= SLACK_MIB
 
 
+@pytest.mark.road
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_a_session_goes_on_in_the_same_memory(strategy: Strategy) -> None:
     assert_flat(session_memory(strategy, num_frames=3000, every=1000))

@@ -55,6 +55,7 @@ def one_of_two(number: int, folder: Path) -> None:
     distributed.destroy_process_group()
 
 
+@pytest.mark.road
 def test_two_processes_find_what_one_finds(tmp_path: Path) -> None:
     alone = evaluator().evaluate(tiny_model())
 
