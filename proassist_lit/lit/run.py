@@ -14,6 +14,7 @@ from proassist_lit.build import build_core
 from proassist_lit.config import RunConfig
 from proassist_lit.lit.build import build_datamodule, build_module, build_trainer, find_resume
 from proassist_lit.lit.callbacks import StreamingEvaluation
+from proassist_lit.lit.parts import check_heads_train, parts_table
 from proassist_lit.report.from_run import gather_report
 from proassist_lit.report.html import write_report
 from proassist_lit.run_directory import RunDirectory
@@ -39,6 +40,8 @@ def train(config: RunConfig, run_dir: Path) -> float:
     notes = run.write_notes()
     L.seed_everything(config.seed, workers=True)
     core = build_core(config)
+    begins_trained = bool(config.model.init_from)
+    check_heads_train(core.model, config.objective, begins_trained=begins_trained)
     core.chat.tokenizer.save_pretrained(run.path / "tokenizer")
     datamodule = build_datamodule(config, core)
     num_batches = len(datamodule.train_dataloader())
@@ -47,6 +50,8 @@ def train(config: RunConfig, run_dir: Path) -> float:
         core.evaluator, run, streams_on_validation=config.evaluation.streams_on_validation
     )
     trainer = build_trainer(config, run, evaluation, num_batches)
+    if trainer.is_global_zero:
+        Console().print(parts_table(core.model))
     trainer.fit(module, datamodule=datamodule, ckpt_path=find_resume(config, run))
     result = evaluation.evaluate(trainer, module)
     notes["duration"] = f"{time.monotonic() - started:.0f} s"
