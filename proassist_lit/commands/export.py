@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from proassist_lit.commands.evaluate import find_checkpoint
+from proassist_lit.commands.terminal import quiet_libraries
 from proassist_lit.errors import CheckpointError, ProAssistError
 
 if TYPE_CHECKING:
@@ -56,6 +57,7 @@ def export(arguments: argparse.Namespace) -> int:
     from proassist_lit.exchange.proassist_out import write_proassist
     from proassist_lit.exchange.write import write_assistant
 
+    quiet_libraries()
     model, about = load_assistant(arguments.run, arguments.checkpoint)
     write = write_assistant if arguments.layout == "huggingface" else write_proassist
     write(arguments.out, model, about, merge=arguments.merge)

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from proassist_lit.commands.terminal import quiet_libraries
 from proassist_lit.errors import CheckpointError
 
 
@@ -42,6 +43,7 @@ def import_(arguments: argparse.Namespace) -> int:
     from proassist_lit.exchange.write import write_assistant
     from proassist_lit.model.assistant_folder import DESCRIPTION
 
+    quiet_libraries()
     source: Path = arguments.source
     if (source / DESCRIPTION).is_file():
         model, about = load_assistant(source)

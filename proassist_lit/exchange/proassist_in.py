@@ -84,7 +84,7 @@ def read_proassist(folder: Path, base: str | None = None) -> tuple[AssistantMode
     """
     found = _sort(folder)
     name = base or str(found.settings.get("llm_pretrained") or "")
-    if not name and not found.backbone:
+    if not name:
         raise ConfigError(f"{folder}: names no llm_pretrained; give its backbone with --base.")
     config = _configure(found, name)
     lm = _backbone(found, name)
@@ -178,28 +178,36 @@ def _configure(found: _Checkpoint, base: str) -> RunConfig:
 def _backbone(found: _Checkpoint, base: str) -> Any:
     """The language model: whole from the folder, or the base with all rounds of adapters."""
     folder, matrices = found.folder, found.backbone
-    whole = bool(matrices) and not found.is_adapter
-    lm = LlamaForCausalLM(LlamaConfig.from_dict(found.settings)) if whole else load_model(base)
-    table, head = lm.get_input_embeddings(), lm.get_output_embeddings()
+    if matrices and not found.is_adapter:
+        return _whole(found)
+    lm = load_model(base)
     rounds = [path for path in folder.glob("adapter_*") if path.name[8:].isdecimal()]
     for earlier in sorted(rounds, key=lambda path: int(path.name[8:])):
         tensors = read_adapter(earlier)
         fold_adapter(lm, earlier, {n: t for n, t in tensors.items() if not is_beside(n)})
-    own = lm.state_dict()
-    wanted = {name: own[name] for name in matrices if name in own}  # matrices that grew
-    if whole:
-        tied = head.weight is table.weight
-        wanted = {n: t for n, t in own.items() if not (tied and n == "lm_head.weight")}
-        if tied:
-            matrices.pop("lm_head.weight", None)
-    elif grown := next((t for n, t in matrices.items() if "embed_tokens" in n), None):
+    for grown in (tensor for name, tensor in matrices.items() if "embed_tokens" in name):
         lm.resize_token_embeddings(len(grown), mean_resizing=False)
-        wanted = {name: lm.state_dict()[name] for name in wanted}
+    own = lm.state_dict()
+    wanted = {name: own[name] for name in matrices if name in own}
     check_tensors(str(folder), matrices, wanted, _REMEDY)
     lm.load_state_dict(matrices, strict=False)
     if found.is_adapter:
         fold_adapter(lm, folder, found.additions)
-    return lm.float()
+    return lm
+
+
+def _whole(found: _Checkpoint) -> Any:
+    known = {*LlamaConfig().to_dict(), "rope_theta", "rope_scaling"}
+    config = LlamaConfig.from_dict({k: v for k, v in found.settings.items() if k in known})
+    with torch.device("meta"):  # shapes only
+        wanted = LlamaForCausalLM(config).state_dict()
+    if config.tie_word_embeddings:
+        wanted.pop("lm_head.weight")
+        found.backbone.pop("lm_head.weight", None)
+    check_tensors(str(found.folder), found.backbone, wanted, _REMEDY)
+    return LlamaForCausalLM.from_pretrained(
+        None, config=config, state_dict=found.backbone, dtype=torch.float32
+    )
 
 
 def _tokenizer(found: _Checkpoint, base: str, config: RunConfig) -> Any:

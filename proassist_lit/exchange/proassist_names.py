@@ -46,9 +46,8 @@ def to_theirs(tensors: Mapping[str, Tensor], *, dst: bool) -> dict[str, Tensor]:
         tensors: of projector and heads, by our names.
         dst: as the DST extension has them; otherwise as ProAssist.
     """
-    names = {ours: theirs for theirs, ours in OURS.items() if (theirs == SPEAK) <= (not dst)}
-    if not dst:
-        names[OURS[SPEAK]] = SPEAK
+    left_out = SPEAK if dst else "speaking_decision_head"
+    names = {ours: theirs for theirs, ours in OURS.items() if theirs != left_out}
     out = {}
     for name, tensor in tensors.items():
         module = next(ours for ours in names if name.startswith(f"{ours}."))

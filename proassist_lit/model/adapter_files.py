@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -89,7 +90,7 @@ def fold_adapter(lm: Any, folder: Path, tensors: Mapping[str, Tensor] | None = N
     tensors = dict(read_adapter(folder) if tensors is None else tensors)
     settings = read_json(folder / ADAPTER_CONFIG)
     _untie(lm, settings)
-    rows = settings.pop("trainable_token_indices", None) or {}
+    rows = settings.get("trainable_token_indices") or {}
     wanted = _add(lm, folder, settings)
     for name, ids in rows.items():
         path = next(n for n, _ in lm.named_modules() if n.endswith(name))
@@ -112,16 +113,20 @@ def fold_adapter(lm: Any, folder: Path, tensors: Mapping[str, Tensor] | None = N
     lm.requires_grad_(True)
 
 
-def _add(lm: Any, folder: Path, settings: dict[str, Any]) -> dict[str, Tensor]:
+def _add(lm: Any, folder: Path, settings: Mapping[str, Any]) -> dict[str, Tensor]:
     """Add what ``settings`` describe; return its tensors, by the names that files have."""
     if settings.get("peft_type") != "LORA":
         raise CheckpointError(
             f"{folder / ADAPTER_CONFIG}: peft_type is {settings.get('peft_type')!r}; only LORA can "
             "be read."
         )
-    settings = {**settings, "modules_to_save": None, "lora_dropout": 0.0, "inference_mode": True}
     try:
-        inject(lm, peft.LoraConfig.from_peft_type(**settings))
+        with warnings.catch_warnings():  # of keys that a newer peft wrote
+            warnings.simplefilter("ignore")
+            config = peft.LoraConfig.from_pretrained(str(folder))
+        config.modules_to_save = config.trainable_token_indices = None
+        config.lora_dropout = 0.0
+        inject(lm, config)
     except (ValueError, TypeError) as error:
         raise CheckpointError(
             f"{folder / ADAPTER_CONFIG}: does not fit the backbone: {error}. Name the one that it "
