@@ -119,6 +119,10 @@ class LoggerConfig:
     project: str = "proassist-lit"
     """W&B project."""
 
+    tensorboard: bool = False
+    """Write TensorBoard events as well, to tensorboard/ of the run directory; needs the package
+    tensorboard."""
+
 
 @dataclass(kw_only=True)
 class RunConfig:

@@ -66,12 +66,16 @@ def evaluate(arguments: argparse.Namespace) -> int:
     from proassist_lit.config import RunConfig
     from proassist_lit.config_schema import read_config, write_config
     from proassist_lit.exchange.description import read_assistant
+    from proassist_lit.lit.quiet import quiet_libraries
     from proassist_lit.model.assistant_folder import DESCRIPTION
     from proassist_lit.model.checkpoint import load_weights
+    from proassist_lit.report.dashboard_files import DashboardFiles
+    from proassist_lit.report.from_evaluation import gather_dashboard
     from proassist_lit.report.from_run import gather_report
     from proassist_lit.report.html import write_report
     from proassist_lit.run_directory import RunDirectory
 
+    quiet_libraries()
     is_assistant = (arguments.run / DESCRIPTION).is_file()
     if is_assistant:
         folder = checkpoint = tokenizer = arguments.run
@@ -93,6 +97,10 @@ def evaluate(arguments: argparse.Namespace) -> int:
         core.model, on_stream=out.write_stream, answers=folder / "answers"
     )
     out.write_result(result)
+    dashboard = gather_dashboard(
+        result, core.evaluator.similarity, windows=config.evaluation.match_windows()
+    )
+    DashboardFiles(out).show(dashboard, 0)
     notes["duration"] = f"{time.monotonic() - started:.0f} s"
     report = gather_report(
         config.name, RunDirectory(folder), result, core.data, core.evaluator.similarity,
@@ -192,7 +200,7 @@ def result_tables(result: EvaluationResult) -> list[Table]:
                                                    p.theta_speak, p.theta_dst)):  # fmt: skip
             thetas = (point.theta_speak, point.theta_dst)
             table.add_row(
-                *(f"{theta:.3f}" for theta in thetas),
+                *(f"{theta:.4g}" for theta in thetas),
                 *(f"{point.metrics.get(name, float('nan')):.3f}" for name in names),
                 style="bold" if thetas == chosen else "",
             )

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from proassist_lit.commands.evaluate import find_checkpoint
-from proassist_lit.commands.terminal import quiet_libraries
 from proassist_lit.errors import CheckpointError, ProAssistError
 
 if TYPE_CHECKING:
@@ -56,6 +55,7 @@ def export(arguments: argparse.Namespace) -> int:
     """Run the command; return its exit code."""
     from proassist_lit.exchange.proassist_out import write_proassist
     from proassist_lit.exchange.write import write_assistant
+    from proassist_lit.lit.quiet import quiet_libraries
 
     quiet_libraries()
     model, about = load_assistant(arguments.run, arguments.checkpoint)

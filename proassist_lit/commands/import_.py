@@ -7,7 +7,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from proassist_lit.commands.terminal import quiet_libraries
 from proassist_lit.errors import CheckpointError
 
 
@@ -41,6 +40,7 @@ def import_(arguments: argparse.Namespace) -> int:
     from proassist_lit.commands.export import load_assistant
     from proassist_lit.exchange.proassist_in import is_proassist, read_proassist
     from proassist_lit.exchange.write import write_assistant
+    from proassist_lit.lit.quiet import quiet_libraries
     from proassist_lit.model.assistant_folder import DESCRIPTION
 
     quiet_libraries()

@@ -62,13 +62,6 @@ def track(items: Sequence[_T], description: str, *, many: int = _MANY) -> Iterab
     )
 
 
-def quiet_libraries() -> None:
-    """No bars of loaders: they say nothing that a person waits for."""
-    import transformers
-
-    transformers.utils.logging.disable_progress_bar()
-
-
 def console() -> Console:
     """What tables are printed on."""
     from rich.console import Console

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import os
-import warnings
-from typing import Any
 
 import lightning as L
-from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint, RichProgressBar
-from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
+from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar
 
 from proassist_lit.build import Core, build_collate, build_examples
-from proassist_lit.config import RunConfig, WandbMode
+from proassist_lit.config import RunConfig
 from proassist_lit.errors import CheckpointError, ConfigError
 from proassist_lit.lit.callbacks import SaveWhenStopped, StreamingEvaluation
 from proassist_lit.lit.datamodule import ConversationDataModule
+from proassist_lit.lit.logs import Logs
 from proassist_lit.lit.module import AssistantModule
 from proassist_lit.run_directory import RunDirectory
 
@@ -41,7 +39,7 @@ def build_module(config: RunConfig, core: Core, num_batches: int) -> AssistantMo
 
 
 def build_trainer(
-    config: RunConfig, run: RunDirectory, evaluation: StreamingEvaluation, num_batches: int
+    config: RunConfig, run: RunDirectory, evaluation: StreamingEvaluation, logs: Logs
 ) -> L.Trainer:
     """Trainer with checkpoints, loggers, progress bar and streaming evaluation."""
     trainer = config.trainer
@@ -57,11 +55,11 @@ def build_trainer(
         log_every_n_steps=trainer.log_every_steps,
         gradient_clip_val=trainer.gradient_clip or None,
         use_distributed_sampler=False,  # the order is a function of seed and epoch already
-        logger=build_loggers(config, run),
+        logger=list(logs.loggers),
         callbacks=[
             *build_checkpointing(run),
-            LearningRateMonitor(logging_interval="step"),
             RichProgressBar(leave=True),
+            logs.identity,
             evaluation,
         ],
         enable_model_summary=False,
@@ -82,35 +80,6 @@ def build_checkpointing(run: RunDirectory) -> list[L.Callback]:
         auto_insert_metric_name=False,
     )
     return [best, SaveWhenStopped(run)]
-
-
-def build_loggers(config: RunConfig, run: RunDirectory) -> list[Logger]:
-    """``metrics.csv`` always; W&B unless it is disabled."""
-    _keep_earlier_curves(run)
-    # The run directory holds more than logs, and what would be deleted was set aside.
-    warnings.filterwarnings("ignore", message="Experiment logs directory")
-    loggers: list[Logger] = [CSVLogger(save_dir=run.path, name="", version="")]
-    mode = config.logger.wandb
-    if mode is not WandbMode.DISABLED and os.environ.get("WANDB_MODE") != "disabled":
-        settings: dict[str, Any] = {"mode": os.environ.get("WANDB_MODE", mode.value)}
-        loggers.append(
-            WandbLogger(
-                project=config.logger.project,
-                name=f"{config.name}-seed{config.seed}",
-                group=config.name,
-                save_dir=run.path,
-                log_model=False,
-                **settings,
-            )
-        )
-    return loggers
-
-
-def _keep_earlier_curves(run: RunDirectory) -> None:
-    """Set the curves of an earlier part of the run aside: the logger begins a new file."""
-    if run.metrics_csv.exists():
-        number = len(list(run.path.glob("metrics.part*.csv"))) + 1
-        run.metrics_csv.rename(run.path / f"metrics.part{number}.csv")
 
 
 def find_resume(config: RunConfig, run: RunDirectory) -> str | None:

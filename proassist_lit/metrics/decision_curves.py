@@ -12,7 +12,7 @@ from torchmetrics.functional.classification import binary_precision_recall_curve
 from proassist_lit.types import Transcript
 
 MOST_POINTS = 200
-"""Longer precision-recall curves are thinned to so many points, first and last included."""
+"""Longer precision-recall curves are thinned to about so many points, first and last included."""
 
 
 @dataclass(frozen=True)
@@ -76,14 +76,23 @@ def labelled_probs(transcripts: Sequence[Transcript], head: str) -> tuple[Tensor
 
 
 def decision_curves(
-    transcripts: Sequence[Transcript], head: str, *, num_bins: int = 15
+    transcripts: Sequence[Transcript],
+    head: str,
+    *,
+    num_bins: int = 15,
+    exact_at: Sequence[float] = (),
 ) -> DecisionCurves | None:
     """Curves of ``head`` over all frames of ``transcripts`` together.
+
+    Long curves are thinned: half of the points lie evenly in recall, where frames to speak at
+    are rare and most of the ranking is not; the others are those that hold exactly at every
+    hundredth: the smallest probability of at least 0.01, 0.02, ...
 
     Args:
         transcripts: the streams as they were answered.
         head: ``speak`` or ``dst``.
         num_bins: equal bins of the calibration curve.
+        exact_at: more thresholds at which a thinned curve holds exactly, in [0, 1].
 
     Returns:
         None where no frame has a label, or only one of the labels occurs.
@@ -93,8 +102,8 @@ def decision_curves(
     if num_positive in (0, len(labels)):
         return None
     precisions, recalls, thresholds = binary_precision_recall_curve(probs, labels)
-    last = len(thresholds) - 1  # the point that torchmetrics adds has no threshold
-    chosen = sorted({round(i * last / (MOST_POINTS - 1)) for i in range(MOST_POINTS)})
+    # The point that torchmetrics adds at the end has no threshold.
+    chosen = _chosen(thresholds.double(), recalls[:-1].double(), exact_at)
     bins = []
     places = (probs * num_bins).long().clamp(max=num_bins - 1)
     for place in range(num_bins):
@@ -110,3 +119,20 @@ def decision_curves(
         num_frames=len(labels),
         num_positive=num_positive,
     )
+
+
+def _chosen(thresholds: Tensor, recalls: Tensor, exact_at: Sequence[float]) -> list[int]:
+    """Which points are kept, ascending; ``recalls`` falls as ``thresholds`` ascend."""
+    last = len(thresholds) - 1
+    if last < MOST_POINTS:
+        return list(range(last + 1))
+    half = MOST_POINTS // 2
+    cuts = torch.tensor([*(k / half for k in range(half)), *exact_at], dtype=torch.float64)
+    levels = torch.arange(1, half, dtype=torch.float64) / half
+    places = torch.cat(
+        [
+            torch.searchsorted(thresholds, cuts),  # the smallest threshold of at least the cut
+            last - torch.searchsorted(recalls.flip(0), levels),  # the largest with it
+        ]
+    )
+    return sorted({0, last, *(int(place) for place in places if place <= last)})

@@ -18,6 +18,7 @@ from proassist_lit.metrics.utterances import match_transcript
 from proassist_lit.report.curves import read_curves
 from proassist_lit.report.run_report import RunReport, StreamView
 from proassist_lit.run_directory import RunDirectory
+from proassist_lit.streaming.config import StreamConfig
 from proassist_lit.types import Transcript
 
 CURVES = ("train/", "val/loss", "val_stream/utterance_f1", "val_stream/dst_update_f1", "lr-")
@@ -79,7 +80,7 @@ def gather_report(
         },
         streams=views,
         notes=notes,
-        decisions=decisions_by_split(result.transcripts),
+        decisions=decisions_by_split(result.transcripts, result.config),
         sweep=result.sweep,
         earlier=None if earlier is None else earlier.read_metrics(),
         earlier_name="" if earlier is None else earlier.path.resolve().name,
@@ -87,12 +88,21 @@ def gather_report(
 
 
 def decisions_by_split(
-    transcripts: Mapping[str, Sequence[Transcript]],
+    transcripts: Mapping[str, Sequence[Transcript]], config: StreamConfig | None = None
 ) -> dict[str, dict[str, DecisionCurves]]:
-    """Curves of both heads by split; heads without labels of both kinds are left out."""
+    """Curves of both heads by split, exact at the thresholds of ``config``.
+
+    Heads without labels of both kinds are left out.
+    """
+    used = {"speak": config.theta_speak, "dst": config.theta_dst} if config else {}
     out: dict[str, dict[str, DecisionCurves]] = {}
     for split, streams in transcripts.items():
-        found = {head: decision_curves(streams, head) for head in HEADS}
+        found = {
+            head: decision_curves(
+                streams, head, exact_at=[theta] if (theta := used.get(head)) is not None else []
+            )
+            for head in HEADS
+        }
         out[split] = {head: curves for head, curves in found.items() if curves is not None}
     return out
 

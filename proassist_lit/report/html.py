@@ -12,7 +12,20 @@ from proassist_lit.atomic import write_text
 from proassist_lit.report.payload import make_payload
 from proassist_lit.report.run_report import RunReport
 
-SCRIPTS = ("dom.js", "curves.js", "timeline.js", "report.js")
+SCRIPTS = (
+    "dom.js",
+    "scores.js",
+    "plot.js",
+    "explorer.js",
+    "states.js",
+    "errors.js",
+    "context.js",
+    "timeline.js",
+    "dialogue.js",
+    "player.js",
+    "curves.js",
+    "report.js",
+)
 """In order of use; they share one script element, and the last one fills the page."""
 
 _PLACE = re.compile(r"\{\{(title|css|data|js)\}\}")

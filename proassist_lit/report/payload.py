@@ -9,6 +9,7 @@ from typing import Any
 
 from proassist_lit.report.run_report import RunReport, StreamView, picture_type
 from proassist_lit.report.scoreboard import ScoreRow, make_scoreboard, spoken_name
+from proassist_lit.report.threshold_data import threshold_data
 from proassist_lit.types import DialogueState, StepState, format_updates
 
 MISMATCH_BELOW = 0.5
@@ -24,15 +25,16 @@ _STATE_CODE = {StepState.NOT_STARTED: 0, StepState.IN_PROGRESS: 1, StepState.COM
 def make_payload(report: RunReport) -> dict[str, Any]:
     """Turn ``report`` into what the page's script reads; every value is valid JSON.
 
-    Source: the reading side is ``report.js`` and ``timeline.js``; keys are short because a
+    Source: the reading side is the scripts beside this file; keys are short because a
     report may hold 50 streams.
     """
-    board = make_scoreboard(report.metrics)
+    board = make_scoreboard(report.metrics, report.earlier, report.earlier_name)
     return {
         "title": report.title,
         "config": report.config_yaml,
         "notes": [[str(name), str(value)] for name, value in report.notes.items()],
         "columns": list(board.columns),
+        "earlier": None if report.earlier is None else report.earlier_name or "the earlier run",
         "headline": [_row(row) for row in board.headline],
         "rest": [_row(row) for row in board.rest],
         "settings": [[spoken_name(name), value] for name, value in board.settings],
@@ -46,9 +48,12 @@ def make_payload(report: RunReport) -> dict[str, Any]:
                 "value": _number(result.value, 9, significant=True),
                 "baseline": result.baseline,
                 "baselineValue": _number(result.baseline_value, 9, significant=True),
+                "change": _number(result.change, 9, significant=True),
+                "better": result.better,
             }
             for result in board.key_results
         ],
+        "thresholds": threshold_data(report),
         "curves": [_curve(name, points) for name, points in report.curves.items() if points],
         "streams": [_stream(view) for view in report.streams],
     }
@@ -60,6 +65,9 @@ def _row(row: ScoreRow) -> dict[str, Any]:
         "label": spoken_name(row.name),
         "values": [_number(value, 9, significant=True) for value in row.values],
         "best": [int(best) for best in row.best],
+        "earlier": _number(row.earlier, 9, significant=True),
+        "change": _number(row.change, 9, significant=True),
+        "better": row.better,
     }
 
 

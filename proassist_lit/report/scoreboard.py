@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 HEADLINE = (
     r"utterance_f1",
@@ -15,7 +15,7 @@ HEADLINE = (
     r"speak_f1",
     r"utterance_precision",
     r"utterance_recall",
-    r".*time_diff.*",
+    r"utterance_time_diff.*",
 )
 """Patterns of the metrics shown first, in this order."""
 
@@ -46,21 +46,30 @@ class ScoreRow:
         values: one a column; None where it was not measured (or is not a number).
         best: whether the value is the best of test and its baselines. Val is another data set,
             so it never competes. All False where fewer than two compete.
+        earlier: the value on test of the run to compare with.
+        change: test minus ``earlier``; None where one of the two is missing.
+        better: whether the change is one for the better; None without a change, or where
+            neither direction is better.
     """
 
     name: str
     values: tuple[float | None, ...]
     best: tuple[bool, ...]
+    earlier: float | None = None
+    change: float | None = None
+    better: bool | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class KeyResult:
-    """A main metric on test beside the best baseline of it."""
+    """A main metric on test beside the best baseline of it, and beside an earlier run."""
 
     name: str
     value: float
     baseline: str
     baseline_value: float | None
+    change: float | None = None
+    better: bool | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,11 +93,17 @@ class Scoreboard:
     key_results: tuple[KeyResult, ...]
 
 
-def make_scoreboard(metrics: Mapping[str, float | str]) -> Scoreboard:
+def make_scoreboard(
+    metrics: Mapping[str, float | str],
+    earlier: Mapping[str, float | str] | None = None,
+    earlier_name: str = "",
+) -> Scoreboard:
     """Arrange a flat ``metrics.json``.
 
     Args:
         metrics: values by key; ``split/name`` or ``baseline/<baseline>/split/name``.
+        earlier: the ``metrics.json`` of a run to compare with on test; None for none.
+        earlier_name: its name, beside the settings in which it differs.
 
     Returns:
         The scoreboard. Baselines measured on another split than test are among ``others``.
@@ -104,18 +119,29 @@ def make_scoreboard(metrics: Mapping[str, float | str]) -> Scoreboard:
             others.append((key, value))
         else:
             cells.setdefault(name, {})[column] = float(value)
+    earlier_cells, earlier_settings = _on_test(earlier or {})
+    for name in earlier_cells:
+        cells.setdefault(name, {})
 
     columns = _ordered({column for row in cells.values() for column in row})
     matched_nothing = {
         column for column, recall in cells.get("utterance_recall", {}).items() if recall == 0
     }
-    rows = {name: _row(name, row, columns, matched_nothing) for name, row in cells.items()}
+    rows = {
+        name: _compared(
+            _row(name, row, columns, matched_nothing), row.get("test"), earlier_cells.get(name)
+        )
+        for name, row in cells.items()
+    }
     first = sorted((n for n in rows if _rank(n) is not None), key=lambda n: (_rank(n), n))
     return Scoreboard(
         columns=columns,
         headline=tuple(rows[name] for name in first),
         rest=tuple(rows[name] for name in sorted(set(rows) - set(first))),
-        settings=tuple((name, _joined(values)) for name, values in settings.items()),
+        settings=tuple(
+            (name, _joined(settings.get(name, {}), earlier_settings.get(name), earlier_name))
+            for name in {**settings, **earlier_settings}
+        ),
         others=tuple(others),
         key_results=tuple(
             _key_result(rows[name], columns)
@@ -184,6 +210,37 @@ def _row(
     )
 
 
+def _on_test(metrics: Mapping[str, float | str]) -> tuple[dict[str, float], dict[str, str]]:
+    """Values on test, and settings on test or of the whole run, by name."""
+    cells, settings = {}, {}
+    for key, value in metrics.items():
+        column, name = _place(key)
+        if column not in ("test", None) or (column is None and "/" in key):
+            continue
+        if isinstance(value, str) or _SETTING.search(name):
+            settings[name] = _text(value)
+        elif column == "test":
+            cells[name] = float(value)
+    return cells, settings
+
+
+def _compared(row: ScoreRow, test: float | None, earlier: float | None) -> ScoreRow:
+    """``row`` beside the value of an earlier run."""
+    test, earlier = _finite(test), _finite(earlier)
+    if test is None or earlier is None:
+        return replace(row, earlier=earlier)
+    gain = test - earlier
+    if _LOWER_IS_BETTER.search(row.name):
+        gain = abs(earlier) - abs(test)
+    same = math.isclose(gain, 0, abs_tol=1e-12)
+    return replace(
+        row,
+        earlier=earlier,
+        change=test - earlier,
+        better=None if same or _NO_WINNER.search(row.name) else gain > 0,
+    )
+
+
 def _key_result(row: ScoreRow, columns: tuple[str, ...]) -> KeyResult:
     by_column = dict(zip(columns, row.values, strict=True))
     value = by_column.pop("test")
@@ -195,6 +252,8 @@ def _key_result(row: ScoreRow, columns: tuple[str, ...]) -> KeyResult:
         value=math.nan if value is None else value,
         baseline=best,
         baseline_value=known.get(best),
+        change=row.change,
+        better=row.better,
     )
 
 
@@ -206,8 +265,13 @@ def _text(value: float | str) -> str:
     return value if isinstance(value, str) else f"{value:.4g}"
 
 
-def _joined(by_column: Mapping[str, str]) -> str:
-    """One value if all columns agree, else each with its column."""
+def _joined(by_column: Mapping[str, str], earlier: str | None, earlier_name: str) -> str:
+    """One value if all columns agree, else each with its column; and that of an earlier run."""
     if len(set(by_column.values())) == 1:
-        return next(iter(by_column.values()))
-    return ", ".join(f"{column} {value}" for column, value in by_column.items())
+        own = next(iter(by_column.values()))
+    else:
+        own = ", ".join(f"{column} {value}" for column, value in by_column.items())
+    if earlier is None or earlier == by_column.get("test", own):
+        return own
+    other = f"{earlier_name or 'the earlier run'}: {earlier}"
+    return f"{own} ({other})" if own else other

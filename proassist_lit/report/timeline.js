@@ -112,6 +112,7 @@ class Timeline {
     this.drawWords("Reference", "ref", s.ref, 36, 2);
     this.drawLinks();
     this.drawWords("Generated", "gen", s.gen, 36, 2);
+    if (s.n) drawContext(this);
     s.steps.forEach((step, k) => this.drawStep(step, s.genStates[k], s.refStates[k]));
     this.cursor = el("div", { id: "cursor" });
     this.lanes.append(this.cursor);

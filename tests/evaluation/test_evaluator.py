@@ -8,9 +8,11 @@ import pytest
 
 from proassist_lit.errors import ConfigError
 from proassist_lit.evaluation.config import EvaluationConfig
+from proassist_lit.evaluation.thresholds import Candidates
 from proassist_lit.metrics.matching import MatchWindow
 from proassist_lit.metrics.summary import evaluate_transcripts
 from proassist_lit.streaming.engine import Engine
+from proassist_lit.streaming.policy import Thresholds
 from tests.evaluation.fakes import CONFIG, make_evaluator
 from tests.fakes import tiny_model
 
@@ -39,6 +41,27 @@ def test_thresholds_are_taken_from_streaming_val_and_used_on_test() -> None:
     assert {k: v for k, v in alone.metrics.items() if k != "threshold_choice"} == {
         k: v for k, v in result.metrics.items() if k != "threshold_choice"
     }
+
+
+@pytest.mark.parametrize("crossed", [False, True])
+def test_the_pair_that_is_taken_makes_the_result(
+    crossed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def choose(self: Candidates, _: object) -> Thresholds:
+        return Thresholds(self.speak[-1], self.dst[-1] if crossed else self.dst[0])
+
+    model, settings = tiny_model(), EvaluationConfig(candidates=3)
+    monkeypatch.setattr(Candidates, "choose", choose)
+
+    result = make_evaluator(OPEN, settings).evaluate(model)
+
+    points = [(p.theta_speak, p.theta_dst) for p in result.sweep["val"]]
+    chosen = result.config.theta_speak, result.config.theta_dst
+    assert (chosen in points) != crossed  # a pair that was not tried is streamed with, too
+    config = replace(CONFIG, theta_speak=chosen[0], theta_dst=chosen[1])
+    alone = make_evaluator(config).evaluate(model)
+    assert chosen != points[0]
+    assert result.transcripts == alone.transcripts
 
 
 def test_every_point_of_a_sweep_is_a_run_of_its_own() -> None:
@@ -87,6 +110,20 @@ def test_teacher_forced_metrics_stand_beside_the_streamed_ones() -> None:
         assert metrics[f"{split}/forced_num_turns"] == 9
         assert metrics[f"{split}/forced_perplexity"] > 1
         assert 0 <= metrics[f"{split}/forced_fluency"] <= 1
+
+
+def test_parts_of_a_conversation_are_forced_one_by_one() -> None:
+    model, evaluator = tiny_model(), make_evaluator()
+    data, whole = evaluator._data["test"], evaluator._forcing
+    twice = replace(whole, split=lambda conversation: [conversation, conversation])
+    once, doubled = whole.scores(model, data, 0.5), twice.scores(model, data, 0.5)
+    assert doubled["forced_num_turns"] == 2 * once["forced_num_turns"]
+    (probs, labels), dst = whole.decisions(model, data)
+    (more, _), more_dst = twice.decisions(model, data)
+    assert len(more) == 2 * len(probs) == 2 * len(labels)
+    assert dst is not None
+    assert more_dst is not None
+    assert len(more_dst[0]) == 2 * len(dst[0])
 
 
 def test_words_at_the_turns_of_the_reference_are_scored_where_asked_for() -> None:

@@ -43,9 +43,35 @@ def test_long_curves_are_thinned_with_both_ends() -> None:
         [stream([i / n for i in range(n)], [i % 2 for i in range(n)])], "speak"
     )
     assert curves is not None
-    assert len(curves.thresholds) == MOST_POINTS
+    assert MOST_POINTS // 2 < len(curves.thresholds) <= MOST_POINTS
     assert (curves.thresholds[0], curves.thresholds[-1]) == (0.0, pytest.approx((n - 1) / n))
     assert curves.recalls[0] == 1
+
+
+def test_thinned_curves_hold_exactly_at_hundredths_and_where_asked() -> None:
+    # One frame in twenty is positive, and all of these are at the top, as of a trained head.
+    n = 20 * MOST_POINTS
+    probs = [(i / n) ** 3 for i in range(n)]
+    labels = [int(i >= n * 0.95 or i % 400 == 7) for i in range(n)]
+    asked = 0.98765
+    curves = decision_curves([stream(probs, labels)], "speak", exact_at=[asked])
+    assert curves is not None
+    for theta in (*(k / 100 for k in range(99)), asked):
+        k = next(k for k, t in enumerate(curves.thresholds) if t >= theta)
+        fired = [label for p, label in zip(probs, labels, strict=True) if p >= theta]
+        assert curves.precisions[k] == pytest.approx(sum(fired) / len(fired))
+        assert curves.recalls[k] == pytest.approx(sum(fired) / sum(labels))
+
+
+def test_thinned_curves_are_even_in_recall() -> None:
+    # All positives are within a hundredth: points even in threshold alone would miss them.
+    n = 20 * MOST_POINTS
+    probs = [0.001 + 0.5 * i / n / 100 + (0.99 if i >= n - 200 else 0) for i in range(n)]
+    labels = [int(i >= n - 200) for i in range(n)]
+    curves = decision_curves([stream(probs, labels)], "speak")
+    assert curves is not None
+    steps = [a - b for a, b in zip(curves.recalls, curves.recalls[1:], strict=False)]
+    assert max(steps) <= 2 / 100
 
 
 @pytest.mark.parametrize(("head", "labels"), [("speak", [1, 1, None]), ("dst", [0, 1, 0])])

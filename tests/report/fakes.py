@@ -8,6 +8,8 @@ import random
 
 from PIL import Image, ImageDraw
 
+from proassist_lit.evaluation.result import SweepPoint
+from proassist_lit.report.from_run import decisions_by_split
 from proassist_lit.report.run_report import RunReport, StreamView
 from proassist_lit.types import (
     FrameOutput,
@@ -167,6 +169,14 @@ def picture(progress: float, rng: random.Random) -> bytes:
     return out.getvalue()
 
 
+def noisy_picture(seed: int) -> bytes:
+    """A 64x64 JPEG of noise: as large as such a picture can be."""
+    image = Image.frombytes("RGB", (64, 64), random.Random(seed).randbytes(64 * 64 * 3))
+    out = io.BytesIO()
+    image.save(out, format="JPEG", quality=70)
+    return out.getvalue()
+
+
 def fake_metrics() -> dict[str, float | str]:
     """A plausible ``metrics.json``: the model is best, except where a baseline should win."""
     rng = random.Random(1)
@@ -213,14 +223,43 @@ def fake_curves() -> dict[str, list[tuple[int, float]]]:
     }
 
 
+def fake_sweep() -> dict[str, list[SweepPoint]]:
+    """A grid on val and a cross on test, as a sweep leaves them: in no order."""
+    rise = lambda theta, best, sharp: math.exp(-(((theta - best) / sharp) ** 2))  # noqa: E731
+
+    def point(theta_speak: float, theta_dst: float) -> SweepPoint:
+        metrics = {
+            "utterance_f1": 0.89 * rise(theta_speak, 0.45, 0.5),
+            "utterance_precision": 0.6 + 0.36 * theta_speak,
+            "utterance_recall": 0.97 - 0.6 * theta_speak**2,
+            "content_accuracy": 0.9,
+            "dst_update_f1": 0.92 * rise(theta_dst, 0.4, 0.6),
+            "dst_joint_goal_accuracy": 0.88 * rise(theta_dst, 0.35, 0.5) - 0.02 * theta_speak,
+        }
+        return SweepPoint(theta_speak=theta_speak, theta_dst=theta_dst, metrics=metrics)
+
+    grid = [point(s, d) for s in (0.2, 0.35, 0.42, 0.6, 0.8) for d in (0.2, 0.35, 0.7)]
+    cross = [point(s, 0.35) for s in (0.2, 0.42, 0.8)] + [point(0.42, d) for d in (0.2, 0.7)]
+    random.Random(3).shuffle(grid)
+    return {"val": grid, "test": cross[::-1]}
+
+
 def fake_report(num_streams: int = 3, num_frames: int = 150) -> RunReport:
     """A whole run."""
+    streams = [cooking_stream(seed, num_frames=num_frames) for seed in range(num_streams)]
+    transcripts: dict[str, list[Transcript]] = {}
+    for stream in streams:
+        transcripts.setdefault(stream.split, []).append(stream.transcript)
     return RunReport(
         title="per_turn, toy data, seed 0",
         config_yaml="name: per_turn\nseed: 0\nstream:\n  theta_speak: 0.42\n  strategy: none\n",
         metrics=fake_metrics(),
         curves=fake_curves(),
-        streams=[cooking_stream(seed, num_frames=num_frames) for seed in range(num_streams)],
+        streams=streams,
+        decisions=decisions_by_split(transcripts),
+        sweep=fake_sweep(),
+        earlier={k: v - 0.02 if isinstance(v, float) else v for k, v in fake_metrics().items()},
+        earlier_name="per_token, seed 0",
         notes={
             "commit": "1f0c2ab",
             "duration": "3 min 41 s",

@@ -156,3 +156,16 @@ def test_fake_pictures_differ() -> None:
     import random
 
     assert picture(0.0, random.Random(0)) != picture(0.9, random.Random(0))
+
+
+def test_earlier_run_stands_in_the_payload() -> None:
+    report = RunReport(
+        title="", config_yaml="", metrics={"test/speak_f1": 0.5}, earlier={"test/speak_f1": 0.75}
+    )
+    payload = make_payload(report)
+    assert payload["earlier"] == "the earlier run"
+    row = payload["headline"][0]
+    assert (row["earlier"], row["change"], row["better"]) == (0.75, -0.25, False)
+    assert payload["key"][0]["better"] is False
+    assert make_payload(replace(report, earlier=None))["earlier"] is None
+    assert make_payload(replace(report, earlier_name="run 7"))["earlier"] == "run 7"

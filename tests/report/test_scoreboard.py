@@ -124,6 +124,75 @@ def test_key_result_names_the_best_baseline() -> None:
     assert (second.name, second.baseline, second.baseline_value) == ("speak_f1", "", None)
 
 
+def test_earlier_run_is_compared_on_test_by_difference_and_direction() -> None:
+    board = make_scoreboard(
+        {
+            "val/utterance_f1": 0.9,
+            "test/utterance_f1": 0.8,
+            "test/utterance_time_difference_s": 0.5,
+            "test/utterance_num_missed": 3.0,
+            "test/content_accuracy": 0.7,
+            "test/speak_f1": 0.6,
+        },
+        {
+            "val/utterance_f1": 0.1,
+            "test/utterance_f1": 0.75,
+            "test/utterance_time_difference_s": -0.2,
+            "test/utterance_num_missed": 5.0,
+            "test/content_accuracy": 0.7,
+            "test/bleu_1": 0.4,
+            "baseline/clock/test/utterance_f1": 0.3,
+        },
+    )
+    compared = {
+        row.name: (row.earlier, row.change and round(row.change, 9), row.better)
+        for row in board.headline + board.rest
+    }
+    assert compared == {
+        "utterance_f1": (0.75, 0.05, True),
+        "utterance_time_difference_s": (-0.2, 0.7, False),  # further from zero
+        "utterance_num_missed": (5.0, -2.0, None),
+        "content_accuracy": (0.7, 0.0, None),
+        "speak_f1": (None, None, None),
+        "bleu_1": (0.4, None, None),  # this run has none
+    }
+    assert board.columns == ("val", "test")  # its baselines and its val are its own affair
+    key = board.key_results[0]
+    assert (key.name, round(key.change or 0, 9), key.better) == ("utterance_f1", 0.05, True)
+
+
+def test_earlier_run_never_competes_for_best() -> None:
+    board = make_scoreboard(
+        {"test/utterance_f1": 0.5, "baseline/clock/test/utterance_f1": 0.4},
+        {"test/utterance_f1": 0.9},
+    )
+    assert cells(board, "utterance_f1")["test"] == (0.5, True)
+
+
+def test_settings_in_which_the_earlier_run_differs_are_said() -> None:
+    board = make_scoreboard(
+        {
+            "similarity": "minilm",
+            "test/theta_speak": 0.4,
+            "val/theta_dst": 0.3,
+            "test/theta_dst": 0.2,
+        },
+        {
+            "similarity": "mpnet",
+            "test/theta_speak": 0.4,
+            "test/theta_dst": 0.25,
+            "test/window_s": 2.0,
+        },
+        "run 7",
+    )
+    assert dict(board.settings) == {
+        "similarity": "minilm (run 7: mpnet)",
+        "theta_speak": "0.4",
+        "theta_dst": "val 0.3, test 0.2 (run 7: 0.25)",
+        "window_s": "run 7: 2",
+    }
+
+
 def test_no_metrics_make_an_empty_board() -> None:
     board = make_scoreboard({})
     assert board.columns == board.headline == board.rest == board.key_results == ()
