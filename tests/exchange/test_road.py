@@ -66,7 +66,9 @@ def test_a_low_rank_run_goes_the_whole_road(
         assert main(["evaluate", str(tmp_path / name), "--out", str(out)]) == 0
         assert streams(out) == streams(run)
 
-    further = replace(small, model=replace(small.model, init_from=str(tmp_path / "in")))
+    further = replace(
+        config(tmp_path, steps=2), model=replace(small.model, init_from=str(tmp_path / "in"))
+    )
     write_config(further, tmp_path / "further/config.yaml")
     train(further, tmp_path / "further")
     assert main(["evaluate", str(tmp_path / "further"), "--out", str(tmp_path / "f2")]) == 0
