@@ -34,15 +34,11 @@ class Part:
 
 
 def model_parts(model: AssistantModel) -> list[Part]:
-    """The parts of a model; a parameter that two of them share is counted in the first."""
+    """The parts of a model; tied matrices are counted once, as embeddings."""
     parts: dict[str, Part] = {}
-    seen: set[int] = set()
     for name, parameter in _named_parts(model):
         part = parts.setdefault(name, Part(name))
         part.dtypes.add(str(parameter.dtype).removeprefix("torch."))
-        if id(parameter) in seen:
-            continue
-        seen.add(id(parameter))
         part.parameters += parameter.numel()
         part.trained += parameter.numel() if parameter.requires_grad else 0
     return list(parts.values())

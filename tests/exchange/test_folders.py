@@ -71,6 +71,10 @@ def test_an_output_matrix_that_was_added_to_goes_out_and_in(merge: bool, tmp_pat
     assert main(["export", str(run), str(tmp_path / "out"), *flags]) == 0
     again, _ = load_assistant(tmp_path / "out")
     assert stream(again) == stream(model)
+    if merge:  # they are two matrices now
+        data = json.loads((tmp_path / "out/config.json").read_text())
+        assert data["tie_word_embeddings"] is False
+        assert model.lm.config.tie_word_embeddings is True
 
 
 @pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing.:FutureWarning")  # peft's own
