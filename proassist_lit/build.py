@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import AutoTokenizer
@@ -19,6 +20,7 @@ from proassist_lit.evaluation.evaluator import Evaluator
 from proassist_lit.evaluation.forced import TeacherForcing
 from proassist_lit.metrics.similarity import build_similarity
 from proassist_lit.model.assistant import AssistantModel
+from proassist_lit.model.assistant_folder import load_heads
 from proassist_lit.model.backbone import build_backbone, build_tokenizer
 from proassist_lit.objectives import Turns
 from proassist_lit.sequence.chat import Chat, chat_format
@@ -63,14 +65,9 @@ def build_core(config: RunConfig, *, tokenizer_folder: Path | None = None) -> Co
         tokenizer = AutoTokenizer.from_pretrained(tokenizer_folder)
     else:
         tokenizer = build_tokenizer(config.model, lambda: training_texts(data["train"]))
-    chat = Chat(chat_format(config.model.chat, config.model.separator), tokenizer)
-    torch.manual_seed(config.seed)
-    model = AssistantModel(
-        build_backbone(config.model, tokenizer),
-        vision_size=vision_size,
-        config=config.model,
-        chat=chat,
-    )
+    model = build_model(config, tokenizer, vision_size)
+    chat = model.chat
+    assert chat is not None
     _check_context(config, model)
     if not config.streams_as_reference:  # now, not after an hour of training
         room_to_write(chat, config.stream, config.data.num_tokens_per_img)
@@ -90,6 +87,30 @@ def build_core(config: RunConfig, *, tokenizer_folder: Path | None = None) -> Co
         compat=config.streams_as_reference,
     )
     return Core(data, chat, model, evaluator)
+
+
+def build_model(config: RunConfig, tokenizer: Any, vision_size: int) -> AssistantModel:
+    """Build the model, with the weights that training begins with.
+
+    Args:
+        config: of the run.
+        tokenizer: with the tokens of its chat format.
+        vision_size: E.
+
+    Raises:
+        ProAssistError: something in the configuration or in the files that it names is wrong.
+    """
+    chat = Chat(chat_format(config.model.chat, config.model.separator), tokenizer)
+    torch.manual_seed(config.seed)
+    model = AssistantModel(
+        build_backbone(config.model, tokenizer),
+        vision_size=vision_size,
+        config=config.model,
+        chat=chat,
+    )
+    if config.model.init_from:
+        load_heads(model, Path(config.model.init_from), config.model.init_new)
+    return model
 
 
 def _check_context(config: RunConfig, model: AssistantModel) -> None:

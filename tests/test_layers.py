@@ -34,6 +34,7 @@ LAYERS = (
 JOINS = {
     "config",  # joins the settings of every layer into one schema
     "build",  # builds the objects of every layer, in sight
+    "exchange",  # writes and reads whole assistants: weights, settings and what they reached
 }
 """Files whose work is to bring all layers together; no layer may import them."""
 

@@ -34,7 +34,10 @@ def add_parser(commands: Any) -> None:
         "these thresholds, too, in one pass. Stopped, it goes on where it was.",
     )
     parser.add_argument(
-        "run", type=Path, metavar="CKPT_OR_RUN", help="a run's directory, or a .ckpt file in one"
+        "run",
+        type=Path,
+        metavar="CKPT_OR_RUN",
+        help="a run's directory, a .ckpt file in one, or a folder that export or import wrote",
     )
     parser.add_argument(
         "overrides", nargs="*", metavar="KEY=VALUE", help="settings other than the run's"
@@ -62,7 +65,9 @@ def evaluate(arguments: argparse.Namespace) -> int:
     from proassist_lit.build import build_core
     from proassist_lit.config import RunConfig
     from proassist_lit.config_schema import read_config, write_config
+    from proassist_lit.exchange.description import read_assistant
     from proassist_lit.lit.quiet import quiet_libraries
+    from proassist_lit.model.assistant_folder import DESCRIPTION
     from proassist_lit.model.checkpoint import load_weights
     from proassist_lit.report.dashboard_files import DashboardFiles
     from proassist_lit.report.from_evaluation import gather_dashboard
@@ -71,12 +76,18 @@ def evaluate(arguments: argparse.Namespace) -> int:
     from proassist_lit.run_directory import RunDirectory
 
     quiet_libraries()
-    folder, checkpoint = find_checkpoint(arguments.run, arguments.checkpoint)
-    config = override(read_config(RunConfig, folder / "config.yaml"), arguments.overrides)
+    is_assistant = (arguments.run / DESCRIPTION).is_file()
+    if is_assistant:
+        folder = checkpoint = tokenizer = arguments.run
+        config = read_assistant(folder).config
+    else:
+        folder, checkpoint = find_checkpoint(arguments.run, arguments.checkpoint)
+        config, tokenizer = read_config(RunConfig, folder / "config.yaml"), folder / "tokenizer"
+    config = override(config, arguments.overrides)
     started = time.monotonic()
-    tokenizer = folder / "tokenizer"
     core = build_core(config, tokenizer_folder=tokenizer if tokenizer.is_dir() else None)
-    load_weights(core.model, checkpoint)
+    if not is_assistant:
+        load_weights(core.model, checkpoint)
     core.model.to("cuda" if _wants_cuda(config) and torch.cuda.is_available() else "cpu")
     stamp = time.strftime("%Y-%m-%d_%H-%M-%S")
     out = RunDirectory(arguments.out or folder / "evaluations" / stamp)

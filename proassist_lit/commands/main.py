@@ -1,4 +1,4 @@
-"""The ``proassist-lit`` command: look at data and at runs, encode videos, evaluate.
+"""The ``proassist-lit`` command: look at data and runs, encode, evaluate, exchange.
 
 What a command needs is imported when it runs: ``--help`` shall not wait seconds for torch.
 """
@@ -10,7 +10,18 @@ import sys
 from collections.abc import Callable, Sequence
 
 from proassist_lit import __version__
-from proassist_lit.commands import convert, encode, evaluate, inspect, judge, report, runs, validate
+from proassist_lit.commands import (
+    convert,
+    encode,
+    evaluate,
+    export,
+    import_,
+    inspect,
+    judge,
+    report,
+    runs,
+    validate,
+)
 from proassist_lit.errors import ProAssistError
 
 
@@ -40,6 +51,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"proassist-lit {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for command in (validate, inspect, encode, convert, evaluate, report, judge, runs):
+    everything = (
+        validate, inspect, encode, convert, evaluate, report, judge, runs, export, import_,
+    )  # fmt: skip
+    for command in everything:
         command.add_parser(commands)
     return parser

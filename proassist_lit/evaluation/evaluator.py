@@ -22,6 +22,7 @@ from proassist_lit.metrics.meteor import Meteor
 from proassist_lit.metrics.similarity import Similarity
 from proassist_lit.metrics.summary import evaluate_by_dataset, evaluate_transcripts
 from proassist_lit.model.assistant import AssistantModel
+from proassist_lit.model.lora import merged
 from proassist_lit.streaming.config import StreamConfig
 from proassist_lit.streaming.policy import Thresholds
 from proassist_lit.streaming.shards import share
@@ -238,10 +239,11 @@ def _features(data: ConversationSet, number: int) -> Tensor:
 
 @contextmanager
 def _evaluating(model: AssistantModel) -> Iterator[None]:
-    """Evaluation mode for a while."""
+    """Evaluation mode for a while, low-rank additions merged into plain weights."""
     was_training = model.training
     model.eval()
     try:
-        yield
+        with merged(model.lm):
+            yield
     finally:
         model.train(was_training)

@@ -11,7 +11,9 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 
 from proassist_lit.config import OptimizerConfig
+from proassist_lit.lit.parts import check_gradients
 from proassist_lit.model.assistant import AssistantModel
+from proassist_lit.model.checkpoint import PREFIX, saved_names
 from proassist_lit.objectives import Losses, ObjectiveConfig, compute_losses
 from proassist_lit.types import Batch
 
@@ -37,6 +39,32 @@ class AssistantModule(L.LightningModule):
         super().__init__()
         self.model = model
         self._objective, self._optimizer, self._num_steps = objective, optimizer, num_steps
+        self._reached = False
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Leave out a backbone that is not trained and can be read again from where it came."""
+        names = saved_names(self.model)
+        checkpoint["state_dict"] = {
+            name: tensor
+            for name, tensor in checkpoint["state_dict"].items()
+            if name.removeprefix(PREFIX) in names
+        }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Put in what was left out; what else is missing remains an error."""
+        names = saved_names(self.model)
+        own = {
+            f"{PREFIX}{name}": tensor
+            for name, tensor in self.model.state_dict().items()
+            if name not in names
+        }
+        checkpoint["state_dict"] = own | checkpoint["state_dict"]
+
+    def on_after_backward(self) -> None:
+        """At the first step, see that the loss reaches projector and heads."""
+        if not self._reached:
+            check_gradients(self.model)
+            self._reached = True
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Loss of one batch."""

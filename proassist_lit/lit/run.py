@@ -13,6 +13,7 @@ from proassist_lit.config import RunConfig
 from proassist_lit.lit.build import build_datamodule, build_module, build_trainer, find_resume
 from proassist_lit.lit.callbacks import StreamingEvaluation
 from proassist_lit.lit.logs import build_logs
+from proassist_lit.lit.parts import check_heads_train, parts_table
 from proassist_lit.lit.quiet import quiet_libraries
 from proassist_lit.report.from_run import gather_report
 from proassist_lit.report.html import write_report
@@ -40,6 +41,8 @@ def train(config: RunConfig, run_dir: Path) -> float:
     L.seed_everything(config.seed, workers=True)
     checkpoint = find_resume(config, run)
     core = build_core(config)
+    begins_trained = bool(config.model.init_from)
+    check_heads_train(core.model, config.objective, begins_trained=begins_trained)
     core.chat.tokenizer.save_pretrained(run.path / "tokenizer")
     datamodule = build_datamodule(config, core)
     module = build_module(config, core, len(datamodule.train_dataloader()))
@@ -48,6 +51,8 @@ def train(config: RunConfig, run_dir: Path) -> float:
     try:
         evaluation = StreamingEvaluation(core.evaluator, run, logs.sinks, config.evaluation)
         trainer = build_trainer(config, run, evaluation, logs)
+        if trainer.is_global_zero:
+            Console().print(parts_table(core.model))
         trainer.fit(module, datamodule=datamodule, ckpt_path=checkpoint, weights_only=True)
         result = evaluation.evaluate(trainer, module)
         notes["duration"] = f"{time.monotonic() - started:.0f} s"

@@ -37,6 +37,10 @@ class AssistantModel(nn.Module):
 
     Raises:
         ConfigError: the decisions cannot be read from tokens of this chat format.
+
+    Attributes:
+        saves_backbone: whether checkpoints hold the whole backbone; else what is trained of it,
+            because the rest can be read again from where it came.
     """
 
     def __init__(
@@ -56,7 +60,8 @@ class AssistantModel(nn.Module):
         self.dst_output_head: nn.Linear | None = None
         if config.dst and config.dst_output_head:
             self.dst_output_head = nn.Linear(hidden_size, output.out_features, bias=False)
-            self.dst_output_head.weight.data.copy_(output.weight.data)
+            self.dst_output_head.weight.data.copy_(output.weight.detach())
+        self.saves_backbone = config.train is TrainMode.FULL or config.is_from_scratch
         if config.train is TrainMode.FROZEN:
             self.lm.requires_grad_(False)
 
@@ -86,8 +91,8 @@ class AssistantModel(nn.Module):
     @property
     def dtype(self) -> torch.dtype:
         """Type of the backbone's numbers."""
-        table: Tensor = self.lm.get_input_embeddings().weight
-        return table.dtype
+        table: nn.Module = self.lm.get_input_embeddings()
+        return next(table.parameters()).dtype
 
     @property
     def device(self) -> torch.device:

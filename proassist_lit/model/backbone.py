@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any
 
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from proassist_lit.model.config import ModelConfig, TinyConfig
+from proassist_lit.errors import ConfigError
+from proassist_lit.model.adapter_files import adapter_base, fold_adapter
+from proassist_lit.model.assistant_folder import check_folder
+from proassist_lit.model.config import ModelConfig, TinyConfig, TrainMode
+from proassist_lit.model.lora import add_lora
 from proassist_lit.model.pretrained import load_model, load_tokenizer
 from proassist_lit.model.quoting import wire_quoting
 from proassist_lit.model.tokenizer import train_tokenizer
@@ -26,9 +31,9 @@ def build_tokenizer(config: ModelConfig, texts: Callable[[], Iterable[str]]) -> 
         ConfigError: the backbone is not found, is no language model, or has no tokenizer.
     """
     table = chat_format(config.chat)
-    if config.backbone == "tiny":
+    if config.is_from_scratch:
         return train_tokenizer(texts(), table, config.tiny.vocab_size)
-    tokenizer = load_tokenizer(config.backbone)
+    tokenizer = load_tokenizer(config.source)
     add_special_tokens(tokenizer, table)
     return tokenizer
 
@@ -37,6 +42,7 @@ def build_backbone(config: ModelConfig, tokenizer: Any) -> Any:
     """Causal language model of the configuration; of a vision-language model the text side only.
 
     Special tokens of the chat format that the backbone does not know get rows of its matrices.
+    With ``model.train=lora`` it is frozen, and low-rank additions are in it.
 
     Args:
         config: names the backbone and the chat format.
@@ -45,12 +51,36 @@ def build_backbone(config: ModelConfig, tokenizer: Any) -> Any:
     Raises:
         ConfigError: the backbone is not found, or is not one that can be streamed.
     """
-    if config.backbone == "tiny":
-        return _build_tiny(config.tiny, len(tokenizer))
-    lm = load_model(config.backbone)
-    known = load_tokenizer(config.backbone).get_vocab()
-    fit_embeddings(lm, tokenizer, chat_format(config.chat), known)
+    new_ids: list[int] = []
+    if config.is_from_scratch:
+        lm = _build_tiny(config.tiny, len(tokenizer))
+    else:
+        lm, new_ids = _load(config, tokenizer)
+    if config.train.adapts:
+        add_lora(lm, config.lora, new_ids)
     return lm
+
+
+def _load(config: ModelConfig, tokenizer: Any) -> tuple[Any, list[int]]:
+    """A backbone from files, and the rows of it that were never trained."""
+    source, four_bit = config.source, config.train is TrainMode.QLORA
+    base = None
+    if config.init_from:
+        check_folder(Path(config.init_from))
+        base = adapter_base(config.init_from)
+    lm = load_model(base or source, four_bit=four_bit)
+    known = load_tokenizer(base or source).get_vocab()
+    new_ids = fit_embeddings(lm, tokenizer, chat_format(config.chat), known)
+    if base is None:
+        return lm, new_ids
+    if four_bit:
+        raise ConfigError(
+            f"model.init_from={config.init_from} is an adapter, which cannot be added to weights "
+            "of 4 bits; merge it first (proassist-lit import), or set model.train=lora."
+        )
+    fold_adapter(lm, Path(config.init_from))
+    trained = load_tokenizer(source).get_vocab()
+    return lm, [i for i in new_ids if tokenizer.convert_ids_to_tokens(i) not in trained]
 
 
 def _build_tiny(config: TinyConfig, vocab_size: int) -> Any:

@@ -6,15 +6,28 @@ import pickle
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from proassist_lit.errors import CheckpointError
 from proassist_lit.model.assistant import AssistantModel
+from proassist_lit.model.tensor_files import check_tensors
 
 PREFIX = "model."
 """Stands before the names of the model's tensors: the training module holds it by this name."""
 
-_SHOWN = 12
-"""Tensors that a message names of each kind."""
+
+def saved_names(model: AssistantModel) -> set[str]:
+    """Names of the tensors that a checkpoint of ``model`` holds.
+
+    All of them; but of a backbone that is not trained whole and can be read again from where it
+    came, only what is trained.
+    """
+    names = set(model.state_dict())
+    if model.saves_backbone:
+        return names
+    parameters = model.named_parameters(remove_duplicate=False)  # tied ones by both names
+    trained = {name for name, parameter in parameters if parameter.requires_grad}
+    return {name for name in names if name in trained or not name.startswith("lm.")}
 
 
 def load_weights(model: AssistantModel, path: Path) -> None:
@@ -28,9 +41,27 @@ def load_weights(model: AssistantModel, path: Path) -> None:
         CheckpointError: the file cannot be read, or its tensors are not those of the model; the
             message lists all that are missing, left over, or of another shape.
     """
+    state = read_checkpoint(path)
+    own, names = model.state_dict(), saved_names(model)
+    check_tensors(
+        str(path), state, {name: own[name] for name in names},
+        "Use the configuration and the tokenizer that it was trained with.",
+    )  # fmt: skip
+    model.load_state_dict(state, strict=False)
+
+
+def read_checkpoint(path: Path) -> dict[str, Tensor]:
+    """The model's tensors in a checkpoint.
+
+    Args:
+        path: a ``.ckpt`` file. It is read as tensors and plain data: nothing in it is executed.
+
+    Raises:
+        CheckpointError: the file cannot be read.
+    """
     try:
         saved = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        state = {
+        return {
             name.removeprefix(PREFIX): tensor
             for name, tensor in saved["state_dict"].items()
             if name.startswith(PREFIX)
@@ -42,28 +73,3 @@ def load_weights(model: AssistantModel, path: Path) -> None:
             f"{path}: cannot be read as a checkpoint ({type(error).__name__}: {reason}); give a "
             ".ckpt file that training wrote, or a run's directory."
         ) from error
-    own = model.state_dict()
-    misshapen = [
-        f"{name}: {tuple(state[name].shape)} instead of {tuple(tensor.shape)}"
-        for name, tensor in own.items()
-        if name in state and state[name].shape != tensor.shape
-    ]
-    faults = [
-        _list("missing", [name for name in own if name not in state]),
-        _list("left over", [name for name in state if name not in own]),
-        _list("of another shape", misshapen),
-    ]
-    if any(faults):
-        raise CheckpointError(
-            f"{path}: its tensors are not those of the model that the configuration describes; "
-            f"{'; '.join(filter(None, faults))}. Use the configuration and the tokenizer that it "
-            "was trained with."
-        )
-    model.load_state_dict(state)
-
-
-def _list(kind: str, names: list[str]) -> str:
-    if not names:
-        return ""
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return f"{len(names)} {kind}: {', '.join(names[:_SHOWN])}{more}"

@@ -34,7 +34,54 @@ class TrainMode(StrEnum):
     """Which parameters of the backbone are trained; projector and heads always are."""
 
     FULL = "full"
+    """All of them."""
+
+    LORA = "lora"
+    """Low-rank additions to its matrices (``model.lora``), and the rows of new tokens."""
+
+    QLORA = "qlora"
+    """The same over a backbone kept in 4 bits; needs a GPU and the extra ``qlora``."""
+
     FROZEN = "frozen"
+    """None."""
+
+    @property
+    def adapts(self) -> bool:
+        """Whether low-rank additions are trained."""
+        return self in (TrainMode.LORA, TrainMode.QLORA)
+
+
+@dataclass(kw_only=True)
+class LoraConfig:
+    """Low-rank additions to the backbone's matrices (``model.train=lora`` or ``qlora``).
+
+    Source: LoRA, arXiv:2106.09685; QLoRA, arXiv:2305.14314. Defaults of ProAssist,
+    arXiv:2506.05904, which adapts the output matrix, too.
+    """
+
+    rank: int = 128
+    """Rank of each addition; >= 1."""
+
+    alpha: float = 256.0
+    """An addition is scaled by alpha / rank; > 0."""
+
+    dropout: float = 0.05
+    """Dropout of what the additions read; in [0, 1)."""
+
+    targets: list[str] = field(default_factory=list)
+    """Names of the layers that are added to, say [q_proj, v_proj]; empty for every linear layer of
+    attention and feed-forward."""
+
+    lm_head: bool = False
+    """Whether the output matrix is added to, as well."""
+
+    def __post_init__(self) -> None:
+        if self.rank < 1:
+            raise ConfigError(f"model.lora.rank must be at least 1, got {self.rank}.")
+        if self.alpha <= 0:
+            raise ConfigError(f"model.lora.alpha must be > 0, got {self.alpha}.")
+        if not 0.0 <= self.dropout < 1.0:
+            raise ConfigError(f"model.lora.dropout must be in [0, 1), got {self.dropout}.")
 
 
 @dataclass(kw_only=True)
@@ -102,8 +149,35 @@ class ModelConfig:
     dst_output_head: bool = False
     """Whether dst spans have their own output matrix instead of the language model's."""
 
+    init_from: str = ""
+    """A folder that ``proassist-lit export`` or ``import`` wrote: backbone, projector, heads and
+    tokenizer begin as they are there, instead of ``backbone``; empty for none."""
+
+    init_new: list[str] = field(default_factory=list)
+    """Heads that the folder of ``init_from`` lacks, and that begin untrained: dst_head, say."""
+
     train: TrainMode = TrainMode.FULL
-    """Which parameters of the backbone are trained."""
+    """full, lora, qlora or frozen: which parameters of the backbone are trained."""
+
+    lora: LoraConfig = field(default_factory=LoraConfig)
+    """Low-rank additions, for lora and qlora."""
 
     tiny: TinyConfig = field(default_factory=TinyConfig)
     """Size of the ``tiny`` backbone."""
+
+    def __post_init__(self) -> None:
+        if self.train is TrainMode.QLORA and self.is_from_scratch:
+            raise ConfigError(
+                "model.train=qlora keeps a pretrained backbone in 4 bits, but model.backbone=tiny "
+                "is made from scratch; name a pretrained one, or set model.train=full."
+            )
+
+    @property
+    def is_from_scratch(self) -> bool:
+        """Whether the backbone's first weights are drawn, and cannot be had again from a file."""
+        return self.backbone == "tiny" and not self.init_from
+
+    @property
+    def source(self) -> str:
+        """What backbone and tokenizer are read from: a folder, an id, ``smollm2`` or ``tiny``."""
+        return self.init_from or self.backbone

@@ -18,6 +18,7 @@ from transformers.models.auto.modeling_auto import (
 )
 
 from proassist_lit.errors import ConfigError
+from proassist_lit.model.lora import quantization
 from proassist_lit.model.smollm2 import smollm2_folder
 from proassist_lit.model.suitability import REMEDY, check_backbone, check_config
 from proassist_lit.model.text_side import TextSide, take_text_side
@@ -36,16 +37,23 @@ def load_tokenizer(backbone: str) -> Any:
     return _read(AutoTokenizer, backbone, "tokenizer")
 
 
-def load_model(backbone: str) -> Any:
+def load_model(backbone: str, *, four_bit: bool = False) -> Any:
     """Causal language model in float32, or the text side of a vision-language model.
 
     Args:
         backbone: ``smollm2``, a Hugging Face id, or a folder that ``save_pretrained`` wrote.
+        four_bit: keep its linear layers in 4 bits and the rest in bfloat16, on the GPU.
 
     Raises:
         ConfigError: the backbone is not found, lacks weights, or cannot be streamed.
     """
     config = _load_config(backbone)
+    options: dict[str, Any] = {"dtype": torch.float32}
+    if four_bit:
+        device = {"": torch.cuda.current_device()} if torch.cuda.is_available() else None
+        options = {
+            "dtype": torch.bfloat16, "quantization_config": quantization(), "device_map": device
+        }  # fmt: skip
     if type(config) in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING:
         source: Any = AutoModelForImageTextToText
     elif type(config) in MODEL_FOR_CAUSAL_LM_MAPPING:
@@ -57,7 +65,7 @@ def load_model(backbone: str) -> Any:
             f"model.backbone={backbone!r} ({config.model_type}) is not a language model; {REMEDY}."
         )
     model, report = _read(
-        source, backbone, "weights", dtype=torch.float32, config=config, output_loading_info=True
+        source, backbone, "weights", config=config, output_loading_info=True, **options
     )
     composed = model.config.get_text_config() is not model.config
     lm = take_text_side(model) if composed else model

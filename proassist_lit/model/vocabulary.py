@@ -31,7 +31,7 @@ def add_special_tokens(tokenizer: Any, table: ChatFormat) -> None:
 
 
 @torch.no_grad()
-def fit_embeddings(lm: Any, tokenizer: Any, table: ChatFormat, known: Container[str]) -> None:
+def fit_embeddings(lm: Any, tokenizer: Any, table: ChatFormat, known: Container[str]) -> list[int]:
     """Give the format's special tokens rows of the embedding and output matrices.
 
     The matrices grow only if they have too few rows. A new token begins as the mean of the pieces
@@ -43,6 +43,9 @@ def fit_embeddings(lm: Any, tokenizer: Any, table: ChatFormat, known: Container[
         tokenizer: tokenizer with the special tokens.
         table: the chat format.
         known: tokens that ``lm`` was trained with.
+
+    Returns:
+        Ids of the rows that ``lm`` was not trained with, ascending.
     """
     ids = {token: int(tokenizer.convert_tokens_to_ids(token)) for token in table.special_tokens}
     num_rows = int(lm.get_input_embeddings().num_embeddings)
@@ -60,3 +63,4 @@ def fit_embeddings(lm: Any, tokenizer: Any, table: ChatFormat, known: Container[
         rows = [piece for piece in pieces if piece < num_rows and piece not in new]
         for matrix in distinct.values():
             matrix[index] = matrix[rows or slice(0, num_rows)].mean(0)
+    return sorted(new)

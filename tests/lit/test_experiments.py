@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 from proassist_lit.cli import run_app
+from proassist_lit.config import RunConfig
 from proassist_lit.lit.run import train
+from proassist_lit.model.config import LoraConfig, TrainMode
 from tests.data.test_captaincook4d import files, write
 
 CONF = Path(__file__).parents[2] / "conf"
@@ -38,7 +40,41 @@ def run_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *overrides: str) 
     return metrics
 
 
-@pytest.mark.parametrize("path", sorted((CONF / "experiment").glob("*.yaml")), ids=lambda p: p.stem)
+EXPERIMENTS = sorted((CONF / "experiment").glob("*.yaml"))
+LARGE = [path for path in EXPERIMENTS if "Result:   not yet run" in path.read_text()]
+"""They need weights, data and GPUs that no test has."""
+
+
+@pytest.mark.parametrize("path", LARGE, ids=lambda p: p.stem)
+def test_large_experiments_compose_and_say_what_they_need(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs: list[RunConfig] = []
+    monkeypatch.setattr(
+        sys, "argv",
+        ["train.py", f"+experiment={path.stem}", "data.root=x", f"hydra.run.dir={tmp_path}"],
+    )  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    run_app(lambda config, _: jobs.append(config), conf_dir=CONF)
+
+    (config,) = jobs
+    assert config.name == path.stem
+    assert config.model.train is (
+        TrainMode.FULL if path.stem.startswith("smolvlm") else TrainMode.LORA
+    )
+    if path.stem.startswith("proassist_8b"):
+        assert config.data.num_tokens_per_img == int(path.stem.rpartition("i")[2])
+        assert config.model.lora == LoraConfig(rank=128, alpha=256, dropout=0.05, lm_head=True)
+        assert (config.trainer.optimizer.lr, config.objective.rho) == (2e-4, 0.1)
+        assert (config.trainer.max_epochs, config.data.max_seq_len) == (4, 4096)
+    header = path.read_text()
+    for word in (f"# Command:  python train.py +experiment={path.stem} ", "# Hardware: ", " hours"):
+        assert word in header
+
+
+@pytest.mark.parametrize(
+    "path", [path for path in EXPERIMENTS if path not in LARGE], ids=lambda p: p.stem
+)
 def test_experiment_runs_two_steps(
     path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,0 +1,238 @@
+"""Reads checkpoints of ProAssist and of its DST extension."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
+
+from proassist_lit.config import RunConfig
+from proassist_lit.data.config import DataConfig, Source
+from proassist_lit.errors import CheckpointError, ConfigError
+from proassist_lit.exchange.description import Description
+from proassist_lit.exchange.proassist_names import is_beside, to_ours
+from proassist_lit.model.adapter_files import (
+    ADAPTER_CONFIG,
+    fold_adapter,
+    read_adapter,
+    read_json,
+)
+from proassist_lit.model.assistant import AssistantModel
+from proassist_lit.model.assistant_folder import head_tensors
+from proassist_lit.model.config import Decision, HeadType, ModelConfig
+from proassist_lit.model.pretrained import load_model, load_tokenizer
+from proassist_lit.model.tensor_files import check_tensors, read_tensors
+from proassist_lit.model.vocabulary import add_special_tokens
+from proassist_lit.objectives import ObjectiveConfig, ObjectiveKind
+from proassist_lit.sequence.chat import Chat, chat_format
+from proassist_lit.streaming.config import Strategy, StreamConfig
+
+_FEATURES = "google___siglip-so400m-patch14-384@-2"
+_EXTENSION = ("speaking_decision_head", "dst_update_head", "dst_generation_head")
+_EXTENSION_KEYS = ("dst_gen_token_id", "use_binary_decision_heads", "use_dst_update_head")
+_STRATEGIES = {
+    "drop_all": Strategy.DROP_ALL,
+    "drop_middle": Strategy.DROP_MIDDLE,
+    "summarize_and_drop": Strategy.SUMMARIZE,
+}
+_REMEDY = "Fetch the checkpoint again; --base names its backbone if that is another one."
+
+
+@dataclass
+class _Checkpoint:
+    """A checkpoint's folder, sorted."""
+
+    folder: Path
+    settings: dict[str, Any]
+    backbone: dict[str, Tensor]  # whole, or the matrices that grew
+    additions: dict[str, Tensor]  # of the last adapter
+    beside: dict[str, Tensor]
+
+    @property
+    def is_adapter(self) -> bool:
+        return (self.folder / ADAPTER_CONFIG).is_file()
+
+    @property
+    def is_extension(self) -> bool:
+        """Whether it is one of the DST extension."""
+        heads = any(name.startswith(_EXTENSION) for name in self.beside)
+        return heads or any(self.settings.get(key) is not None for key in _EXTENSION_KEYS)
+
+
+def is_proassist(folder: Path) -> bool:
+    """Whether a folder looks like a checkpoint of ProAssist or its extension."""
+    path = folder / "config.json"
+    return path.is_file() and "vision_hidden_size" in read_json(path)
+
+
+def read_proassist(folder: Path, base: str | None = None) -> tuple[AssistantModel, Description]:
+    """The assistant of a checkpoint, its adapters merged.
+
+    Args:
+        folder: a Hugging Face Trainer's directory: an adapter or whole weights, ``config.json``.
+        base: the backbone, a folder or id, in the place of what the checkpoint names.
+
+    Raises:
+        CheckpointError: a file cannot be read, or the tensors are not those of the model; the
+            message lists them.
+        ConfigError: the backbone is not found.
+    """
+    found = _sort(folder)
+    name = base or str(found.settings.get("llm_pretrained") or "")
+    if not name:
+        raise ConfigError(f"{folder}: names no llm_pretrained; give its backbone with --base.")
+    config = _configure(found, name)
+    lm = _backbone(found, name)
+    chat = Chat(
+        chat_format(config.model.chat, config.model.separator), _tokenizer(found, name, config)
+    )
+    width = int(found.settings["vision_hidden_size"])
+    model = AssistantModel(lm, vision_size=width, config=config.model, chat=chat).float()
+    tensors = to_ours(found.beside)
+    _lengthen(tensors, model)
+    check_tensors(str(folder), tensors, head_tensors(model), _REMEDY)
+    model.load_state_dict(tensors, strict=False)
+    train = str((found.settings.get("training_args") or {}).get("llm_train_mode", ""))
+    about = Description(
+        config, width, train=train or ("lora" if found.is_adapter else "full"), origin=str(folder)
+    )
+    return model.eval(), about
+
+
+def _sort(folder: Path) -> _Checkpoint:
+    settings = read_json(folder / "config.json")
+    found = _Checkpoint(folder, settings, {}, {}, {})
+    if found.is_adapter:
+        tensors = read_adapter(folder)
+    else:
+        files = [*sorted(folder.glob("model*.safetensors"))]
+        files = files or sorted(folder.glob("pytorch_model*.bin"))
+        tensors = {name: t for path in files for name, t in read_tensors(path).items()}
+    if (folder / "mm_projector.bin").is_file():
+        tensors |= read_tensors(folder / "mm_projector.bin")
+    for name, tensor in tensors.items():
+        if is_beside(name):
+            found.beside[name] = tensor
+        elif ".lora_" in name:
+            found.additions[name] = tensor
+        else:
+            found.backbone[name] = tensor
+    return found
+
+
+def _configure(found: _Checkpoint, base: str) -> RunConfig:
+    """Our settings of what the checkpoint says of itself."""
+    settings = found.settings
+    side = int(settings.get("img_patch_token_size") or 0)
+    with_cls = bool(settings.get("use_img_cls_token", True))
+    if not with_cls:
+        raise CheckpointError(
+            f"{found.folder}: was trained without the class token of a frame "
+            "(use_img_cls_token=false), which no feature grid here has; it cannot be streamed."
+        )
+    extension = found.is_extension
+    speaks = "speaking_decision_head" if extension else "binary_decision_head"
+    by_head = any(name.startswith(f"{speaks}.") for name in found.beside)
+    if not extension:
+        by_head = bool(settings.get("use_binary_decision_head", by_head))
+    by_token = Decision.OPENING_TOKEN if extension else Decision.SILENT_TOKEN
+    linear = "linear" in str(settings.get("binary_decision_head_type", "linear"))
+    separator = str(settings.get("img_sep_token") or "")
+    strategy = str(settings.get("exceed_context_handling", "drop_all"))
+    max_context = int(settings.get("max_seq_len") or 4096)
+    max_context = max_context if max_context > 0 else 4096
+    return RunConfig(
+        name=re.sub(r"\W+", "_", found.folder.resolve().name),
+        data=DataConfig(
+            source=Source.DST if extension else Source.PROASSIST,
+            root="processed_data",
+            encoder=_FEATURES,
+            num_tokens_per_img=1 if extension else side * side + 1,
+            max_seq_len=max_context,
+        ),
+        model=ModelConfig(
+            backbone=base,
+            chat="dst_ext" if extension else "llama3",
+            separator="" if extension or separator == "none" else separator,
+            decision=Decision.HEAD if by_head else by_token,
+            head=HeadType.LINEAR if linear else HeadType.MLP,
+            dst=extension,
+            dst_output_head=any(name.startswith("dst_generation") for name in found.beside),
+        ),
+        objective=ObjectiveConfig(
+            kind=ObjectiveKind.PER_TOKEN if by_head else ObjectiveKind.TOKEN_PROB
+        ),
+        stream=StreamConfig(
+            strategy=_STRATEGIES.get(strategy, Strategy.DROP_ALL),
+            max_context=max_context,
+            reserve=min(512, max_context // 2),
+        ),
+    )
+
+
+def _backbone(found: _Checkpoint, base: str) -> Any:
+    """The language model: whole from the folder, or the base with all rounds of adapters."""
+    folder, matrices = found.folder, found.backbone
+    if matrices and not found.is_adapter:
+        return _whole(found)
+    lm = load_model(base)
+    rounds = [path for path in folder.glob("adapter_*") if path.name[8:].isdecimal()]
+    for earlier in sorted(rounds, key=lambda path: int(path.name[8:])):
+        tensors = read_adapter(earlier)
+        fold_adapter(lm, earlier, {n: t for n, t in tensors.items() if not is_beside(n)})
+    for grown in (tensor for name, tensor in matrices.items() if "embed_tokens" in name):
+        lm.resize_token_embeddings(len(grown), mean_resizing=False)
+    own = lm.state_dict()
+    wanted = {name: own[name] for name in matrices if name in own}
+    check_tensors(str(folder), matrices, wanted, _REMEDY)
+    lm.load_state_dict(matrices, strict=False)
+    if found.is_adapter:
+        fold_adapter(lm, folder, found.additions)
+    return lm
+
+
+def _whole(found: _Checkpoint) -> Any:
+    known = {*LlamaConfig().to_dict(), "rope_theta", "rope_scaling"}
+    config = LlamaConfig.from_dict({k: v for k, v in found.settings.items() if k in known})
+    with torch.device("meta"):  # shapes only
+        wanted = LlamaForCausalLM(config).state_dict()
+    if config.tie_word_embeddings:
+        wanted.pop("lm_head.weight")
+        found.backbone.pop("lm_head.weight", None)
+    check_tensors(str(found.folder), found.backbone, wanted, _REMEDY)
+    return LlamaForCausalLM.from_pretrained(
+        None, config=config, state_dict=found.backbone, dtype=torch.float32
+    )
+
+
+def _tokenizer(found: _Checkpoint, base: str, config: RunConfig) -> Any:
+    """The checkpoint's own tokenizer, else the backbone's with the tokens that were added."""
+    if (found.folder / "tokenizer_config.json").is_file():
+        tokenizer = AutoTokenizer.from_pretrained(found.folder)
+    else:
+        tokenizer = load_tokenizer(base)
+    if found.is_extension:  # it adds them in this order
+        missing = [t for t in ("<image>", "[DST]", "[ASST]") if t not in tokenizer.get_vocab()]
+        tokenizer.add_special_tokens(
+            {"extra_special_tokens": missing}, replace_extra_special_tokens=False
+        )
+    add_special_tokens(tokenizer, chat_format(config.model.chat, config.model.separator))
+    return tokenizer
+
+
+def _lengthen(tensors: dict[str, Tensor], model: AssistantModel) -> None:
+    """Give the output matrix of updates a row for every token.
+
+    The extension makes it before it adds its tokens. The rows it lacks become copies of the first
+    one, which wins against its equals, so that they are never written.
+    """
+    name = "dst_output_head.weight"
+    if name in tensors and model.dst_output_head is not None:
+        missing = model.dst_output_head.out_features - len(tensors[name])
+        if 0 < missing <= 8:
+            tensors[name] = torch.cat([tensors[name], tensors[name][:1].expand(missing, -1)])

@@ -1,0 +1,181 @@
+"""Low-rank additions to a backbone: trained beside weights that stay as they are."""
+
+from __future__ import annotations
+
+import copy
+import importlib.util
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import peft
+import torch
+from peft.tuners.lora import LoraLayer
+from torch import nn
+from transformers.pytorch_utils import Conv1D
+
+from proassist_lit.errors import ConfigError
+from proassist_lit.model.config import LoraConfig
+from proassist_lit.model.new_rows import EmbeddingRows, OutputRows, add_new_rows
+
+ADAPTER = "default"
+"""peft's name of the additions."""
+
+
+def add_lora(lm: Any, config: LoraConfig, new_ids: Sequence[int] = ()) -> None:
+    """Freeze a backbone and add what is trained instead.
+
+    Args:
+        lm: Hugging Face causal language model or ``TextSide``; changed in place.
+        config: rank, scale, dropout and places of the additions.
+        new_ids: tokens that the backbone was not trained with: their rows are trained whole.
+
+    Raises:
+        ConfigError: ``targets`` names no layer of the backbone, or the additions cannot be told
+            from a matrix that is used twice.
+    """
+    head = lm.get_output_embeddings()
+    tied = head.weight is lm.get_input_embeddings().weight
+    targets = _targets(lm, config)
+    if config.lm_head:
+        if tied and new_ids:
+            raise ConfigError(
+                f"model.lora.lm_head=true adds to an output matrix that is also the embedding "
+                f"matrix, of which the rows of {len(new_ids)} new tokens are trained; set "
+                "model.lora.lm_head=false, or a chat format whose tokens the backbone knows."
+            )
+        targets.append(next(name for name, module in lm.named_modules() if module is head))
+    lm.requires_grad_(False)
+    inject(
+        lm,
+        peft.LoraConfig(
+            r=config.rank,
+            lora_alpha=config.alpha,
+            lora_dropout=config.dropout,
+            target_modules=targets,
+            task_type="CAUSAL_LM",
+        ),
+    )
+    if new_ids:
+        add_new_rows(lm, new_ids, output=not config.lm_head)
+
+
+def inject(lm: Any, settings: Any) -> None:
+    """Add what peft's ``settings`` describe, without its warnings.
+
+    They are about GPT-2's layers, which peft then sets right, and about merging into a matrix that
+    is used twice, which ``merged`` and ``fold_adapter`` see to.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        peft.inject_adapter_in_model(settings, lm)
+
+
+def _targets(lm: Any, config: LoraConfig) -> list[str]:
+    """Full names of the layers that are added to."""
+    decoder = lm.get_decoder()
+    prefix = next(name for name, module in lm.named_modules() if module is decoder)
+    linear = {
+        f"{prefix}.{name}".lstrip("."): name.rpartition(".")[2]
+        for name, module in decoder.named_modules()
+        if isinstance(module, nn.Linear | Conv1D)
+    }
+    unknown = sorted(set(config.targets) - set(linear.values()))
+    if unknown:
+        raise ConfigError(
+            f"model.lora.targets: the backbone has no linear layer {', '.join(unknown)}; it has "
+            f"{', '.join(sorted(set(linear.values())))}."
+        )
+    wanted = set(config.targets) or set(linear.values())
+    return [name for name, last in linear.items() if last in wanted]
+
+
+def has_lora(lm: Any) -> bool:
+    """Whether ``lm`` has low-rank additions."""
+    return any(isinstance(module, LoraLayer) for module in lm.modules())
+
+
+@contextmanager
+def merged(lm: Any) -> Iterator[None]:
+    """Plain weights for a while: additions and new rows are in the matrices, nothing is beside.
+
+    The trained modules are set aside as they are and come back untouched, so that training goes
+    on to the bit. Meanwhile the matrices that are added to are in memory twice.
+
+    Args:
+        lm: a backbone, with additions or without.
+    """
+    aside: list[tuple[nn.Module, str, nn.Module]] = []
+    rows: dict[int, nn.Parameter] = {}
+    try:
+        for name, module in list(lm.named_modules()):
+            plain = _plain(module)
+            if plain is None:
+                continue
+            if isinstance(module, EmbeddingRows | OutputRows):  # tied ones stay tied
+                plain.weight = rows.setdefault(id(module.rows), plain.weight)
+            parent, _, last = name.rpartition(".")
+            holder = lm.get_submodule(parent)
+            aside.append((holder, last, module))
+            setattr(holder, last, plain.train(module.training).requires_grad_(False))
+        yield
+    finally:
+        for holder, last, module in aside:
+            setattr(holder, last, module)
+
+
+@torch.no_grad()
+def _plain(module: Any) -> Any:
+    """A module without additions that computes the same; None if ``module`` has none."""
+    if isinstance(module, EmbeddingRows | OutputRows):
+        return module.plain()
+    if not isinstance(module, LoraLayer):
+        return None
+    layer: Any = module
+    base = layer.get_base_layer()
+    quantized = hasattr(base.weight, "quant_state")
+    plain = _dequantized(base) if quantized else copy.deepcopy(base)
+    plain.weight += layer.get_delta_weight(ADAPTER).to(plain.weight.dtype)
+    return plain
+
+
+def _dequantized(base: Any) -> Any:
+    """A linear layer of bitsandbytes as one of torch."""
+    from peft.utils.integrations import dequantize_module_weight
+
+    plain = nn.Linear(
+        base.in_features, base.out_features, bias=base.bias is not None, device="meta"
+    )
+    plain.weight = nn.Parameter(dequantize_module_weight(base).detach().clone())
+    if base.bias is not None:
+        plain.bias = nn.Parameter(base.bias.detach().clone())
+    return plain
+
+
+def quantization() -> Any:
+    """How a backbone is kept in 4 bits.
+
+    Raises:
+        ConfigError: bitsandbytes is not installed, or there is no GPU.
+
+    Source: QLoRA, arXiv:2305.14314.
+    """
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise ConfigError(
+            "model.train=qlora needs the package bitsandbytes: pip install 'proassist-lit[qlora]'; "
+            "or set model.train=lora."
+        )
+    if not torch.cuda.is_available():
+        raise ConfigError(
+            "model.train=qlora keeps the backbone in 4 bits on a GPU, and there is none here; set "
+            "model.train=lora."
+        )
+    from transformers import BitsAndBytesConfig
+
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=torch.bfloat16,
+    )

@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from rich.console import Console
+
+from proassist_lit.errors import ConfigError
+from proassist_lit.lit.module import AssistantModule
+from proassist_lit.lit.parts import check_gradients, check_heads_train, model_parts, parts_table
+from proassist_lit.model.assistant import AssistantModel
+from proassist_lit.model.config import Decision, LoraConfig
+from proassist_lit.model.lora import add_lora
+from proassist_lit.objectives import ObjectiveConfig
+from tests.fakes import tiny_model, word_chat
+
+
+def test_parts_count_every_parameter_once() -> None:
+    model = tiny_model(dst_output_head=True)
+    add_lora(model.lm, LoraConfig(rank=2, alpha=1.0), [5, 6])
+    model.projector.float()
+    parts = {part.name: part for part in model_parts(model)}
+
+    assert sum(part.parameters for part in parts.values()) == sum(
+        parameter.numel() for parameter in model.parameters()
+    )
+    table = model.lm.get_input_embeddings().base
+    assert parts["embeddings"].parameters == table.weight.numel()  # and the output matrix is tied
+    assert parts["rows of new tokens"].parameters == 2 * 16
+    assert {name for name, part in parts.items() if part.trained} == {
+        "rows of new tokens", "low-rank additions", "projector", "speak head", "dst head",
+        "dst output head",
+    }  # fmt: skip
+    assert parts["projector"].dtypes == {"float32"}
+    console = Console(width=100, record=True)
+    console.print(parts_table(model))
+    text = console.export_text()
+    assert "layers                    3,920         –   float64" in text
+    assert "speak head                   17        17   float64" in text
+
+
+def check(model: AssistantModel, *, begins_trained: bool = False, **weights: float) -> None:
+    check_heads_train(model, ObjectiveConfig(**weights), begins_trained=begins_trained)
+
+
+def test_heads_that_would_not_train_are_named_with_the_remedy() -> None:
+    model = tiny_model(dst_output_head=True)
+    check(model)
+    with pytest.raises(ConfigError) as fault:
+        check(model, speaking_binary_weight=0.0, dst_binary_weight=0.0, dst_gen_weight=0.0)
+    lines = str(fault.value).splitlines()
+    assert len(lines) == 3
+    assert (
+        "speak_head would not train, because objective.speaking_binary_weight is 0, yet it dec"
+        in lines[0]
+    )
+    assert "do without the head (model.dst=false)" in lines[1]
+    assert "dst_output_head would not train" in lines[2]
+    check(model, begins_trained=True, speaking_binary_weight=0.0)
+
+    model.projector[0].weight.requires_grad_(False)
+    with pytest.raises(ConfigError, match=r"^projector would not train: its parameters are froz"):
+        check(model, begins_trained=True)
+
+
+def test_a_decision_by_tokens_has_no_head_to_train() -> None:
+    model = tiny_model(decision=Decision.SILENT_TOKEN, chat=word_chat(), dst=False)
+    check(model, speaking_binary_weight=0.0, dst_binary_weight=0.0)
+
+
+def test_heads_that_the_loss_does_not_reach_are_named() -> None:
+    model = tiny_model()
+    module = AssistantModule(model, None, None, num_steps=1)  # type: ignore[arg-type]
+    hidden = torch.randn(3, 16, dtype=torch.float64)
+    model.speak_head(hidden).sum().backward()
+    with pytest.raises(ConfigError, match=r"dst_head, projector would not train: the loss gives"):
+        module.on_after_backward()
+    (model.dst_head(hidden).sum() + model.project(torch.randn(1, 6)).sum()).backward()
+    check_gradients(model)
+    module.on_after_backward()
+    model.zero_grad()
+    module.on_after_backward()  # looked at once
