@@ -20,7 +20,7 @@ class EvaluationConfig:
     """Streams of val that are answered at each validation, the first by name; 0 for none. The
     first three of them are drawn."""
 
-    candidates: int = 5
+    candidates: int = 3
     """Values of each threshold that val is streamed with, in one pass, before one is taken; 1: the
     best one over single frames of a teacher-forced pass is taken. Where the backbone needs a pass
     for each, it is always 1."""
