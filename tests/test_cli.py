@@ -384,7 +384,11 @@ def chosen_by_none() -> list[Path]:
 @pytest.mark.parametrize("path", chosen_by_none(), ids=lambda p: p.stem)
 def test_every_yaml_of_the_repository_composes(app: App, path: Path) -> None:
     group = path.parent.relative_to(REPO_CONF).as_posix()
-    choice = {".": [], "experiment": [f"+experiment={path.stem}"]}.get(group)
+    choice = {
+        ".": [],
+        "experiment": [f"+experiment={path.stem}"],
+        "sweep": [f"+sweep={path.stem}"],
+    }.get(group)
     assert app(*(choice if choice is not None else [f"{group}={path.stem}"]), "data.root=x") == 0
     assert len(app.jobs) == 1
 

@@ -28,6 +28,7 @@ class StreamingEvaluation(L.Callback):
     ) -> None:
         self._evaluator, self._run = evaluator, run
         self._streams_on_validation = streams_on_validation
+        self.latest: dict[str, float] = {}  # ``val_stream/`` metrics of the last validation
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Answer a few streams of val and log their metrics under ``val_stream/``."""
@@ -35,7 +36,9 @@ class StreamingEvaluation(L.Callback):
             return
         assert isinstance(pl_module, AssistantModule)
         metrics = self._evaluator.quick(pl_module.model, self._streams_on_validation)
-        self._log(trainer, {f"val_stream/{name}": value for name, value in metrics.items()})
+        named = {f"val_stream/{name}": value for name, value in metrics.items()}
+        self.latest = {name: value for name, value in named.items() if isinstance(value, float)}
+        self._log(trainer, named)
 
     def evaluate(self, trainer: L.Trainer, module: AssistantModule) -> EvaluationResult:
         """Answer every stream of val and test, write and log the result."""

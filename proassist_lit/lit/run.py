@@ -12,11 +12,14 @@ from rich.console import Console
 
 from proassist_lit.build import build_core
 from proassist_lit.config import RunConfig
+from proassist_lit.job_result import Pruned
 from proassist_lit.lit.build import build_datamodule, build_module, build_trainer, find_resume
 from proassist_lit.lit.callbacks import StreamingEvaluation
+from proassist_lit.lit.pruning import Pruning
 from proassist_lit.report.from_run import gather_report
 from proassist_lit.report.html import write_report
 from proassist_lit.run_directory import RunDirectory
+from proassist_lit.sweep.trial import Trial
 
 
 def train(config: RunConfig, run_dir: Path) -> float:
@@ -28,6 +31,9 @@ def train(config: RunConfig, run_dir: Path) -> float:
 
     Returns:
         Utterance F1 on val, for sweeps to optimise.
+
+    Raises:
+        Pruned: the search that this run belongs to ended it early; there is no evaluation.
     """
     started = time.monotonic()
     _quiet_libraries()
@@ -47,7 +53,13 @@ def train(config: RunConfig, run_dir: Path) -> float:
         core.evaluator, run, streams_on_validation=config.evaluation.streams_on_validation
     )
     trainer = build_trainer(config, run, evaluation, num_batches)
+    pruning = Pruning(trial, evaluation) if (trial := Trial.from_environment()) else None
+    if pruning is not None:
+        trainer.callbacks.append(pruning)  # type: ignore[attr-defined]
     trainer.fit(module, datamodule=datamodule, ckpt_path=find_resume(config, run))
+    if pruning is not None and pruning.pruned:
+        _close_loggers(trainer)
+        raise Pruned(f"at step {trainer.global_step}")
     result = evaluation.evaluate(trainer, module)
     notes["duration"] = f"{time.monotonic() - started:.0f} s"
     config_file = run.path / "config.yaml"
@@ -58,9 +70,7 @@ def train(config: RunConfig, run_dir: Path) -> float:
         windows=config.evaluation.match_windows(),
     )  # fmt: skip
     write_report(run.report, report)
-    for logger in trainer.loggers:
-        logger.finalize("success")
-    _finish_wandb()
+    _close_loggers(trainer)
     Console().print(_closing_words(result.metrics, run), highlight=False, soft_wrap=True)
     return float(result.metrics.get("val/utterance_f1", 0.0))
 
@@ -72,9 +82,12 @@ def _quiet_libraries() -> None:
     transformers.utils.logging.disable_progress_bar()
 
 
-def _finish_wandb() -> None:
-    """Close the W&B run: the next job of a multirun lives in the same process."""
+def _close_loggers(trainer: L.Trainer) -> None:
+    """Close all, W&B for good: the next job of a multirun lives in the same process."""
     import wandb
+
+    for logger in trainer.loggers:
+        logger.finalize("success")
 
     if wandb.run is not None:
         wandb.finish()
