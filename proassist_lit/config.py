@@ -78,6 +78,16 @@ class TrainerConfig:
     val_every_steps: int = 200
     """Steps between validations; >= 1."""
 
+    accumulate: int = 1
+    """Batches whose gradients make one optimizer step; >= 1."""
+
+    save_every_steps: int = 100
+    """Steps between two saves of last.ckpt, which is also saved after each validation; 0 for none
+    in between."""
+
+    save_top_k: int = 1
+    """Checkpoints of the lowest losses on val that are kept; with 1, it is best.ckpt."""
+
     log_every_steps: int = 10
     """Steps between logged training losses; >= 1."""
 
@@ -92,9 +102,13 @@ class TrainerConfig:
             raise ConfigError(
                 "trainer.max_steps and trainer.max_epochs are both without limit; set one of them."
             )
-        for name in ("val_every_steps", "log_every_steps"):
+        for name in ("val_every_steps", "log_every_steps", "accumulate", "save_top_k"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"trainer.{name} must be at least 1, got {getattr(self, name)}.")
+        if self.save_every_steps < 0:
+            raise ConfigError(
+                f"trainer.save_every_steps must be >= 0, got {self.save_every_steps}; 0 for none."
+            )
         if self.gradient_clip < 0:
             raise ConfigError(
                 f"trainer.gradient_clip must be >= 0, got {self.gradient_clip}; 0 for no limit."
@@ -118,6 +132,10 @@ class LoggerConfig:
 
     project: str = "proassist-lit"
     """W&B project."""
+
+    tensorboard: bool = False
+    """Write TensorBoard events as well, to tensorboard/ of the run directory; needs the package
+    tensorboard."""
 
 
 @dataclass(kw_only=True)

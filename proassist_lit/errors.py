@@ -17,9 +17,17 @@ class FeatureError(ProAssistError):
     """A feature file is missing, too short, or of another width than the model's."""
 
 
+class VideoError(ProAssistError):
+    """A video is missing, damaged, cut off, or holds no pictures: names the file and the time."""
+
+
 class CheckpointError(ProAssistError):
     """A checkpoint is missing, incomplete, or does not fit the model."""
 
 
 class StreamError(ProAssistError):
     """A stream cannot be processed: names the stream and the frame."""
+
+
+class JudgeError(ProAssistError):
+    """A judge cannot be asked, or its answers cannot be kept."""

@@ -13,7 +13,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from proassist_lit.atomic import write_text
-from proassist_lit.errors import StreamError
+from proassist_lit.errors import ConfigError
 from proassist_lit.evaluation.result import EvaluationResult, SweepPoint
 from proassist_lit.streaming.config import StreamConfig
 from proassist_lit.streaming.stream_file import read_streams, write_index, write_stream
@@ -54,9 +54,44 @@ class RunDirectory:
         return self.path / "metrics.csv"
 
     @property
+    def wandb_id(self) -> Path:
+        """Id of the W&B run, in a line; may not exist."""
+        return self.path / "wandb_id"
+
+    @property
     def report(self) -> Path:
         """The report, one self-contained page."""
         return self.path / "report.html"
+
+    @property
+    def judge(self) -> Path:
+        """What a language model said of the streams; may not exist yet."""
+        return self.path / "judge.json"
+
+    @property
+    def judge_answers(self) -> Path:
+        """Every answer of a judge, as it was paid for; may not exist yet."""
+        return self.path / "judge_answers.jsonl"
+
+    def read_metrics(self) -> dict[str, float | str]:
+        """Read ``metrics.json``; empty if there is none yet.
+
+        Raises:
+            ConfigError: it is not one.
+        """
+        path = self.path / "metrics.json"
+        try:
+            metrics = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return {}
+        except (OSError, ValueError) as error:
+            raise ConfigError(
+                f"{path}: cannot be read: {error}; mend it, or move it away and evaluate the run "
+                "again."
+            ) from error
+        if not isinstance(metrics, dict):
+            raise ConfigError(f"{path}: holds no object; evaluate the run again.")
+        return metrics
 
     def write_metrics(self, metrics: Mapping[str, float | str]) -> None:
         """Write ``metrics.json``, flat and sorted."""
@@ -105,10 +140,16 @@ class RunDirectory:
             config: stream settings of the run.
 
         Raises:
-            StreamError: the streams or the metrics are missing or cannot be read.
+            ConfigError: the metrics are missing or cannot be read.
+            StreamError: so are the streams.
         """
-        metrics = self.read_metrics()
         transcripts = self.read_streams()
+        metrics = self.read_metrics()
+        if not metrics:
+            raise ConfigError(
+                f"{self.path / 'metrics.json'}: there is none; the run was not evaluated to its "
+                "end, do it now (proassist-lit evaluate RUN)."
+            )
         last = [*transcripts][-1] if transcripts else "test"
         thetas = {name: metrics.get(f"{last}/{name}") for name in ("theta_speak", "theta_dst")}
         result = EvaluationResult(
@@ -120,22 +161,6 @@ class RunDirectory:
         for row in json.loads(sweep.read_text(encoding="utf-8")) if sweep.is_file() else ():
             result.sweep.setdefault(row.pop("split"), []).append(SweepPoint(**row))
         return result
-
-    def read_metrics(self) -> dict[str, float | str]:
-        """``metrics.json``.
-
-        Raises:
-            StreamError: it is missing or cannot be read.
-        """
-        path = self.path / "metrics.json"
-        try:
-            metrics = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise StreamError(
-                f"{path}: cannot be read: {error}; the run was not evaluated to its end, do it now "
-                "(proassist-lit evaluate RUN)."
-            ) from error
-        return dict(metrics)
 
     def _stream_file(self, split: str, transcript: Transcript) -> Path:
         name = re.sub(r"[^\w.-]+", "_", f"{split}_{transcript.stream_id}")

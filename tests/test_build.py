@@ -38,11 +38,11 @@ def config(cache: Path, **changes: Any) -> RunConfig:
 def test_compat_chooses_who_answers_the_streams(compat: Compat, cache: Path) -> None:
     core = build_core(config(cache, compat=compat))
 
-    metrics = core.evaluator.quick(core.model, 1)
+    metrics = core.evaluator.quick(core.model, 1).metrics
 
     # The reference has no head for the state, so it has no decisions of it that could be scored.
-    assert {"speak_f1", "dst_update_f1"} <= set(metrics)
-    assert ("dst_f1" in metrics) == (compat is Compat.NONE)
+    assert {"val_stream/speak_f1", "val_stream/dst_update_f1"} <= set(metrics)
+    assert ("val_stream/dst_f1" in metrics) == (compat is Compat.NONE)
 
 
 @pytest.mark.parametrize(

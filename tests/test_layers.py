@@ -16,15 +16,16 @@ EDGE = {"lit", "cli", "commands", "sweep"}  # the only places that may import th
 EDGE_ONLY = {"lightning", "pytorch_lightning", "hydra", "wandb", "omegaconf"}
 
 LAYERS = (
-    {"types", "errors", "atomic", "cache_folder"},
+    {"types", "errors", "atomic", "cache_folder", "fingerprint"},
     {"vision"},  # encoders of frames: data.generate draws and encodes what it invents
     {"data"},
+    {"encoding"},  # from videos to feature files
     {"sequence"},
     {"model"},
     {"losses"},
     {"objectives"},
     {"streaming"},
-    {"metrics"},
+    {"metrics", "judge"},
     {"evaluation", "run_directory", "job_result"},  # stream and score; keep what came out
     {"report"},
 )

@@ -62,11 +62,15 @@ def evaluate(arguments: argparse.Namespace) -> int:
     from proassist_lit.build import build_core
     from proassist_lit.config import RunConfig
     from proassist_lit.config_schema import read_config, write_config
+    from proassist_lit.lit.quiet import quiet_libraries
     from proassist_lit.model.checkpoint import load_weights
+    from proassist_lit.report.dashboard_files import DashboardFiles
+    from proassist_lit.report.from_evaluation import gather_dashboard
     from proassist_lit.report.from_run import gather_report
     from proassist_lit.report.html import write_report
     from proassist_lit.run_directory import RunDirectory
 
+    quiet_libraries()
     folder, checkpoint = find_checkpoint(arguments.run, arguments.checkpoint)
     config = override(read_config(RunConfig, folder / "config.yaml"), arguments.overrides)
     started = time.monotonic()
@@ -82,6 +86,10 @@ def evaluate(arguments: argparse.Namespace) -> int:
         core.model, on_stream=out.write_stream, answers=folder / "answers"
     )
     out.write_result(result)
+    dashboard = gather_dashboard(
+        result, core.evaluator.similarity, windows=config.evaluation.match_windows()
+    )
+    DashboardFiles(out).show(dashboard, 0)
     notes["duration"] = f"{time.monotonic() - started:.0f} s"
     report = gather_report(
         config.name, RunDirectory(folder), result, core.data, core.evaluator.similarity,
@@ -181,7 +189,7 @@ def result_tables(result: EvaluationResult) -> list[Table]:
                                                    p.theta_speak, p.theta_dst)):  # fmt: skip
             thetas = (point.theta_speak, point.theta_dst)
             table.add_row(
-                *(f"{theta:.3f}" for theta in thetas),
+                *(f"{theta:.4g}" for theta in thetas),
                 *(f"{point.metrics.get(name, float('nan')):.3f}" for name in names),
                 style="bold" if thetas == chosen else "",
             )

@@ -1,4 +1,4 @@
-"""The ``proassist-lit`` command: look at data and at runs, and evaluate them.
+"""The ``proassist-lit`` command: look at data and at runs, encode videos, evaluate.
 
 What a command needs is imported when it runs: ``--help`` shall not wait seconds for torch.
 """
@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from proassist_lit import __version__
-from proassist_lit.commands import evaluate, inspect, report, runs, validate
+from proassist_lit.commands import convert, encode, evaluate, inspect, judge, report, runs, validate
 from proassist_lit.errors import ProAssistError
 
 
@@ -40,6 +40,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"proassist-lit {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for command in (validate, inspect, evaluate, report, runs):
+    for command in (validate, inspect, encode, convert, evaluate, report, judge, runs):
         command.add_parser(commands)
     return parser

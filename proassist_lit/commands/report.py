@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from proassist_lit.errors import ProAssistError
+from proassist_lit.errors import ConfigError, ProAssistError
 
 
 def add_parser(commands: Any) -> None:
@@ -37,11 +37,13 @@ def report(arguments: argparse.Namespace) -> int:
     from proassist_lit.config import RunConfig
     from proassist_lit.config_schema import read_config
     from proassist_lit.data.dataset import load_data
+    from proassist_lit.lit.quiet import quiet_libraries
     from proassist_lit.metrics.similarity import build_similarity
     from proassist_lit.report.from_run import gather_report
     from proassist_lit.report.html import write_report
     from proassist_lit.run_directory import RunDirectory
 
+    quiet_libraries()
     config_file = arguments.run / "config.yaml"
     config = read_config(RunConfig, config_file)
     run = RunDirectory(arguments.run)
@@ -50,6 +52,11 @@ def report(arguments: argparse.Namespace) -> int:
     if arguments.against is not None:
         read_config(RunConfig, arguments.against / "config.yaml")  # a run, not any folder
         earlier = RunDirectory(arguments.against)
+        if not earlier.read_metrics():
+            raise ConfigError(
+                f"--against {arguments.against}: has no metrics.json; evaluate it first "
+                "(proassist-lit evaluate)."
+            )
     try:
         data = load_data(config.data)
     except ProAssistError as error:

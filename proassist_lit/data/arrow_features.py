@@ -85,16 +85,16 @@ class ArrowFeatureFile:
                 )
                 raise pa.ArrowInvalid(f"the grids are of different widths: {widths}")
         except (pa.ArrowException, OSError) as error:
-            raise damaged_file(self.path, _short(error), where=where) from error
+            raise damaged_file(self.path, short(error), where=where) from error
         return num_frames, parts
 
 
 def open_features(path: Path, grids: Sequence[str]) -> FeatureReader:
     """The reader for a video's features, by what lies on the disk.
 
-    Where there are both, ProAssist's Arrow file goes before our safetensors file: it is the
-    source's own, and nothing here ever writes one. To use features of your own beside published
-    ones, give their folder a name of its own (``data.encoder``).
+    Where there are both, the Arrow file goes before the safetensors file: it may be the source's
+    own. To use features of your own beside published ones, give their folder a name of its own
+    (``data.encoder``).
 
     Args:
         path: the file, with suffix ``.arrow`` or ``.safetensors``; the other one is looked for,
@@ -109,14 +109,20 @@ def open_features(path: Path, grids: Sequence[str]) -> FeatureReader:
 
 def _floats(stream: ArrowStream, grid: str, start: int, end: int) -> NDArray[np.float32]:
     """(end - start, cells, E) float32."""
-    parts = [_dense(part, grid) for part in stream.column(grid, start, end)]
+    parts = [dense(part, grid).astype(np.float32) for part in stream.column(grid, start, end)]
     if len({part.shape[1:] for part in parts}) > 1:
         raise pa.ArrowInvalid(f"the frames of {grid!r} are of different shapes")
     return np.concatenate(parts)
 
 
-def _dense(rows: Any, grid: str) -> NDArray[np.float32]:
-    """(rows, cells, E) float32 of nested lists that all have the same lengths."""
+def dense(rows: Any, grid: str) -> NDArray[np.floating[Any]]:
+    """(rows, cells, E) floats, as stored, of nested lists that all have the same lengths.
+
+    They may lie in the memory map.
+
+    Raises:
+        pyarrow.ArrowException: the lengths differ, or they hold something else.
+    """
     shape = [len(rows)]
     while _is_list(rows.type):
         lengths = pc.unique(pc.list_value_length(rows)).to_pylist()
@@ -128,7 +134,7 @@ def _dense(rows: Any, grid: str) -> NDArray[np.float32]:
         raise pa.ArrowInvalid(
             f"{grid!r} holds {len(shape) - 1} levels of {rows.type}, not (cells, E) floats"
         )
-    values = rows.to_numpy(zero_copy_only=True).astype(np.float32)
+    values = rows.to_numpy(zero_copy_only=True)
     return np.asarray(values.reshape(shape[0], -1, shape[-1]))
 
 
@@ -138,6 +144,6 @@ def _is_list(kind: Any) -> bool:
     )
 
 
-def _short(error: Exception) -> str:
+def short(error: Exception) -> str:
     """The first line of what Arrow says; the rest are its own source files."""
     return str(error).strip().split("\n")[0].rstrip(".")[:200]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,10 +19,13 @@ class ArrowStream:
     Args:
         batches: its record batches, in order; they lie in the memory map.
         columns: names of its columns.
+        metadata: what its schema says beside.
     """
 
-    def __init__(self, batches: list[Any], columns: list[str]) -> None:
-        self._batches, self.columns = batches, columns
+    def __init__(
+        self, batches: list[Any], columns: list[str], metadata: Mapping[bytes, bytes]
+    ) -> None:
+        self._batches, self.columns, self.metadata = batches, columns, metadata
 
     @property
     def num_rows(self) -> int:
@@ -64,7 +67,9 @@ def open_arrow(path: Path) -> Iterator[ArrowStream]:
             raise pa.ArrowInvalid(f"its {size} bytes do not end as a finished Arrow stream does")
         try:
             with pa.ipc.open_stream(file) as reader:
-                stream = ArrowStream(list(reader), reader.schema.names)
+                stream = ArrowStream(
+                    list(reader), reader.schema.names, reader.schema.metadata or {}
+                )
         except (ValueError, TypeError, KeyError) as error:
             # names that are not UTF-8, or an extension type whose owner cannot read its own notes
             raise pa.ArrowInvalid(str(error)) from error

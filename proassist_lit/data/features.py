@@ -9,10 +9,9 @@ from typing import Any, Protocol
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
-from proassist_lit.atomic import replacing
+from proassist_lit.data.feature_writing import write_safetensors
 from proassist_lit.errors import FeatureError
 
 
@@ -30,8 +29,7 @@ def write_features(
         rendered: whether the frames were drawn from annotations.
     """
     metadata = {"fps": str(fps), "encoder": encoder, "rendered": json.dumps(rendered)}
-    with replacing(path) as temporary:
-        save_file({k: v.contiguous() for k, v in grids.items()}, str(temporary), metadata=metadata)
+    write_safetensors(path, grids, metadata)
 
 
 class FeatureReader(Protocol):

@@ -16,8 +16,9 @@ class EvaluationConfig:
     similarity: str = "minilm"
     """Sentence similarity: minilm, words, or a sentence-transformers folder or hub id."""
 
-    streams_on_validation: int = 1
-    """Streams of val that are answered at each validation; 0 for none."""
+    streams_on_validation: int = 3
+    """Streams of val that are answered at each validation, the first by name; 0 for none. The
+    first three of them are drawn."""
 
     candidates: int = 5
     """Values of each threshold that val is streamed with, in one pass, before one is taken; 1: the

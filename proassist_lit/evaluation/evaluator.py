@@ -60,16 +60,24 @@ class Evaluator:
         self._num_tokens_per_img, self._compat = num_tokens_per_img, compat
         self._meteor = Meteor() if settings.meteor else None
 
-    def quick(self, model: AssistantModel, num_streams: int) -> dict[str, float]:
-        """Metrics of the first streams of val, while training; without baselines."""
+    def quick(self, model: AssistantModel, num_streams: int) -> EvaluationResult:
+        """Answer the first streams of val by name, while training; without baselines.
+
+        Metrics are under ``val_stream/``. The streams are the same each time.
+        """
         with _evaluating(model):
-            thresholds = self._candidates(model, quick=True).rows()
+            (thresholds,) = self._candidates(model, quick=True).rows()
             data = self._data["val"]
-            chosen = data.conversations[:num_streams]
+            chosen = sorted(data.conversations, key=lambda conversation: conversation.id)
+            chosen = chosen[:num_streams]
             (transcripts,) = self._streamer(model).answer(
-                chosen, partial(_features, data), thresholds
+                chosen, lambda number: data.features(chosen[number]), [thresholds]
             )
-        return self._scores(transcripts)
+        return EvaluationResult(
+            config=replace(self._config, theta_speak=thresholds.speak, theta_dst=thresholds.dst),
+            metrics={f"val_stream/{k}": v for k, v in self._scores(transcripts).items()},
+            transcripts={"val": transcripts},
+        )
 
     def evaluate(
         self,

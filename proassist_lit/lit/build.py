@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import os
-import warnings
-from typing import Any
 
 import lightning as L
-from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint, RichProgressBar
-from lightning.pytorch.loggers import CSVLogger, Logger, WandbLogger
+from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar
 
 from proassist_lit.build import Core, build_collate, build_examples
-from proassist_lit.config import RunConfig, WandbMode
+from proassist_lit.config import RunConfig
 from proassist_lit.errors import CheckpointError, ConfigError
-from proassist_lit.lit.callbacks import SaveWhenStopped, StreamingEvaluation
+from proassist_lit.lit.callbacks import StreamingEvaluation
 from proassist_lit.lit.datamodule import ConversationDataModule
+from proassist_lit.lit.last_checkpoint import LastCheckpoint
+from proassist_lit.lit.logs import Logs
 from proassist_lit.lit.module import AssistantModule
+from proassist_lit.lit.random_state import RandomState
 from proassist_lit.run_directory import RunDirectory
 
 
@@ -34,14 +34,14 @@ def build_module(config: RunConfig, core: Core, num_batches: int) -> AssistantMo
     """The Lightning module; ``num_batches`` per epoch give the length of the schedule."""
     limits = [config.trainer.max_steps] if config.trainer.max_steps >= 0 else []
     if config.trainer.max_epochs >= 0:
-        limits.append(config.trainer.max_epochs * num_batches)
+        limits.append(config.trainer.max_epochs * -(-num_batches // config.trainer.accumulate))
     return AssistantModule(
         core.model, config.objective, config.trainer.optimizer, num_steps=min(limits)
     )
 
 
 def build_trainer(
-    config: RunConfig, run: RunDirectory, evaluation: StreamingEvaluation, num_batches: int
+    config: RunConfig, run: RunDirectory, evaluation: StreamingEvaluation, logs: Logs
 ) -> L.Trainer:
     """Trainer with checkpoints, loggers, progress bar and streaming evaluation."""
     trainer = config.trainer
@@ -51,17 +51,19 @@ def build_trainer(
         precision=trainer.precision,  # type: ignore[arg-type]
         max_steps=trainer.max_steps,
         max_epochs=trainer.max_epochs,
-        val_check_interval=trainer.val_every_steps,
+        accumulate_grad_batches=trainer.accumulate,
+        val_check_interval=trainer.val_every_steps * trainer.accumulate,  # counted in batches
         check_val_every_n_epoch=None,  # count steps across epochs
         num_sanity_val_steps=0,
         log_every_n_steps=trainer.log_every_steps,
         gradient_clip_val=trainer.gradient_clip or None,
         use_distributed_sampler=False,  # the order is a function of seed and epoch already
-        logger=build_loggers(config, run),
+        logger=list(logs.loggers),
         callbacks=[
-            *build_checkpointing(run),
-            LearningRateMonitor(logging_interval="step"),
+            *build_checkpointing(config, run),
             RichProgressBar(leave=True),
+            logs.identity,
+            RandomState(),
             evaluation,
         ],
         enable_model_summary=False,
@@ -69,48 +71,32 @@ def build_trainer(
     )
 
 
-def build_checkpointing(run: RunDirectory) -> list[L.Callback]:
-    """``best.ckpt`` by the loss on val, ``last.ckpt`` at each validation and when stopped."""
-    best = ModelCheckpoint(
+def build_checkpointing(config: RunConfig, run: RunDirectory) -> list[L.Callback]:
+    """``best.ckpt`` by the loss on val and the next best; ``last.ckpt`` to go on from."""
+    trainer = config.trainer
+    kept: list[L.Callback] = [_lowest_loss(run, "best", ModelCheckpoint, 1)]
+    if trainer.save_top_k > 1:
+        kept.append(_lowest_loss(run, "step-{step}", TopCheckpoints, trainer.save_top_k))
+    last = LastCheckpoint(run, every_steps=trainer.save_every_steps, accumulate=trainer.accumulate)
+    return [*kept, last]
+
+
+class TopCheckpoints(ModelCheckpoint):
+    """Another one beside ``best.ckpt``; Lightning tells the states of callbacks by their class."""
+
+
+def _lowest_loss(
+    run: RunDirectory, name: str, kind: type[ModelCheckpoint], most: int
+) -> ModelCheckpoint:
+    return kind(
         dirpath=run.checkpoints,
-        filename="best",
+        filename=name,
         monitor="val/loss",
         mode="min",
-        save_top_k=1,
-        save_last=True,
+        save_top_k=most,
         enable_version_counter=False,
         auto_insert_metric_name=False,
     )
-    return [best, SaveWhenStopped(run)]
-
-
-def build_loggers(config: RunConfig, run: RunDirectory) -> list[Logger]:
-    """``metrics.csv`` always; W&B unless it is disabled."""
-    _keep_earlier_curves(run)
-    # The run directory holds more than logs, and what would be deleted was set aside.
-    warnings.filterwarnings("ignore", message="Experiment logs directory")
-    loggers: list[Logger] = [CSVLogger(save_dir=run.path, name="", version="")]
-    mode = config.logger.wandb
-    if mode is not WandbMode.DISABLED and os.environ.get("WANDB_MODE") != "disabled":
-        settings: dict[str, Any] = {"mode": os.environ.get("WANDB_MODE", mode.value)}
-        loggers.append(
-            WandbLogger(
-                project=config.logger.project,
-                name=f"{config.name}-seed{config.seed}",
-                group=config.name,
-                save_dir=run.path,
-                log_model=False,
-                **settings,
-            )
-        )
-    return loggers
-
-
-def _keep_earlier_curves(run: RunDirectory) -> None:
-    """Set the curves of an earlier part of the run aside: the logger begins a new file."""
-    if run.metrics_csv.exists():
-        number = len(list(run.path.glob("metrics.part*.csv"))) + 1
-        run.metrics_csv.rename(run.path / f"metrics.part{number}.csv")
 
 
 def find_resume(config: RunConfig, run: RunDirectory) -> str | None:

@@ -1,16 +1,19 @@
-"""Callbacks: streaming evaluation, and a checkpoint when training is cut short."""
+"""Streaming evaluation while training goes on, and after it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Sequence
+from typing import Any
 
 import lightning as L
-from rich.console import Console
 
-from proassist_lit.atomic import replacing
+from proassist_lit.evaluation.config import EvaluationConfig
 from proassist_lit.evaluation.evaluator import Evaluator
 from proassist_lit.evaluation.result import EvaluationResult
 from proassist_lit.lit.module import AssistantModule
+from proassist_lit.report.dashboard import Dashboard, Sink
+from proassist_lit.report.from_evaluation import gather_dashboard, gather_glance
 from proassist_lit.run_directory import RunDirectory
 
 
@@ -18,64 +21,62 @@ class StreamingEvaluation(L.Callback):
     """Answers streams with the model: a few at each validation, all after training.
 
     Args:
-        evaluator: what answers and scores.
-        run: where streams and metrics are written.
-        streams_on_validation: streams of val answered at each validation; 0 for none.
+        evaluator: what answers and scores streams.
+        run: where streams are written.
+        sinks: where the dashboard of every evaluation is shown.
+        settings: how many streams at each validation, and match windows.
     """
 
     def __init__(
-        self, evaluator: Evaluator, run: RunDirectory, *, streams_on_validation: int
+        self,
+        evaluator: Evaluator,
+        run: RunDirectory,
+        sinks: Sequence[Sink],
+        settings: EvaluationConfig,
     ) -> None:
-        self._evaluator, self._run = evaluator, run
-        self._streams_on_validation = streams_on_validation
-        self.latest: dict[str, float] = {}  # ``val_stream/`` metrics of the last validation
+        self._evaluator, self._run, self._sinks = evaluator, run, sinks
+        self._num_streams = settings.streams_on_validation
+        self._windows = settings.match_windows()
+        self._best: dict[str, float] = {}
+        self.latest: dict[str, float] = {}  # metrics of the last validation, val_stream/...
+
+    def state_dict(self) -> dict[str, Any]:
+        """The best loss on val so far, and its step."""
+        return dict(self._best)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from there."""
+        self._best = dict(state_dict)
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Answer a few streams of val and log their metrics under ``val_stream/``."""
-        if trainer.sanity_checking or not self._streams_on_validation:
+        """Answer a few streams of val and show their metrics under ``val_stream/``."""
+        if trainer.sanity_checking:
+            return
+        loss = trainer.callback_metrics.get("val/loss")
+        if loss is not None and float(loss) < self._best.get("best/val_loss", math.inf):
+            self._best = {"best/val_loss": float(loss), "best/step": float(trainer.global_step)}
+        if not self._num_streams:
             return
         assert isinstance(pl_module, AssistantModule)
-        metrics = self._evaluator.quick(pl_module.model, self._streams_on_validation)
-        named = {f"val_stream/{name}": value for name, value in metrics.items()}
-        self.latest = {name: value for name, value in named.items() if isinstance(value, float)}
-        self._log(trainer, named)
+        result = self._evaluator.quick(pl_module.model, self._num_streams)
+        self.latest = {k: v for k, v in result.metrics.items() if isinstance(v, float)}
+        if trainer.is_global_zero:
+            glance = gather_glance(result, self._evaluator.similarity, windows=self._windows)
+            self._show(glance, trainer.global_step)
 
     def evaluate(self, trainer: L.Trainer, module: AssistantModule) -> EvaluationResult:
-        """Answer every stream of val and test, write and log the result."""
+        """Answer every stream of val and test, write and show the result."""
         module.to(trainer.strategy.root_device)  # after training Lightning leaves it on the CPU
         result = self._evaluator.evaluate(
             module.model, on_stream=self._run.write_stream, answers=self._run.path / "answers"
         )
-        self._run.write_result(result)
-        self._log(trainer, result.metrics)
+        if trainer.is_global_zero:
+            result.metrics |= self._best
+            self._run.write_result(result)
+            dashboard = gather_dashboard(result, self._evaluator.similarity, windows=self._windows)
+            self._show(dashboard, trainer.global_step)
         return result
 
-    @staticmethod
-    def _log(trainer: L.Trainer, metrics: Mapping[str, float | str]) -> None:
-        numbers = {name: value for name, value in metrics.items() if isinstance(value, float)}
-        for logger in trainer.loggers:
-            logger.log_metrics(numbers, step=trainer.global_step)
-            logger.save()
-
-
-class SaveWhenStopped(L.Callback):
-    """Saves ``last.ckpt`` when training ends by Ctrl-C or an error, and says where it is."""
-
-    def __init__(self, run: RunDirectory) -> None:
-        self._run = run
-
-    def on_exception(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException
-    ) -> None:
-        """Save, by way of a temporary file: an interrupted save leaves the old one."""
-        if trainer.global_step == 0 or trainer.state.fn != "fit":
-            return
-        target = self._run.last_checkpoint
-        with replacing(target) as temporary:
-            trainer.save_checkpoint(temporary)
-        Console(stderr=True).print(
-            f"Stopped at step {trainer.global_step} by {type(exception).__name__}; the state of "
-            f"training is in {target}. Go on with: hydra.run.dir={self._run.path} resume=auto",
-            highlight=False,
-            soft_wrap=True,
-        )
+    def _show(self, dashboard: Dashboard, step: int) -> None:
+        for sink in self._sinks:
+            sink.show(dashboard, step)

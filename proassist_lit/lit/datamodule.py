@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 import lightning as L
+import torch
 from torch.utils.data import DataLoader
 
 from proassist_lit.sequence.batching import EpochBatches
@@ -35,6 +36,20 @@ class ConversationDataModule(L.LightningDataModule):
         super().__init__()
         self._examples, self._collate = examples, collate
         self._batch_size, self._num_workers, self._seed = batch_size, num_workers, seed
+        self._consumed = (-1, 0)
+
+    def state_dict(self) -> dict[str, int]:
+        """Epoch under way, and how many of its batches are in the weights."""
+        trainer = self.trainer
+        assert trainer is not None
+        completed = trainer.fit_loop.epoch_loop.batch_progress.current.completed
+        if completed != trainer.num_training_batches:  # else the last step was a short one
+            completed -= completed % trainer.accumulate_grad_batches
+        return {"epoch": trainer.current_epoch, "num_batches": completed}
+
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+        """Go on from there."""
+        self._consumed = (state_dict["epoch"], state_dict["num_batches"])
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """Shuffled anew each epoch, by seed and epoch alone."""
@@ -47,10 +62,15 @@ class ConversationDataModule(L.LightningDataModule):
     def _loader(self, split: str, *, shuffle: bool) -> DataLoader[Batch]:
         examples = self._examples[split]
         batches = EpochBatches(examples.lengths, self._batch_size, seed=self._seed, shuffle=shuffle)
+        if shuffle:
+            batches.go_on(*self._consumed)
         return DataLoader(
             examples,  # type: ignore[arg-type]
             batch_sampler=batches,
             collate_fn=self._collate[split],
             num_workers=self._num_workers,
             persistent_workers=self._num_workers > 0,
+            # Of its own, so that making an iterator takes nothing from the generator that training
+            # draws from: a run that is resumed makes one more.
+            generator=torch.Generator().manual_seed(self._seed),
         )

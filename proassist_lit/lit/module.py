@@ -42,6 +42,8 @@ class AssistantModule(L.LightningModule):
         """Loss of one batch."""
         losses = compute_losses(self.model, batch, self._objective)
         self._log("train", losses, batch, on_step=True)
+        rate = self.trainer.optimizers[0].param_groups[0]["lr"]
+        self.log("train/lr", rate, on_step=True, on_epoch=False)
         self.log("train/tokens", batch.attention_mask.sum().float(), on_step=True, on_epoch=False)
         return losses.total
 

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from pathlib import Path
 
 import lightning as L
-import transformers
 from rich.console import Console
 
 from proassist_lit.build import build_core
@@ -15,7 +13,9 @@ from proassist_lit.config import RunConfig
 from proassist_lit.job_result import Pruned
 from proassist_lit.lit.build import build_datamodule, build_module, build_trainer, find_resume
 from proassist_lit.lit.callbacks import StreamingEvaluation
+from proassist_lit.lit.logs import build_logs
 from proassist_lit.lit.pruning import Pruning
+from proassist_lit.lit.quiet import quiet_libraries
 from proassist_lit.report.from_run import gather_report
 from proassist_lit.report.html import write_report
 from proassist_lit.run_directory import RunDirectory
@@ -36,7 +36,7 @@ def train(config: RunConfig, run_dir: Path) -> float:
         Pruned: the search that this run belongs to ended it early; there is no evaluation.
     """
     started = time.monotonic()
-    _quiet_libraries()
+    quiet_libraries()
     run = RunDirectory(run_dir)
     for parent in run_dir.resolve().parents:
         if parent.name == "outputs":
@@ -44,53 +44,38 @@ def train(config: RunConfig, run_dir: Path) -> float:
             break
     notes = run.write_notes()
     L.seed_everything(config.seed, workers=True)
+    checkpoint = find_resume(config, run)
     core = build_core(config)
     core.chat.tokenizer.save_pretrained(run.path / "tokenizer")
     datamodule = build_datamodule(config, core)
-    num_batches = len(datamodule.train_dataloader())
-    module = build_module(config, core, num_batches)
-    evaluation = StreamingEvaluation(
-        core.evaluator, run, streams_on_validation=config.evaluation.streams_on_validation
-    )
-    trainer = build_trainer(config, run, evaluation, num_batches)
-    pruning = Pruning(trial, evaluation) if (trial := Trial.from_environment()) else None
-    if pruning is not None:
-        trainer.callbacks.append(pruning)  # type: ignore[attr-defined]
-    trainer.fit(module, datamodule=datamodule, ckpt_path=find_resume(config, run))
-    if pruning is not None and pruning.pruned:
-        _close_loggers(trainer)
-        raise Pruned(f"at step {trainer.global_step}")
-    result = evaluation.evaluate(trainer, module)
-    notes["duration"] = f"{time.monotonic() - started:.0f} s"
-    config_file = run.path / "config.yaml"
-    report = gather_report(
-        config.name, run, result, core.data, core.evaluator.similarity,
-        config_yaml=config_file.read_text(encoding="utf-8") if config_file.exists() else "",
-        notes=notes, max_streams=config.evaluation.report_streams,
-        windows=config.evaluation.match_windows(),
-    )  # fmt: skip
-    write_report(run.report, report)
-    _close_loggers(trainer)
+    module = build_module(config, core, len(datamodule.train_dataloader()))
+    logs = build_logs(config, run, checkpoint)
+    failed = True
+    try:
+        evaluation = StreamingEvaluation(core.evaluator, run, logs.sinks, config.evaluation)
+        trainer = build_trainer(config, run, evaluation, logs)
+        pruning = Pruning(trial, evaluation) if (trial := Trial.from_environment()) else None
+        if pruning is not None:
+            trainer.callbacks.append(pruning)  # type: ignore[attr-defined]
+        trainer.fit(module, datamodule=datamodule, ckpt_path=checkpoint, weights_only=True)
+        if pruning is not None and pruning.pruned:
+            failed = False
+            raise Pruned(f"at step {trainer.global_step}")
+        result = evaluation.evaluate(trainer, module)
+        notes["duration"] = f"{time.monotonic() - started:.0f} s"
+        config_file = run.path / "config.yaml"
+        report = gather_report(
+            config.name, run, result, core.data, core.evaluator.similarity,
+            config_yaml=config_file.read_text(encoding="utf-8") if config_file.exists() else "",
+            notes=notes, max_streams=config.evaluation.report_streams,
+            windows=config.evaluation.match_windows(),
+        )  # fmt: skip
+        write_report(run.report, report)
+        failed = False
+    finally:
+        logs.finish(failed=failed)
     Console().print(_closing_words(result.metrics, run), highlight=False, soft_wrap=True)
     return float(result.metrics.get("val/utterance_f1", 0.0))
-
-
-def _quiet_libraries() -> None:
-    """Leave the terminal to the run: no tips, no list of absent devices, no bars of loaders."""
-    for name in ("lightning.pytorch.utilities.rank_zero", "sentence_transformers"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    transformers.utils.logging.disable_progress_bar()
-
-
-def _close_loggers(trainer: L.Trainer) -> None:
-    """Close all, W&B for good: the next job of a multirun lives in the same process."""
-    import wandb
-
-    for logger in trainer.loggers:
-        logger.finalize("success")
-
-    if wandb.run is not None:
-        wandb.finish()
 
 
 def _closing_words(metrics: dict[str, float | str], run: RunDirectory) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 
 import torch
 from torch import Tensor
@@ -12,6 +12,9 @@ from torchmetrics import Metric
 from proassist_lit.errors import ConfigError
 from proassist_lit.metrics.matching import precision_recall_f1
 from proassist_lit.types import Transcript, Update
+
+TOLERANCE_S = 2.0
+"""Largest distance of an update from its reference, seconds, inclusive."""
 
 _COUNTS = (
     "num_predicted",
@@ -67,7 +70,7 @@ class DstMetrics(Metric):
     num_state_right: Tensor
     num_invalid: Tensor
 
-    def __init__(self, *, tolerance_s: float = 2.0) -> None:
+    def __init__(self, *, tolerance_s: float = TOLERANCE_S) -> None:
         super().__init__()
         if tolerance_s < 0:
             raise ConfigError(
@@ -85,17 +88,15 @@ class DstMetrics(Metric):
 
     def _add(self, transcript: Transcript) -> None:
         frames, references = transcript.frames, transcript.references
-        # A hair more, so that 2 s at 2 fps stay 4 frames after rounding.
-        tolerance_frames = int(self.tolerance_s * transcript.fps + 1e-6)
-        predicted = [(i, update) for i, frame in enumerate(frames) for update in frame.updates]
-        expected = [(i, update) for i, ref in enumerate(references) for update in ref.updates]
+        tolerance_frames = _tolerance_frames(transcript, self.tolerance_s)
+        predicted, expected = _updates_of_frames(transcript)
         self.num_predicted += len(predicted)
         self.num_reference += len(expected)
-        self.num_matched += _num_matched(
-            predicted, expected, tolerance_frames, key=lambda u: (u.id, u.transition)
+        self.num_matched += len(
+            _matched_pairs(predicted, expected, tolerance_frames, key=_whole_update)
         )
-        self.num_step_matched += _num_matched(
-            predicted, expected, tolerance_frames, key=lambda u: u.id
+        self.num_step_matched += len(
+            _matched_pairs(predicted, expected, tolerance_frames, key=lambda u: u.id)
         )
         self.num_frames += len(frames)
         self.num_state_right += sum(
@@ -127,28 +128,71 @@ class DstMetrics(Metric):
         return {k: torch.tensor(v, dtype=torch.float64) for k, v in values.items()}
 
 
-def _num_matched(
-    predicted: Iterable[tuple[int, Update]],
-    expected: Iterable[tuple[int, Update]],
+def match_updates(
+    transcript: Transcript, *, tolerance_s: float = TOLERANCE_S
+) -> list[tuple[Update, int | None, int | None]]:
+    """Match the updates of one stream as ``dst_update_f1`` does; frames are counted from 0 in it.
+
+    Returns:
+        For every update its predicted frame and its reference's frame: both for a matched pair,
+        None in place of the one that is missing.
+    """
+    predicted, expected = _updates_of_frames(transcript)
+    pairs = _matched_pairs(
+        predicted, expected, _tolerance_frames(transcript, tolerance_s), key=_whole_update
+    )
+    found: list[tuple[Update, int | None, int | None]] = [
+        (predicted[i][1], predicted[i][0], expected[j][0]) for i, j in pairs
+    ]
+    taken, answered = {i for i, _ in pairs}, {j for _, j in pairs}
+    found += [(u, f, None) for i, (f, u) in enumerate(predicted) if i not in taken]
+    found += [(u, None, f) for j, (f, u) in enumerate(expected) if j not in answered]
+    return found
+
+
+def _whole_update(update: Update) -> Hashable:
+    return update.id, update.transition
+
+
+def _tolerance_frames(transcript: Transcript, tolerance_s: float) -> int:
+    # A hair more, so that 2 s at 2 fps stay 4 frames after rounding.
+    return int(tolerance_s * transcript.fps + 1e-6)
+
+
+def _updates_of_frames(
+    transcript: Transcript,
+) -> tuple[list[tuple[int, Update]], list[tuple[int, Update]]]:
+    """Predicted and reference updates, each with its frame."""
+    return (
+        [(i, update) for i, frame in enumerate(transcript.frames) for update in frame.updates],
+        [(i, update) for i, ref in enumerate(transcript.references) for update in ref.updates],
+    )
+
+
+def _matched_pairs(
+    predicted: Sequence[tuple[int, Update]],
+    expected: Sequence[tuple[int, Update]],
     tolerance_frames: int,
     *,
     key: Callable[[Update], Hashable],
-) -> int:
-    """Largest number of one-to-one pairs of equal key that lie within the tolerance."""
-    frames_of: dict[Hashable, tuple[list[int], list[int]]] = defaultdict(lambda: ([], []))
+) -> list[tuple[int, int]]:
+    """The most one-to-one pairs of equal key that lie within the tolerance, by their places."""
+    places_of: dict[Hashable, tuple[list[int], list[int]]] = defaultdict(lambda: ([], []))
     for side, updates in enumerate((predicted, expected)):
-        for frame, update in updates:
-            frames_of[key(update)][side].append(frame)
-    num = 0
-    for left, right in frames_of.values():
+        for place, (_, update) in enumerate(updates):
+            places_of[key(update)][side].append(place)
+    pairs = []
+    for left, right in places_of.values():
         # Both ascend. Pairing the earliest of each side, or dropping the one that is too early
         # for everything left, is optimal for intervals of one length.
         i = j = 0
         while i < len(left) and j < len(right):
-            if abs(left[i] - right[j]) <= tolerance_frames:
-                num, i, j = num + 1, i + 1, j + 1
-            elif left[i] < right[j]:
+            distance = predicted[left[i]][0] - expected[right[j]][0]
+            if abs(distance) <= tolerance_frames:
+                pairs.append((left[i], right[j]))
+                i, j = i + 1, j + 1
+            elif distance < 0:
                 i += 1
             else:
                 j += 1
-    return num
+    return pairs

@@ -15,7 +15,7 @@ HEADLINE = (
     r"speak_f1",
     r"utterance_precision",
     r"utterance_recall",
-    r".*time_diff.*",
+    r"utterance_time_diff.*",
 )
 """Patterns of the metrics shown first, in this order."""
 

@@ -28,6 +28,11 @@ class EpochBatches(Sampler[list[tuple[int, int]]]):
         self._lengths, self._batch_size = lengths, batch_size
         self._seed, self._shuffle = seed, shuffle
         self.epoch = 0
+        self._consumed = (-1, 0)  # epoch, batches of it that training has had
+
+    def go_on(self, epoch: int, num_batches: int) -> None:
+        """Leave out the first ``num_batches`` of ``epoch``: training has had them."""
+        self._consumed = (epoch, num_batches)
 
     @property
     def sampler(self) -> EpochBatches:
@@ -57,5 +62,6 @@ class EpochBatches(Sampler[list[tuple[int, int]]]):
         if self._shuffle:
             rng.shuffle(batches)
         epoch = self.epoch if self._shuffle else 0
-        for batch in batches:
+        consumed = self._consumed[1] if self._consumed[0] == self.epoch else 0
+        for batch in batches[consumed:]:
             yield [(epoch, index) for index in batch]

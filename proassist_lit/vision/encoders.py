@@ -1,123 +1,96 @@
-"""Frozen encoders: uint8 pictures in, one feature vector per grid cell out."""
+"""Frozen encoders by name: uint8 pictures in, one feature vector per grid cell out."""
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Sequence
-from typing import Protocol
+from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
+import torch
 
 from proassist_lit.errors import ConfigError
+from proassist_lit.vision.encoder import GRID_SIDES, GRIDS, FrameEncoder, grids_for
+from proassist_lit.vision.network import NetworkOptions
+from proassist_lit.vision.thumbnail import ThumbnailEncoder
 
-GRIDS: dict[int, tuple[str, ...]] = {
-    1: ("cls",),
-    5: ("cls", "2x2"),
-    10: ("cls", "3x3"),
-    26: ("cls", "5x5"),
-}
-"""Feature grids of each number of tokens per frame, in the order they are concatenated."""
-
-GRID_SIDES = {"cls": 1, "2x2": 2, "3x3": 3, "5x5": 5}
-"""Cells along each side of a grid."""
-
-
-def grids_for(num_tokens_per_img: int) -> tuple[str, ...]:
-    """Names of the grids whose cells make ``num_tokens_per_img`` tokens.
-
-    Raises:
-        ConfigError: no such number of tokens per frame.
-    """
-    if num_tokens_per_img not in GRIDS:
-        raise ConfigError(
-            f"data.num_tokens_per_img is {num_tokens_per_img}; choose one of "
-            f"{', '.join(map(str, GRIDS))} (cls, cls + 2x2, cls + 3x3, cls + 5x5)."
-        )
-    return GRIDS[num_tokens_per_img]
-
-
-class FrameEncoder(Protocol):
-    """What every encoder offers."""
-
-    name: str
-    """Names the folder of its features."""
-
-    width: int
-    """E, size of one feature vector."""
-
-    def encode(
-        self, frames: NDArray[np.uint8], grids: Sequence[str]
-    ) -> dict[str, NDArray[np.float16]]:
-        """Encode (F, H, W, 3) uint8 RGB frames; return (F, cells, E) float16 for each grid."""
-        ...
-
-
-class ThumbnailEncoder:
-    """Weight-free encoder: a small picture of the frame, or of each of its parts.
-
-    Each cell is averaged down to ``size`` x ``size`` RGB and scaled to about [-2, 2]; the cell's
-    pixels, row-major, are its feature vector. Enough for drawn frames; not for real video.
-
-    Args:
-        size: height and width of a thumbnail, pixels.
-    """
-
-    def __init__(self, size: int = 16) -> None:
-        self.size = size
-        self.name = f"thumbnail{size}"
-        self.width = size * size * 3
-
-    def encode(
-        self, frames: NDArray[np.uint8], grids: Sequence[str]
-    ) -> dict[str, NDArray[np.float16]]:
-        """Encode (F, H, W, 3) uint8 RGB frames; return (F, cells, E) float16 for each grid."""
-        scaled = frames.astype(np.float32) / 64.0 - 2.0
-        return {grid: self._encode_grid(scaled, GRID_SIDES[grid]) for grid in grids}
-
-    def _encode_grid(self, frames: NDArray[np.float32], side: int) -> NDArray[np.float16]:
-        num_frames, height, width, _ = frames.shape
-        rows = np.linspace(0, height, side + 1).round().astype(int)
-        cols = np.linspace(0, width, side + 1).round().astype(int)
-        cells = [
-            _shrink(frames[:, top:bottom, left:right], self.size).reshape(num_frames, -1)
-            for top, bottom in itertools.pairwise(rows)
-            for left, right in itertools.pairwise(cols)
-        ]
-        return np.stack(cells, axis=1).astype(np.float16)
-
-
-def _shrink(frames: NDArray[np.float32], size: int) -> NDArray[np.float32]:
-    """Average (F, H, W, 3) pictures to (F, size, size, 3); exact for whole factors.
-
-    Elsewhere each target pixel averages the source pixels it touches.
-    """
-    for axis in (1, 2):
-        edges = np.linspace(0, frames.shape[axis], size + 1)
-        starts = np.floor(edges[:-1]).astype(int)
-        ends = np.maximum(np.ceil(edges[1:]).astype(int), starts + 1)
-        if (np.diff(starts) == ends[0] - starts[0]).all() and ends[-1] == frames.shape[axis]:
-            shape = list(frames.shape)
-            shape[axis : axis + 1] = [size, frames.shape[axis] // size]
-            frames = frames.reshape(shape).mean(axis=axis + 1)
-        else:
-            parts = [
-                frames.take(range(start, end), axis=axis).mean(axis=axis)
-                for start, end in zip(starts, ends, strict=True)
-            ]
-            frames = np.stack(parts, axis=axis)
-    return frames
+__all__ = [
+    "GRIDS",
+    "GRID_SIDES",
+    "FrameEncoder",
+    "ThumbnailEncoder",
+    "build_encoder",
+    "choose_device",
+    "grids_for",
+    "load_encoder",
+]
 
 
 def build_encoder(name: str) -> FrameEncoder:
-    """Build the encoder called ``name``: ``thumbnail16``, ``thumbnail24``, ...
+    """Build the encoder without weights called ``name``: ``thumbnail16``, ``thumbnail24``, ...
 
     Raises:
         ConfigError: no such encoder.
     """
-    prefix, size = "thumbnail", name.removeprefix("thumbnail")
-    if name.startswith(prefix) and size.isdigit() and 2 <= int(size) <= 128:
-        return ThumbnailEncoder(int(size))
+    if size := _thumbnail_size(name):
+        return ThumbnailEncoder(size)
     raise ConfigError(
         f"data.encoder is {name!r}; known are thumbnail2 .. thumbnail128 (say, thumbnail16)."
     )
+
+
+def load_encoder(name: str, options: NetworkOptions | None = None) -> FrameEncoder:
+    """Load any encoder.
+
+    Args:
+        name: ``thumbnail16``, ``efficientnet-lite0``, ``dinov2-small``, or a vision model of
+            Hugging Face, as a folder or by its id on the hub.
+        options: how a network is run; None: as it comes, on the CPU.
+
+    Raises:
+        ConfigError: no such encoder, or it cannot be run like that.
+    """
+    options = options or NetworkOptions()
+    if size := _thumbnail_size(name):
+        options.refuse_choice(name)
+        return ThumbnailEncoder(size)
+    if name == "efficientnet-lite0":
+        from proassist_lit.vision.efficientnet import EfficientNetEncoder
+
+        return EfficientNetEncoder(options)
+    if name == "dinov2-small":
+        from proassist_lit.vision.dinov2 import Dinov2WheelEncoder
+
+        return Dinov2WheelEncoder(options)
+    if "/" in name or (name and Path(name).is_dir()):
+        from proassist_lit.vision.hugging_face import load_hugging_face
+
+        return load_hugging_face(name, options)
+    raise ConfigError(
+        f"encoder {name!r}: known are thumbnail2 .. thumbnail128, efficientnet-lite0, "
+        "dinov2-small, and vision models of Hugging Face by folder or hub id "
+        "(google/siglip-so400m-patch14-384)."
+    )
+
+
+def choose_device(name: str) -> torch.device:
+    """The device called ``name``; ``auto`` is a GPU where there is one.
+
+    Raises:
+        ConfigError: there is no such device.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise ConfigError(
+            f"--device {name}: cannot be used ({str(error).splitlines()[0]}); choose cpu, or cuda "
+            "on a machine with a GPU."
+        ) from error
+    return device
+
+
+def _thumbnail_size(name: str) -> int:
+    """Size of the thumbnail encoder called ``name``; 0 if there is none."""
+    size = name.removeprefix("thumbnail")
+    known = name.startswith("thumbnail") and size.isdigit() and 2 <= int(size) <= 128
+    return int(size) if known else 0

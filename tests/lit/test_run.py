@@ -23,6 +23,9 @@ from proassist_lit.lit.module import AssistantModule
 from proassist_lit.lit.run import train
 from proassist_lit.model.config import TinyConfig
 from proassist_lit.objectives import ObjectiveKind
+from proassist_lit.report.curves import read_curves
+from tests.lit.resuming import curves
+from tests.lit.wandb_command import inspect, offline_runs
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of Lightning and W&B: not tested here
 
@@ -71,7 +74,14 @@ def test_run_leaves_everything_behind(tmp_path: Path) -> None:
     )  # fmt: skip
     assert "<html" in (run / "report.html").read_text()
     header = (run / "metrics.csv").read_text().splitlines()[0].split(",")
-    assert {"train/loss", "val/loss", "val_stream/utterance_f1", "test/utterance_f1"} <= set(header)
+    assert {"train/loss", "train/lr", "val/loss", "val_stream/utterance_f1",
+            "test/utterance_f1"} <= set(header)  # fmt: skip
+    losses = dict(read_curves(run / "metrics.csv")["val/loss"])
+    assert metrics["best/val_loss"] == pytest.approx(min(losses.values()))
+    folder = run / "dashboard"
+    for name in ("utterances.csv", "state_updates.csv", "comparison.csv", "timelines/1.png",
+                 "steps/1.png", "val/calibration.png", "test/precision_recall.csv"):  # fmt: skip
+        assert (folder / name).stat().st_size > 0
     for name in ("best", "last"):
         state = torch.load(run / "checkpoints" / f"{name}.ckpt", weights_only=True)
         assert state["global_step"] > 0
@@ -82,6 +92,8 @@ def test_interrupt_leaves_a_checkpoint_that_training_goes_on_from(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run, step = tmp_path / "run", AssistantModule.training_step
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_SILENT", "true")
 
     def interrupted(self: AssistantModule, batch: object, batch_idx: int) -> torch.Tensor:
         if self.global_step == 3:
@@ -107,7 +119,16 @@ def test_interrupt_leaves_a_checkpoint_that_training_goes_on_from(
 
     assert begun == [3]
     assert (run / "report.html").exists()
-    assert (run / "metrics.part1.csv").exists()  # the curves of the first part are kept
+    steps = [row["step"] for row in curves(run) if "train/loss" in row]
+    assert steps == ["0", "1", "2", "3"]  # the curves of the first part go on
+    parts = [inspect(part) for part in offline_runs(run)]
+    before = saved["callbacks"]["WandbIdentity"]
+    assert [part["run_id"] for part in parts] == [before["id"]] * 2
+    assert [part["exit_code"] for part in parts] == [1, 0]  # closed, both
+    assert parts[1]["summary"]["timelines/1"]["path"].endswith(".png")
+    again = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["callbacks"]
+    assert again["WandbIdentity"]["id"] == before["id"]
+    assert again["WandbIdentity"]["step"] > before["step"] > 0
 
 
 def test_resume_from_a_missing_checkpoint_is_refused(tmp_path: Path) -> None:

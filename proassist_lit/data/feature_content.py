@@ -1,0 +1,93 @@
+"""All that a feature file holds: every grid as it is stored, and what the file says of itself."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from proassist_lit.data.arrow_features import dense, short
+from proassist_lit.data.arrow_stream import open_arrow
+from proassist_lit.data.feature_writing import NOTES_KEY, write_arrow, write_safetensors
+from proassist_lit.data.features import damaged_file, missing_file
+from proassist_lit.errors import FeatureError
+
+FORMATS = ("safetensors", "arrow")
+"""Ours and ProAssist's; the names are those of their files' suffixes."""
+
+
+def read_content(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Read a whole feature file.
+
+    Args:
+        path: ``X.safetensors`` or ``X.arrow``.
+
+    Returns:
+        (F, cells, E) for each grid, of the file's own type, and its notes.
+
+    Raises:
+        FeatureError: it is missing or damaged, or holds something else, too.
+    """
+    if not path.exists():
+        raise missing_file(path)
+    try:
+        if path.suffix == ".arrow":
+            return _read_arrow(path), read_notes(path)
+        with safe_open(str(path), framework="pt") as file:
+            grids = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (pa.ArrowException, SafetensorError, OSError) as error:
+        raise damaged_file(path, short(error)) from error
+    for name, cells in grids.items():
+        if cells.ndim != 3 or not cells.is_floating_point():
+            raise FeatureError(
+                f"{path}: {name!r} is of shape {tuple(cells.shape)} and type {cells.dtype}, not "
+                "(frames, cells, width) floats; name a feature file."
+            )
+    return grids, read_notes(path)
+
+
+def write_content(path: Path, grids: Mapping[str, Tensor], notes: Mapping[str, str]) -> None:
+    """Write a feature file, atomically, in the format that its suffix names."""
+    (write_arrow if path.suffix == ".arrow" else write_safetensors)(path, grids, notes)
+
+
+def read_notes(path: Path) -> dict[str, str]:
+    """What a feature file says of itself; ProAssist's own say nothing.
+
+    Raises:
+        FeatureError: the file is missing or damaged.
+    """
+    if not path.exists():
+        raise missing_file(path)
+    try:
+        if path.suffix == ".arrow":
+            with open_arrow(path) as stream:
+                return dict(json.loads(stream.metadata.get(NOTES_KEY, b"{}")))
+        with safe_open(str(path), framework="pt") as file:
+            return dict(file.metadata() or {})
+    except (pa.ArrowException, SafetensorError, OSError, ValueError) as error:
+        raise damaged_file(path, short(error)) from error
+
+
+def _read_arrow(path: Path) -> dict[str, Tensor]:
+    with open_arrow(path) as stream:
+        columns = stream.columns
+        if stream.num_rows == 0 or not columns:
+            raise pa.ArrowInvalid("it holds no frames")
+        if len(set(columns)) < len(columns):
+            raise pa.ArrowInvalid("two of its columns have one name")
+        return {name: _joined(stream.column(name, 0, stream.num_rows), name) for name in columns}
+
+
+def _joined(parts: Iterable[Any], name: str) -> Tensor:
+    arrays = [dense(part, name) for part in parts]
+    if len({array.shape[1:] for array in arrays}) > 1:
+        raise pa.ArrowInvalid(f"the frames of {name!r} are of different shapes")
+    return torch.from_numpy(np.concatenate(arrays))

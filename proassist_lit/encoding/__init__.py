@@ -1,0 +1,1 @@
+"""From video files to feature files: many videos, many workers, once."""

@@ -1,0 +1,107 @@
+"""Converts whole folders of features between ProAssist's Arrow files and ours, without a loss."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from proassist_lit.data.feature_content import read_content, write_content
+from proassist_lit.errors import ConfigError, FeatureError
+from proassist_lit.vision.encoder import GRID_SIDES
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """A feature file and what it becomes."""
+
+    source: Path
+    target: Path
+
+
+def find_conversions(source: Path, out: Path, to: str) -> list[Conversion]:
+    """The feature files of the other format, and where they go: the same place below ``out``.
+
+    Args:
+        source: a feature file, or a folder that is searched for some.
+        out: folder of the new files.
+        to: ``arrow`` or ``safetensors``.
+
+    Raises:
+        ConfigError: there are none.
+    """
+    suffix = ".safetensors" if to == "arrow" else ".arrow"
+    if source.is_dir():
+        found = sorted(p for p in source.rglob(f"*{suffix}") if p.is_file() and p.name[0] != ".")
+        folder = source
+    else:
+        found = [source] if source.suffix == suffix and source.is_file() else []
+        folder = source.parent
+    if not found:
+        raise ConfigError(
+            f"{source}: holds no {suffix} file to convert to {to}; name a feature file, or a "
+            "folder of some."
+        )
+    return [
+        Conversion(path, out / path.relative_to(folder).with_suffix(f".{to}")) for path in found
+    ]
+
+
+def convert(conversion: Conversion, *, fps: float) -> bool:
+    """Convert a file, atomically, unless that was done before; return whether it was to be done.
+
+    Grids keep their numbers, bit by bit, and notes are carried over, so that a file of ours,
+    converted there and back, is the file that it was. (Of ProAssist's the rows are the same; they
+    may be cut into other batches.) It was done before if the new file is there and not older.
+
+    Args:
+        conversion: from where to where.
+        fps: frames per second, for files that do not say it; their encoder is their folder's name.
+
+    Raises:
+        FeatureError: the file is damaged or no feature file, the other format cannot hold it, or
+            the new one cannot be written.
+    """
+    source, target = conversion.source, conversion.target
+    if target.exists() and target.stat().st_mtime_ns >= source.stat().st_mtime_ns:
+        return False
+    grids, notes = read_content(source)
+    _check(source, grids)
+    if target.suffix == ".safetensors":
+        folder = source.resolve().parent.name
+        notes = {"fps": str(fps), "encoder": folder, "rendered": "false", **notes}
+    try:
+        write_content(target, grids, notes)
+    except OSError as error:
+        raise FeatureError(
+            f"{target}: cannot be written ({error.strerror or error}); make room, or choose "
+            "another folder."
+        ) from error
+    return True
+
+
+def _check(path: Path, grids: Mapping[str, Tensor]) -> None:
+    """Refuse what is no feature file, or what one of the formats cannot hold.
+
+    Raises:
+        FeatureError: naming the grid.
+    """
+    lengths = {name: len(cells) for name, cells in grids.items()}
+    if len(set(lengths.values())) != 1:
+        raise FeatureError(
+            f"{path}: its grids are of different lengths ({lengths}); encode the video again."
+        )
+    for name, cells in grids.items():
+        side = GRID_SIDES.get(name)
+        if side is not None and cells.shape[1] != side * side:
+            raise FeatureError(
+                f"{path}: grid {name!r} has {cells.shape[1]} cells; encode the video again."
+            )
+        if cells.dtype == torch.bfloat16:
+            raise FeatureError(
+                f"{path}: grid {name!r} is bfloat16, which Arrow cannot hold; encode the video "
+                "again, in float16."
+            )

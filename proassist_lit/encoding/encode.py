@@ -1,0 +1,170 @@
+"""Encodes videos: threads decode, the encoder works, every finished video is a file."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from proassist_lit.data.feature_content import write_content
+from proassist_lit.encoding.decoding import Decoders, Unit
+from proassist_lit.encoding.jobs import Job
+from proassist_lit.encoding.manifest import Settings, is_done, notes_for
+from proassist_lit.errors import FeatureError, ProAssistError
+from proassist_lit.vision.encoder import UNIT, FrameEncoder
+
+
+class Watcher(Protocol):
+    """Who wants to know how far it is."""
+
+    def frames(self, job: Job, num_frames: int) -> None:
+        """Some frames of a video are encoded."""
+        ...
+
+    def video(self, job: Job, num_frames: int, error: ProAssistError | None) -> None:
+        """A video is done, or given up."""
+        ...
+
+
+@dataclass
+class Outcome:
+    """What became of the videos.
+
+    Attributes:
+        num_videos: encoded now.
+        num_frames: frames of these.
+        num_before: videos that were done before.
+        failures: what was wrong with the others, by video.
+    """
+
+    num_videos: int = 0
+    num_frames: int = 0
+    num_before: int = 0
+    failures: dict[Job, ProAssistError] = field(default_factory=dict)
+
+
+def encode_videos(
+    jobs: Sequence[Job],
+    encoder: FrameEncoder,
+    settings: Settings,
+    watcher: Watcher,
+    *,
+    batch: int = 32,
+    num_workers: int = 1,
+    keep_damaged: bool = False,
+) -> Outcome:
+    """Encode those of the videos that are not done yet.
+
+    A feature depends on its video and ``settings`` alone (and on the kind of processor): frames
+    go through the encoder in units of fixed composition, whatever ``batch`` and ``num_workers``
+    are. In memory are at most ``batch`` frames for the encoder, as many that wait for it, a unit a
+    worker, and the features of the videos that are being decoded.
+
+    Args:
+        jobs: the videos.
+        encoder: the encoder of ``settings``.
+        settings: how features are made.
+        watcher: is told of what is done.
+        batch: frames that are sent to the encoder at a time, rounded up to whole units.
+        num_workers: threads that decode; >= 1.
+        keep_damaged: write what could be decoded of damaged videos, too.
+    """
+    todo = [job for job in jobs if not is_done(job, settings)]
+    outcome = Outcome(num_before=len(jobs) - len(todo))
+    num_units = max(1, -(-batch // UNIT))
+    parts: dict[Job, list[dict[str, Tensor]]] = {}
+    with Decoders(
+        todo, encoder, fps=settings.fps, num_workers=num_workers, ahead=num_units
+    ) as decoders:
+        for items in decoders.batches(num_units):
+            units = [item for item in items if isinstance(item, Unit)]
+            for unit, grids in zip(units, _encode(encoder, units, settings), strict=True):
+                parts.setdefault(unit.job, []).append(grids)
+                watcher.frames(unit.job, unit.num_frames)
+            for item in items:
+                if isinstance(item, Unit):
+                    continue
+                num_frames, error = 0, item.error
+                found = parts.pop(item.job, [])
+                if found and (error is None or keep_damaged):
+                    damaged, error = error is not None, None
+                    try:
+                        num_frames = _write(item.job, found, encoder, settings, damaged=damaged)
+                    except (FeatureError, OSError) as failed:
+                        error = _as_failure(item.job, failed)
+                if error is None:
+                    outcome.num_videos += 1
+                    outcome.num_frames += num_frames
+                else:
+                    outcome.failures[item.job] = error
+                watcher.video(item.job, num_frames, error)
+    return outcome
+
+
+def _encode(
+    encoder: FrameEncoder, units: Sequence[Unit], settings: Settings
+) -> list[dict[str, Tensor]]:
+    """(F, cells, E) float16 grids of each unit, on the CPU."""
+    # All are sent before the first result is waited for: an accelerator never is without work.
+    encoded = [encoder.encode_prepared(unit.prepared, settings.grids) for unit in units]
+    return [
+        {grid: cells.cpu()[: unit.num_frames] for grid, cells in grids.items()}
+        for unit, grids in zip(units, encoded, strict=True)
+    ]
+
+
+def _write(
+    job: Job,
+    parts: Sequence[dict[str, Tensor]],
+    encoder: FrameEncoder,
+    settings: Settings,
+    *,
+    damaged: bool,
+) -> int:
+    """Write the features of a video; return how many frames there are."""
+    grids = {grid: torch.cat([part[grid] for part in parts]) for grid in settings.grids}
+    for grid, cells in grids.items():
+        wrong = (~cells.isfinite()).flatten(1).any(dim=1).nonzero()
+        if len(wrong):
+            raise FeatureError(
+                f"{job.video}: the encoder gave numbers for frame {int(wrong[0])} (grid {grid}) "
+                "that float16 cannot hold; try --dtype float32, or another layer."
+            )
+    num_frames = len(next(iter(grids.values())))
+    notes = notes_for(
+        job, settings, num_frames=num_frames, device=encoder.device.type, damaged=damaged
+    )
+    _remove_left_behind(job)
+    write_content(job.target, grids, notes)
+    return num_frames
+
+
+def _remove_left_behind(job: Job) -> None:
+    """Remove what a killed process had begun to write for this video."""
+    for path in job.target.parent.glob(f".{job.target.name}.*.part"):
+        pid = path.suffixes[-2][1:]
+        if pid.isdecimal() and not _is_running(int(pid)):
+            path.unlink(missing_ok=True)
+
+
+def _is_running(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
+
+
+def _as_failure(job: Job, error: FeatureError | OSError) -> ProAssistError:
+    if isinstance(error, FeatureError):
+        return error
+    return FeatureError(
+        f"{job.target}: cannot be written ({error.strerror or error}); make room, or choose "
+        "another --out."
+    )

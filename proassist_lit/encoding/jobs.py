@@ -1,0 +1,139 @@
+"""What there is to encode: videos, where their features go, and which part of it is ours."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from proassist_lit.errors import ConfigError
+
+VIDEO_SUFFIXES = (
+    ".3gp", ".avi", ".flv", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts",
+    ".ogv", ".ts", ".webm", ".wmv",
+)  # fmt: skip
+"""What is taken from folders. A file that is named itself may have any suffix."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """A video to encode.
+
+    Attributes:
+        video: the file.
+        target: the feature file.
+    """
+
+    video: Path
+    target: Path
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Which part of the work is ours.
+
+    Attributes:
+        index: from 0.
+        count: parts in all.
+        origin: who says so, in words.
+    """
+
+    index: int = 0
+    count: int = 1
+    origin: str = ""
+
+    def of(self, jobs: Sequence[Job]) -> list[Job]:
+        """Our part: every so many."""
+        return list(jobs[self.index :: self.count])
+
+
+def find_jobs(sources: Iterable[Path], out: Path, suffix: str) -> list[Job]:
+    """The videos of ``sources``, by the names of their targets.
+
+    A file in a folder keeps its place below it: ``videos/a/b.mp4`` of ``videos`` becomes
+    ``out/a/b.safetensors``. A file that is named itself becomes ``out/b.safetensors``.
+
+    Args:
+        sources: video files, and folders that are searched for some.
+        out: folder of the feature files.
+        suffix: of the feature files, with its dot.
+
+    Raises:
+        ConfigError: a folder holds no video, or two videos would share one feature file.
+    """
+    targets = dict[Path, Path]()
+    for source in sources:
+        found = _below(source) if source.is_dir() else {PurePosixPath(source.name): source}
+        for name, video in found.items():
+            target = out.joinpath(*name.parts).with_suffix(suffix)
+            other = targets.setdefault(target, video)
+            if other.resolve() != video.resolve():
+                raise ConfigError(
+                    f"{other} and {video} would both become {target}; rename one of them, or give "
+                    "the folder above both instead."
+                )
+    return [Job(video, target) for target, video in sorted(targets.items())]
+
+
+def choose_shard(text: str, environment: Mapping[str, str] = os.environ) -> Shard:
+    """Read ``--shard``.
+
+    Args:
+        text: ``i/n``, from 0/n to n-1/n; ``none``; or ``auto``: what torchrun and Slurm's job
+            arrays say, both of them if there are both.
+        environment: the environment variables.
+
+    Raises:
+        ConfigError: the text, or a variable, is none of that.
+    """
+    if text == "none":
+        return Shard()
+    if text != "auto":
+        part, _, count = text.partition("/")
+        if not (part.isdecimal() and count.isdecimal() and int(part) < int(count)):
+            raise ConfigError(
+                f"--shard {text}: give i/n with i from 0 to n - 1 (0/4 to 3/4 for four parts), "
+                "auto or none."
+            )
+        return Shard(int(part), int(count), "--shard")
+    shard = Shard()
+    if "SLURM_ARRAY_TASK_COUNT" in environment:
+        first = _number(environment, "SLURM_ARRAY_TASK_MIN")
+        step = _number(environment, "SLURM_ARRAY_TASK_STEP", 1)
+        index = (_number(environment, "SLURM_ARRAY_TASK_ID") - first) // max(step, 1)
+        shard = Shard(index, _number(environment, "SLURM_ARRAY_TASK_COUNT"), "Slurm array")
+    if "WORLD_SIZE" in environment:
+        rank, world = _number(environment, "RANK"), _number(environment, "WORLD_SIZE")
+        origin = f"{shard.origin} and torchrun" if shard.origin else "torchrun"
+        shard = Shard(shard.index * world + rank, shard.count * world, origin)
+    if not 0 <= shard.index < max(shard.count, 1):
+        raise ConfigError(
+            f"--shard auto: {shard.origin} says part {shard.index} of {shard.count}, from 0; "
+            "give --shard i/n yourself, or --shard none."
+        )
+    return shard
+
+
+def _below(folder: Path) -> dict[PurePosixPath, Path]:
+    found = {
+        PurePosixPath(path.relative_to(folder).as_posix()): path
+        for path in sorted(folder.rglob("*"))
+        if path.suffix.lower() in VIDEO_SUFFIXES and path.is_file()
+    }
+    if not found:
+        raise ConfigError(
+            f"{folder}: holds no video ({', '.join(VIDEO_SUFFIXES)}); name another folder, "
+            "or the files themselves."
+        )
+    return found
+
+
+def _number(environment: Mapping[str, str], name: str, default: int | None = None) -> int:
+    text = environment.get(name, "" if default is None else str(default))
+    if not text.isdecimal():
+        raise ConfigError(
+            f"--shard auto: the environment variable {name} is {text!r}, not a number; give "
+            "--shard i/n yourself, or --shard none."
+        )
+    return int(text)

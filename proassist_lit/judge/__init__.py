@@ -1,0 +1,1 @@
+"""A language model judges dialogues: a client of any OpenAI-compatible server, not a metric."""

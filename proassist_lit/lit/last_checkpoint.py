@@ -1,0 +1,167 @@
+"""``last.ckpt``: the latest state that training can go on from without a changed digit."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+from collections.abc import Callable
+from types import FrameType
+from typing import Any
+
+import lightning as L
+from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.utilities.exceptions import SIGTERMException
+from rich.console import Console
+
+from proassist_lit.atomic import replacing
+from proassist_lit.run_directory import RunDirectory
+
+Handler = Callable[[int, FrameType | None], Any] | int | signal.Handlers | None
+
+
+class LastCheckpoint(Checkpoint):
+    """Saves between two optimizer steps: now and then, after validation, and when told to stop.
+
+    SIGTERM lets the step under way end, saves and stops. So does SIGUSR1, which Slurm sends before
+    the time is up (``sbatch --signal=SIGUSR1@120``); the job is then put into the queue again. So
+    does an error or Ctrl-C, unless it comes in the middle of an update of the
+    weights: the file then stays as it was.
+
+    Whenever a checkpoint is written, its counters are set to the last whole optimizer step: batches
+    of a step that was not finished are taken again.
+
+    Args:
+        run: where ``last.ckpt`` lies; it is replaced in one go.
+        every_steps: optimizer steps between two saves; 0 for none but after validation.
+        accumulate: batches of an optimizer step.
+    """
+
+    def __init__(self, run: RunDirectory, *, every_steps: int, accumulate: int = 1) -> None:
+        self._run, self._every_steps, self._accumulate = run, every_steps, accumulate
+        self._is_due = self._is_updating = self._between_batches = False
+        self._saved_step = 0
+        self._stop: str = ""
+        self._handlers: dict[int, Handler] = {}
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Take over the signals, until training ends."""
+        self._saved_step = trainer.global_step
+        for name in ("SIGTERM", "SIGUSR1"):
+            number = getattr(signal, name, None)
+            if number is not None:
+                self._handlers[number] = signal.signal(number, self._note_signal)
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Save before the next batch."""
+        self._is_due = not trainer.sanity_checking
+
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Save if it is due, and stop if told to, where an optimizer step has ended."""
+        self._is_updating = False
+        step = trainer.global_step
+        if batch_idx % self._accumulate or step == 0:
+            return
+        due = self._every_steps and step - self._saved_step >= self._every_steps
+        if self._is_due or due or self._stop:
+            self._between_batches = True
+            self._save(trainer)
+            self._between_batches = False
+        if self._stop:
+            self._say(f"Stopped at step {step} by {self._stop}", saved=True)
+            if self._stop == "SIGUSR1":
+                requeue()
+            raise SIGTERMException
+
+    def on_before_optimizer_step(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, optimizer: Any
+    ) -> None:
+        """From here to the end of the batch the weights are between two states."""
+        self._is_updating = True
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any,
+        batch_idx: int,
+    ) -> None:  # fmt: skip
+        """The weights are whole again."""
+        self._is_updating = False
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Save the final state."""
+        self._give_signals_back()
+        if trainer.global_step > 0:
+            self._save(trainer)
+
+    def on_exception(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException
+    ) -> None:
+        """Save where that is safe, and say how to go on."""
+        self._give_signals_back()
+        if self._stop or trainer.global_step == 0 or trainer.state.fn != "fit":
+            return
+        is_safe = not self._is_updating and trainer.world_size == 1
+        if is_safe:
+            self._save(trainer)
+        what = f"Stopped at step {trainer.global_step} by {type(exception).__name__}"
+        self._say(what, saved=is_safe)
+
+    def on_save_checkpoint(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Set the counters of ``checkpoint`` to the last whole optimizer step."""
+        loops = checkpoint["loops"]["fit_loop"]
+        progress = loops["epoch_loop.batch_progress"]
+        completed = progress["current"]["completed"]
+        unfinished = completed % self._accumulate
+        is_last = completed == trainer.num_training_batches
+        back = 0 if is_last else unfinished
+        for counts in (progress["current"], progress["total"]):
+            kept = counts["completed"] - back
+            for name in ("ready", "started", "processed", "completed"):
+                counts[name] = kept
+        if self._between_batches and self._was_validated(trainer, progress):
+            # Going on, the loop finds a batch after which it validates, and counts its end again.
+            loops["epoch_loop.state_dict"]["_batches_that_stepped"] -= 1
+
+    @staticmethod
+    def _was_validated(trainer: L.Trainer, progress: dict[str, Any]) -> bool:
+        every = int(trainer.val_check_batch or 0)
+        return every > 0 and int(progress["total"]["completed"]) % every == 0
+
+    def _save(self, trainer: L.Trainer) -> None:
+        target = self._run.last_checkpoint
+        if trainer.world_size > 1:
+            trainer.save_checkpoint(target)  # all processes take part; the first one writes
+        else:
+            with replacing(target) as temporary:
+                trainer.save_checkpoint(temporary)
+        self._is_due, self._saved_step = False, trainer.global_step
+
+    def _give_signals_back(self) -> None:
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
+        self._handlers = {}
+
+    def _note_signal(self, number: int, _: FrameType | None) -> None:
+        self._stop = signal.Signals(number).name
+
+    def _say(self, what: str, *, saved: bool) -> None:
+        target = self._run.last_checkpoint
+        state = "the state of training is in" if saved else "in the middle of an update; go on from"
+        if not saved and not target.exists():
+            return
+        Console(stderr=True).print(
+            f"{what}; {state} {target}. Go on with: hydra.run.dir={self._run.path} resume=auto",
+            highlight=False,
+            soft_wrap=True,
+        )
+
+
+def requeue() -> None:
+    """Ask Slurm to run this job again; nothing where there is no Slurm."""
+    job, program = os.environ.get("SLURM_JOB_ID"), shutil.which("scontrol")
+    if job and program and os.environ.get("SLURM_PROCID", "0") == "0":
+        subprocess.run([program, "requeue", job], check=False, timeout=60)

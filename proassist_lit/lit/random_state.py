@@ -1,0 +1,61 @@
+"""Random numbers of training that a resumed run goes on with."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import lightning as L
+import torch
+from torch import Tensor
+
+
+class RandomState(L.Callback):
+    """Keeps torch's random state as it was after the last optimizer step; validation changes none.
+
+    The order of the data does not hang on it: that is a function of seed and epoch. Dropout does.
+    """
+
+    def __init__(self) -> None:
+        self._state = _state()
+        self._to_restore: list[Tensor] | None = None
+        self._before_validation: list[Tensor] = []
+        self._num_steps = 0
+
+    def state_dict(self) -> dict[str, Any]:
+        """State of every generator: the CPU's, then that of each device."""
+        return {"generators": self._state}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from there with the next batch."""
+        self._to_restore = state_dict["generators"]
+
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Restore, if training was resumed; note the state at the first batch."""
+        if self._to_restore is not None:
+            _restore(self._to_restore)
+            self._to_restore = None
+        if trainer.global_step != self._num_steps or trainer.global_step == 0 == batch_idx:
+            self._num_steps = trainer.global_step
+            self._state = _state()
+
+    def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Note the state before validation."""
+        self._before_validation = _state()
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Restore it."""
+        _restore(self._before_validation)
+
+
+def _state() -> list[Tensor]:
+    return [torch.get_rng_state(), *torch.cuda.get_rng_state_all()]
+
+
+def _restore(states: list[Tensor]) -> None:
+    cpu, *devices = states
+    torch.set_rng_state(cpu)
+    # Another number of devices than before: what there is goes on.
+    for device, state in zip(range(torch.cuda.device_count()), devices, strict=False):
+        torch.cuda.set_rng_state(state, device)

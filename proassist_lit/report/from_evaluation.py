@@ -1,0 +1,86 @@
+"""Makes the dashboard of an evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from proassist_lit.evaluation.result import EvaluationResult
+from proassist_lit.metrics.matching import MatchWindow, UtteranceMatch
+from proassist_lit.metrics.similarity import Similarity
+from proassist_lit.metrics.utterances import match_transcripts
+from proassist_lit.report.dashboard import Dashboard, Picture
+from proassist_lit.report.evaluation_charts import evaluation_charts
+from proassist_lit.report.evaluation_tables import evaluation_tables
+from proassist_lit.report.gantt_picture import draw_gantt
+from proassist_lit.report.timeline_picture import draw_timeline
+from proassist_lit.types import Transcript
+
+PICTURED_SPLIT = "val"
+
+NUM_PICTURED = 3
+"""Streams that are drawn at every evaluation: the first of val by name."""
+
+
+def gather_dashboard(
+    result: EvaluationResult,
+    similarity: Similarity,
+    *,
+    windows: Mapping[str, MatchWindow] | None = None,
+) -> Dashboard:
+    """What is shown of a whole evaluation.
+
+    Args:
+        result: metrics, transcripts and sweep.
+        similarity: embeds the texts, as it did for the metrics.
+        windows: match windows by data set that go before the built-in ones.
+    """
+    matches = {
+        split: match_transcripts(streams, similarity, windows)
+        for split, streams in result.transcripts.items()
+    }
+    return Dashboard(
+        metrics=result.metrics,
+        tables=evaluation_tables(result, matches),
+        charts=evaluation_charts(result),
+        pictures=_pictures(
+            result, result.transcripts.get(PICTURED_SPLIT, []), matches.get(PICTURED_SPLIT, [])
+        ),
+        is_whole=True,
+    )
+
+
+def gather_glance(
+    result: EvaluationResult,
+    similarity: Similarity,
+    *,
+    windows: Mapping[str, MatchWindow] | None = None,
+) -> Dashboard:
+    """What is shown while training goes on: metrics and pictures of a few streams of val.
+
+    Args:
+        result: metrics as they are to be named, and the streams.
+        similarity: embeds the texts.
+        windows: match windows by data set that go before the built-in ones.
+    """
+    streams = result.transcripts.get(PICTURED_SPLIT, [])
+    matches = match_transcripts(streams, similarity, windows)
+    return Dashboard(metrics=result.metrics, pictures=_pictures(result, streams, matches))
+
+
+def _pictures(
+    result: EvaluationResult, streams: Sequence[Transcript], matches: Sequence[UtteranceMatch]
+) -> dict[str, Picture]:
+    """Timeline and state of the streams that are drawn at every evaluation."""
+    theta_speak, theta_dst = result.config.theta_speak, result.config.theta_dst
+    assert theta_speak is not None
+    assert theta_dst is not None
+    pictures = {}
+    pairs = sorted(zip(streams, matches, strict=True), key=lambda pair: pair[0].stream_id)
+    for number, (transcript, match) in enumerate(pairs[:NUM_PICTURED], start=1):
+        name = transcript.stream_id
+        timeline = draw_timeline(transcript, match, theta_speak=theta_speak, theta_dst=theta_dst)
+        pictures[f"timelines/{number}"] = Picture(caption=name, png=timeline)
+        gantt = draw_gantt(transcript)
+        if gantt is not None:
+            pictures[f"steps/{number}"] = Picture(caption=name, png=gantt)
+    return pictures

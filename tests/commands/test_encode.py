@@ -1,0 +1,168 @@
+"""``proassist-lit encode`` and ``convert``, as a person types them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from proassist_lit.commands.main import main
+from proassist_lit.data.feature_content import read_content
+from tests.vision.clips import make_clip, make_sound
+
+Captured = pytest.CaptureFixture[str]
+
+
+@pytest.fixture
+def videos(tmp_path: Path) -> Path:
+    for i in range(3):
+        make_clip(tmp_path / f"videos/v{i}.mp4", range(0, 1000 * (i + 1), 100))
+    return tmp_path / "videos"
+
+
+def encode(videos: Path, out: Path, *options: str) -> int:
+    return main(["encode", str(videos), "--encoder", "thumbnail4", "--out", str(out), *options])
+
+
+def test_encode_says_what_it_does(videos: Path, tmp_path: Path, capsys: Captured) -> None:
+    out = tmp_path / "out"
+    assert encode(videos, out) == 0
+    said = capsys.readouterr()
+    assert said.out == f"encoded 3 videos, 12 frames, into {out}\n"
+    lines = sorted(line.partition(" ")[2] for line in said.err.splitlines())
+    assert lines == [f"{videos}/v{i}.mp4: {2 * (i + 1)} frames" for i in range(3)]
+    assert encode(videos, out) == 0
+    assert capsys.readouterr().out.endswith("; 3 were done before\n")
+    grids, _ = read_content(out / "v2.safetensors")
+    assert {name: tuple(cells.shape) for name, cells in grids.items()} == {
+        "cls": (6, 1, 48), "2x2": (6, 4, 48),
+    }  # fmt: skip
+
+
+def test_bad_videos_end_in_a_list(videos: Path, tmp_path: Path, capsys: Captured) -> None:
+    make_sound(videos / "a.mp4")
+    (videos / "b.mp4").touch()
+    assert encode(videos, tmp_path / "out") == 1
+    said = capsys.readouterr()
+    assert "encoded 3 videos, 12 frames" in said.out
+    listed = said.err.partition("2 of 5 videos were not encoded:\n")[2].splitlines()
+    assert sorted(listed) == [
+        f"  {videos}/a.mp4: holds no video, only audio; name the file with the pictures.",
+        f"  {videos}/b.mp4: is empty (0 bytes); copy or record it again.",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("options", "names"),
+    [
+        ([], ["2x2", "cls"]),
+        (["--tokens", "10"], ["3x3", "cls"]),
+        (["--grids", "5x5,2x2"], ["2x2", "5x5"]),
+    ],
+)
+def test_grids_are_chosen(
+    options: list[str], names: list[str], videos: Path, tmp_path: Path
+) -> None:
+    assert encode(videos, tmp_path / "out", *options, "--format", "arrow") == 0
+    assert sorted(read_content(tmp_path / "out/v0.arrow")[0]) == names
+
+
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [
+        (["--grids", "cls,4x4"], "--grids cls,4x4: '4x4' is no grid; name some of cls,2x2,3x3,5x5"),
+        (["--tokens", "3"], "--tokens 3: choose one of 1, 5, 10, 26."),
+        (["--fps", "0"], "--fps must be above 0, got 0.0; 2 is usual."),
+        (["--shard", "5/5"], "--shard 5/5: give i/n with i from 0 to n - 1"),
+        (["--device", "toaster"], "--device toaster: cannot be used"),
+        (["--layer", "-2"], "encoder thumbnail4: has one layer"),
+    ],
+)
+def test_wrong_options_are_refused(
+    options: list[str], error: str, videos: Path, tmp_path: Path, capsys: Captured
+) -> None:
+    assert encode(videos, tmp_path / "out", *options) == 2
+    assert f"error: {error}" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("option", ["--batch", "--workers"])
+def test_counts_are_counts(option: str, videos: Path, tmp_path: Path, capsys: Captured) -> None:
+    with pytest.raises(SystemExit):
+        encode(videos, tmp_path / "out", option, "0")
+    assert "'0' is not a whole number of at least 1" in capsys.readouterr().err
+
+
+def test_other_encoder_is_refused(videos: Path, tmp_path: Path, capsys: Captured) -> None:
+    assert encode(videos, tmp_path / "out") == 0
+    before = (tmp_path / "out/v0.safetensors").read_bytes()
+    assert encode(videos, tmp_path / "out", "--encoder", "thumbnail5") == 2
+    assert "were made differently: encoder thumbnail4, now thumbnail5" in capsys.readouterr().err
+    assert (tmp_path / "out/v0.safetensors").read_bytes() == before
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_shards_of_all_kinds_give_the_same_files(
+    videos: Path, tmp_path: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert encode(videos, tmp_path / "whole") == 0
+    for shard in ("0/2", "1/2"):
+        assert encode(videos, tmp_path / "parts", "--shard", shard) == 0
+    assert "part 1 of 2, from 0 (--shard): 1 of 3 videos\n" in capsys.readouterr().out
+    for rank in "012":
+        monkeypatch.setenv("RANK", rank)
+        monkeypatch.setenv("WORLD_SIZE", "3")
+        monkeypatch.setenv("LOCAL_RANK", rank)
+        assert encode(videos, tmp_path / "ranks") == 0
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):
+        monkeypatch.delenv(name)
+    for task in "12":
+        for name, value in (("ID", task), ("MIN", "1"), ("STEP", "1"), ("COUNT", "2")):
+            monkeypatch.setenv(f"SLURM_ARRAY_TASK_{name}", value)
+        assert encode(videos, tmp_path / "array") == 0
+    assert "part 1 of 2, from 0 (Slurm array): 1 of 3 videos\n" in capsys.readouterr().out
+    for name in ("parts", "ranks", "array"):
+        assert files(tmp_path / name) == files(tmp_path / "whole")
+
+
+def test_damaged_video_is_kept_if_asked(videos: Path, tmp_path: Path, capsys: Captured) -> None:
+    cut = make_clip(videos / "v0.mp4", range(0, 4000, 40), faststart=True)
+    cut.write_bytes(cut.read_bytes()[: cut.stat().st_size * 4 // 5])
+    assert encode(videos, tmp_path / "out") == 1
+    assert "encode --keep-damaged" in capsys.readouterr().err
+    assert encode(videos, tmp_path / "out", "--keep-damaged") == 0
+    assert (tmp_path / "out/v0.safetensors").exists()
+
+
+def test_convert_says_what_it_does(videos: Path, tmp_path: Path, capsys: Captured) -> None:
+    assert encode(videos, tmp_path / "out") == 0
+    (tmp_path / "out/bad.safetensors").write_bytes(b"bad")
+    capsys.readouterr()
+    command = ["convert", str(tmp_path / "out"), str(tmp_path / "arrow"), "--to", "arrow"]
+    assert main(command) == 1
+    said = capsys.readouterr()
+    assert said.out == f"converted 3 files into {tmp_path / 'arrow'}\n"
+    assert "1 of 4 files were not converted:\n  feature file" in said.err
+    assert main(command) == 1
+    assert "converted 0 files" in (text := capsys.readouterr().out)
+    assert text.endswith("; 3 were done before\n")
+    (tmp_path / "out/bad.safetensors").unlink()
+
+    back = ["convert", str(tmp_path / "arrow"), str(tmp_path / "back"), "--to", "safetensors"]
+    assert main(back) == 0
+    manifest = json.loads((tmp_path / "out/manifest.json").read_text())
+    assert manifest["encoder"] == "thumbnail4"
+    (tmp_path / "out/manifest.json").unlink()
+    assert files(tmp_path / "back") == files(tmp_path / "out")
+
+
+def test_convert_refuses_what_is_wrong(tmp_path: Path, capsys: Captured) -> None:
+    command = ["convert", str(tmp_path), str(tmp_path / "new"), "--to", "arrow"]
+    assert main(command) == 2
+    assert "holds no .safetensors file to convert to arrow" in capsys.readouterr().err
+    assert main([*command, "--fps", "-1"]) == 2
+    assert "--fps must be above 0" in capsys.readouterr().err

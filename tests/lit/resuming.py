@@ -1,0 +1,92 @@
+"""A small training that can be stopped and gone on with; also a program: ``FOLDER SETTINGS``."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from torch import Tensor
+
+from proassist_lit.build import build_core
+from proassist_lit.config import RunConfig, TrainerConfig
+from proassist_lit.data.config import DataConfig
+from proassist_lit.data.sources.toy import ToyConfig
+from proassist_lit.evaluation.config import EvaluationConfig
+from proassist_lit.lit.build import build_datamodule, build_module, build_trainer, find_resume
+from proassist_lit.lit.callbacks import StreamingEvaluation
+from proassist_lit.lit.logs import build_logs
+from proassist_lit.lit.quiet import quiet_libraries
+from proassist_lit.model.config import ModelConfig, TinyConfig
+from proassist_lit.objectives import ObjectiveConfig, ObjectiveKind
+from proassist_lit.run_directory import RunDirectory
+from proassist_lit.streaming.config import StreamConfig
+
+VAL_EVERY = 3
+
+
+def config(
+    cache: Path, *, steps: int = 7, accumulate: int = 1, workers: int = 0, save_every: int = 1
+) -> RunConfig:
+    """NFS, a warm-up schedule, dropout in attention, validation in the middle of epochs."""
+    return RunConfig(
+        name="resumed",
+        resume="auto",
+        data=DataConfig(
+            cache=str(cache), toy=ToyConfig(num_train=5, num_val=1, num_test=1),
+            batch_size=1, num_workers=workers,
+        ),
+        model=ModelConfig(tiny=TinyConfig(hidden_size=32, num_layers=2, num_heads=2, mlp_size=32)),
+        objective=ObjectiveConfig(kind=ObjectiveKind.PER_TOKEN, rho=0.5),
+        stream=StreamConfig(max_new_tokens=2, max_dst_tokens=2),
+        trainer=TrainerConfig(
+            max_steps=steps, val_every_steps=VAL_EVERY, log_every_steps=1, accumulate=accumulate,
+            save_every_steps=save_every, accelerator="cpu",
+        ),
+        evaluation=EvaluationConfig(similarity="words", streams_on_validation=0),
+    )  # fmt: skip
+
+
+def fit(settings: RunConfig, folder: Path) -> dict[str, Tensor]:
+    """Train without the final evaluation; return the weights."""
+    run = RunDirectory(folder)
+    L.seed_everything(settings.seed, workers=True, verbose=False)
+    checkpoint = find_resume(settings, run)
+    core = build_core(settings)
+    for layer in core.model.lm.get_decoder().layers:
+        layer.self_attn.attention_dropout = 0.1  # random numbers that resuming must go on with
+    datamodule = build_datamodule(settings, core)
+    module = build_module(settings, core, len(datamodule.train_dataloader()))
+    logs = build_logs(settings, run, checkpoint)
+    evaluation = StreamingEvaluation(core.evaluator, run, logs.sinks, settings.evaluation)
+    trainer = build_trainer(settings, run, evaluation, logs)
+    trainer.fit(module, datamodule=datamodule, ckpt_path=checkpoint, weights_only=True)
+    for logger in trainer.loggers:
+        logger.save()
+    return {name: tensor.clone() for name, tensor in module.state_dict().items()}
+
+
+def curves(folder: Path) -> list[dict[str, str]]:
+    """Rows of ``metrics.csv``, empty cells left out."""
+    with (folder / "metrics.csv").open(newline="") as file:
+        return [{k: v for k, v in row.items() if v} for row in csv.DictReader(file)]
+
+
+def main(folder: Path, asked: dict[str, Any]) -> None:
+    """Train, and leave the weights in ``weights.pt``."""
+    warnings.filterwarnings("ignore")
+    torch.set_num_threads(1)
+    quiet_libraries()
+    os.environ["WANDB_MODE"] = "disabled"
+    weights = fit(config(folder.parent / "data", **asked), folder)
+    torch.save(weights, folder / "weights.pt")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), json.loads(sys.argv[2]))

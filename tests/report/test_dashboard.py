@@ -1,0 +1,306 @@
+from __future__ import annotations
+
+import csv
+import io
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from proassist_lit.evaluation.result import EvaluationResult, SweepPoint
+from proassist_lit.metrics.similarity import HashedWordSimilarity
+from proassist_lit.metrics.summary import evaluate_transcripts
+from proassist_lit.metrics.utterances import match_transcript
+from proassist_lit.report import from_evaluation
+from proassist_lit.report.dashboard import Chart, Dashboard, DataTable, Picture
+from proassist_lit.report.dashboard_files import DashboardFiles
+from proassist_lit.report.figure import draw_chart, shown
+from proassist_lit.report.from_evaluation import gather_dashboard, gather_glance
+from proassist_lit.report.gantt_picture import draw_gantt
+from proassist_lit.report.run_report import picture_type
+from proassist_lit.report.timeline_picture import draw_timeline
+from proassist_lit.run_directory import RunDirectory
+from proassist_lit.streaming.config import StreamConfig
+from proassist_lit.types import FrameOutput, Reference, Transcript, Transition, Update
+from tests.report.fakes import cooking_stream
+
+SIMILARITY = HashedWordSimilarity()
+CONFIG = StreamConfig(theta_speak=0.5, theta_dst=0.45)
+REF = {2: "wash the pan", 8: "peel it", 14: "well done"}
+SAID = {3: "wash the pan", 8: "cut carrots now", 18: "hello"}
+START, COMPLETE = Transition.START, Transition.COMPLETE
+REF_UPDATES = {2: Update("S1", START), 10: Update("S1", COMPLETE)}
+UPDATES = {3: Update("S1", START), 17: Update("S2", START)}
+
+
+def stream(name: str = "a", *, first_frame: int = 100, text: str = "") -> Transcript:
+    """Ten seconds at 2 fps; one utterance and one update of every outcome."""
+    said = {**SAID, 18: text or SAID[18]}
+    return Transcript(
+        stream_id=name,
+        dataset="toy",
+        fps=2.0,
+        steps=(("S1", "wash"), ("S2", "peel")),
+        frames=tuple(
+            FrameOutput(
+                frame_idx=first_frame + i,
+                time_s=(first_frame + i) / 2,
+                speak_prob=0.9 if i in said else 0.1,
+                dst_prob=0.8 if i in UPDATES else 0.2,
+                speak=i in said,
+                dst=i in UPDATES,
+                text=said.get(i, ""),
+                updates=(UPDATES[i],) if i in UPDATES else (),
+                context_len=10 * i,
+            )
+            for i in range(20)
+        ),
+        references=tuple(
+            Reference(
+                text=REF.get(i, ""),
+                updates=(REF_UPDATES[i],) if i in REF_UPDATES else (),
+                speak_label=int(i in REF),
+                dst_label=int(i in REF_UPDATES),
+            )
+            for i in range(20)
+        ),
+    )
+
+
+def result(**streams: list[Transcript]) -> EvaluationResult:
+    return EvaluationResult(
+        config=CONFIG,
+        metrics={"test/utterance_f1": 0.5, "baseline/clock/test/utterance_f1": 0.25,
+                 "similarity": "words"},
+        transcripts=streams,
+    )  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def quick_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Dashboards of named streams; the pictures themselves are drawn by the tests of them."""
+
+    def timeline(transcript: Transcript, *_: object, **thetas: float) -> bytes:
+        return f"timeline of {transcript.stream_id} at {thetas}".encode()
+
+    monkeypatch.setattr(from_evaluation, "draw_timeline", timeline)
+    monkeypatch.setattr(from_evaluation, "draw_gantt", lambda t: t.stream_id.encode())
+
+
+def test_utterances_are_listed_with_what_became_of_them() -> None:
+    table = gather_dashboard(result(test=[stream()]), SIMILARITY).tables["utterances"]
+
+    assert table.columns == ("split", "stream", "time_s", "frame", "outcome", "score", "late_s",
+                             "reference", "generated")  # fmt: skip
+    assert table.rows == (
+        ("test", "a", 51.0, 102, "matched", 1.0, 0.5, "wash the pan", "wash the pan"),
+        ("test", "a", 54.0, 108, "mismatched", 0.0, 0.0, "peel it", "cut carrots now"),
+        ("test", "a", 57.0, 114, "missed", None, None, "well done", ""),
+        ("test", "a", 59.0, 118, "redundant", None, None, "", "hello"),
+    )
+
+
+def test_state_updates_are_listed_with_what_became_of_them() -> None:
+    table = gather_dashboard(result(test=[stream()]), SIMILARITY).tables["state_updates"]
+
+    assert table.columns == ("split", "stream", "frame", "outcome", "step", "step_name",
+                             "transition", "reference_time_s", "predicted_time_s")  # fmt: skip
+    assert table.rows == (
+        ("test", "a", 102, "matched", "S1", "wash", "start", 51.0, 51.5),
+        ("test", "a", 110, "missed", "S1", "wash", "complete", 55.0, None),
+        ("test", "a", 117, "redundant", "S2", "peel", "start", None, 58.5),
+    )
+
+
+def test_tables_count_what_the_metrics_count() -> None:
+    streams = [cooking_stream(seed).transcript for seed in range(4)]
+    scores = evaluate_transcripts(streams, SIMILARITY)
+    tables = gather_dashboard(result(val=streams[:1], test=streams[1:]), SIMILARITY).tables
+
+    outcomes = [row[4] for row in tables["utterances"].rows]
+    for outcome in ("matched", "mismatched", "missed", "redundant"):
+        assert outcomes.count(outcome) == scores[f"utterance_num_{outcome}"] > 0
+    updates = [row[3] for row in tables["state_updates"].rows]
+    matched, missed = updates.count("matched"), updates.count("missed")
+    assert matched / (matched + missed) == pytest.approx(scores["dst_update_recall"])
+    assert matched / (len(updates) - missed) == pytest.approx(scores["dst_update_precision"])
+
+
+def test_baselines_stand_beside_the_model() -> None:
+    table = gather_dashboard(result(test=[stream()]), SIMILARITY).tables["comparison"]
+
+    assert table.columns == ("metric", "test", "clock")
+    assert table.rows == (("utterance_f1", 0.5, 0.25),)
+
+
+def test_data_sets_have_a_table_where_they_have_metrics() -> None:
+    whole = result(test=[stream(), replace(stream("b"), dataset="wtag/dialog")])
+    assert "data_sets" not in gather_dashboard(whole, SIMILARITY).tables
+    whole.metrics |= {"test/toy/speak_f1": 0.5, "test/wtag/dialog/utterance_f1": 0.25}
+
+    table = gather_dashboard(whole, SIMILARITY).tables["data_sets"]
+
+    assert table.columns == ("split", "data_set", "speak_f1", "utterance_f1")
+    assert table.rows == (("test", "toy", 0.5, None), ("test", "wtag/dialog", None, 0.25))
+
+
+def test_thresholds_that_were_tried_are_a_table_and_a_chart() -> None:
+    whole = result(val=[stream()])
+    whole.sweep["val"] = [
+        SweepPoint(theta_speak=0.6, theta_dst=0.5, metrics={"utterance_f1": 0.3}),
+        SweepPoint(theta_speak=0.4, theta_dst=0.2, metrics={"utterance_f1": 0.5}),
+        SweepPoint(theta_speak=0.4, theta_dst=0.5, metrics={"utterance_f1": 0.7, "x": 1.0}),
+    ]
+
+    board = gather_dashboard(whole, SIMILARITY)
+
+    assert board.tables["sweep"] == DataTable(
+        columns=("split", "theta_speak", "theta_dst", "utterance_f1", "x"),
+        rows=(("val", 0.4, 0.2, 0.5, None), ("val", 0.4, 0.5, 0.7, 1.0),
+              ("val", 0.6, 0.5, 0.3, None)),
+    )  # fmt: skip
+    assert board.charts["val/sweep_theta_speak"].lines == {
+        "utterance_f1": ((0.4, 0.7), (0.6, 0.3))  # the better of two values of theta_dst
+    }
+    assert "val/sweep_theta_dst" not in board.charts  # nothing that depends on it
+
+
+def test_decisions_have_curves_of_both_heads() -> None:
+    charts = gather_dashboard(result(test=[stream()]), SIMILARITY).charts
+
+    assert set(charts) == {"test/precision_recall", "test/calibration"}
+    curve = charts["test/precision_recall"].lines
+    assert set(curve) == {"speak", "dst"}
+    # At 0.9 it speaks at three frames, one of the reference's three; at 0.1 at all 20.
+    assert curve["speak"] == (
+        (pytest.approx(1 / 3), pytest.approx(1 / 3)),
+        (1.0, pytest.approx(3 / 20)),
+    )
+    calibration = charts["test/calibration"]
+    assert calibration.diagonal
+    assert calibration.lines["dst"] == (
+        (pytest.approx(0.2), 2 / 18),
+        (pytest.approx(0.8), 0.0),
+    )
+
+
+def test_the_same_three_streams_are_drawn_at_every_evaluation() -> None:
+    streams = {name: stream(name) for name in "abcde"}
+    glance = gather_glance(result(val=[streams[n] for n in "abc"]), SIMILARITY)
+    whole = gather_dashboard(
+        result(val=[streams[n] for n in "edbca"], test=[stream("0")]), SIMILARITY
+    )
+
+    for board in (glance, whole):
+        assert {name: picture.caption for name, picture in board.pictures.items()} == {
+            "timelines/1": "a", "steps/1": "a", "timelines/2": "b", "steps/2": "b",
+            "timelines/3": "c", "steps/3": "c",
+        }  # fmt: skip
+    assert glance.pictures == whole.pictures
+    assert (
+        glance.pictures["timelines/2"].png
+        == b"timeline of b at {'theta_speak': 0.5, 'theta_dst': 0.45}"
+    )
+    assert not glance.tables
+    assert whole.is_whole
+    assert not glance.is_whole
+
+
+def test_pictures_are_small_png_files() -> None:
+    transcript = cooking_stream(num_frames=1000).transcript
+    match = match_transcript(transcript, SIMILARITY)
+
+    timeline = draw_timeline(transcript, match, theta_speak=0.5, theta_dst=0.45)
+    gantt = draw_gantt(transcript)
+
+    assert gantt is not None
+    for png in (timeline, gantt):
+        picture = Image.open(io.BytesIO(png))
+        picture.load()
+        assert (picture.format, picture.width) == ("PNG", 1440)
+        assert len(png) < 60_000
+        assert len(picture.getcolors() or []) > 10  # something is drawn
+
+
+def test_pictures_show_what_they_are_drawn_from() -> None:
+    transcript = stream()
+    match = match_transcript(transcript, SIMILARITY)
+
+    def drawn(transcript: Transcript, theta: float = 0.5) -> bytes:
+        return draw_timeline(transcript, match, theta_speak=theta, theta_dst=0.45)
+
+    def refreshed(number: int) -> Transcript:
+        frames = list(transcript.frames)
+        frames[number] = replace(frames[number], event="drop_all")
+        return replace(transcript, frames=tuple(frames))
+
+    variants = [
+        drawn(transcript),
+        drawn(transcript, 0.7),
+        drawn(refreshed(5)),
+        drawn(refreshed(12)),
+    ]
+    assert len(set(variants)) == 4
+
+
+def test_pictures_of_any_words_are_drawn_without_a_warning() -> None:
+    odd = stream("$a_1$ 煮る", text="costs $\\frac5$,\n煮る \U0001f373 {x} \\frac 100%")
+    for transcript in (odd, replace(odd, steps=(), frames=(), references=())):
+        match = match_transcript(transcript, SIMILARITY)
+        assert draw_timeline(transcript, match, theta_speak=0.5, theta_dst=0.0)  # no dst head, too
+    assert draw_gantt(odd)
+    assert shown("a\n 煮 b") == "a □ b"
+    assert shown("abcdef", 4) == "abc…"
+
+
+def test_a_task_without_steps_has_no_picture_of_steps() -> None:
+    assert draw_gantt(replace(stream(), steps=())) is None
+
+
+def test_long_tasks_say_what_is_not_drawn() -> None:
+    many = tuple((f"S{i}", "wash") for i in range(30))
+    picture = draw_gantt(replace(stream(), steps=many))
+    assert picture is not None
+    assert picture != draw_gantt(replace(stream(), steps=many[:24]))
+    assert Image.open(io.BytesIO(picture)).height < 1600
+
+
+def test_charts_are_drawn() -> None:
+    chart = Chart(title="t", x_name="x", y_name="y", lines={"a": ((0.0, 0.0), (1.0, 0.5))})
+    empty = replace(chart, lines={})
+    assert Image.open(io.BytesIO(draw_chart(chart))).format == "PNG"
+    assert draw_chart(chart) != draw_chart(replace(chart, diagonal=True)) != draw_chart(empty)
+
+
+def test_files_hold_the_dashboard(tmp_path: Path) -> None:
+    table = DataTable(columns=("a", "b"), rows=((1, "x, y"), (None, "z")))
+    chart = Chart(title="t", x_name="recall", y_name="precision", lines={"speak": ((0.5, 1.0),)})
+    board = Dashboard(
+        metrics={"test/f1": 0.5, "similarity": "words"},
+        tables={"utterances": table},
+        charts={"test/precision_recall": chart},
+        pictures={"timelines/1": Picture(caption="a", png=b"png")},
+        is_whole=True,
+    )
+    files = DashboardFiles(RunDirectory(tmp_path))
+
+    files.show(replace(board, is_whole=False), step=5)
+    assert not (tmp_path / "metrics.json").exists()  # not before all is answered
+    files.show(board, step=10)
+    files.finish()
+
+    assert json.loads((tmp_path / "metrics.json").read_text()) == board.metrics
+    folder = tmp_path / "dashboard"
+    with (folder / "utterances.csv").open(newline="") as file:
+        assert list(csv.reader(file)) == [["a", "b"], ["1", "x, y"], ["", "z"]]
+    written = (folder / "test" / "precision_recall.csv").read_text()
+    assert written == "line,recall,precision\nspeak,0.5,1.0\n"
+    assert (folder / "timelines" / "1.png").read_bytes() == b"png"
+    assert picture_type((folder / "test" / "precision_recall.png").read_bytes()) == "image/png"
+
+
+def test_markdown_of_a_table_keeps_its_cells() -> None:
+    table = DataTable(columns=("a", "b"), rows=((1.23456, "x|y\nz"), (None, "")))
+    assert table.to_markdown() == "| a | b |\n| --- | --- |\n| 1.235 | x\\|y z |\n|  |  |"
