@@ -190,8 +190,8 @@ def _params(files: ConfigFiles) -> Iterator[Override]:
     for place, key, value in files.sweep_params():
         try:
             item = parser.parse_override(file_override(key, value))
-        except OverrideParseException as error:
-            raise ConfigError(f"{place}: {_one_line(error)}") from error
+        except HydraException as error:
+            raise ConfigError(f"{place}: {key}={value}: {_one_line(error)}") from error
         override = _plain_override(item, files.groups)
         yield replace(override, text=f"{place}: {override.text}")
 
