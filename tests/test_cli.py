@@ -172,12 +172,12 @@ def test_misspelling_in_any_file_stops_every_run(app: App) -> None:
     assert "'trainer.max_epochs'" in app.err
 
 
-def test_parameters_of_a_sweep_in_a_file_are_checked_by_the_job(app: App) -> None:
+def test_parameters_of_a_sweep_in_a_file_are_checked_before_the_first_job(app: App) -> None:
     (app.conf_dir / "experiment/sweep.yaml").write_text(
         "# @package _global_\nhydra:\n  sweeper:\n    params:\n      +foo: 1,2\n"
     )
     assert app("-m", "+experiment=sweep") == 2
-    assert "error: job 0-default-seed1: there is no key or config group 'foo'" in app.err
+    assert "error: conf/experiment/sweep.yaml:5: +foo=1,2: there is no key" in app.said()
     assert app.jobs == []
 
 

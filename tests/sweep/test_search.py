@@ -69,7 +69,11 @@ class FakeLauncher(Launcher):
 
 
 @pytest.fixture
-def launcher(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeLauncher:
+def launcher(
+    quick_study: Callable[[Path], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> FakeLauncher:
+    for folder in (tmp_path, tmp_path / "other"):
+        quick_study(folder)
     monkeypatch.setattr(sys, "argv", ["train.py", "-m", "+sweep=x", "seed=2", "hydra.sweep.dir=y"])
     return FakeLauncher(tmp_path)
 
@@ -206,8 +210,7 @@ def test_numbers_that_do_not_adjoin_are_launched_apart(
     with pytest.raises(SystemExit):
         run(launcher, n_jobs=3)
     with open_storage(tmp_path) as storage:
-        study = optuna.load_study(study_name=STUDY_NAME, storage=storage)
-        study.tell(1, 1.0)
+        optuna.load_study(study_name=STUDY_NAME, storage=storage).tell(1, 1.0)
     run(launcher, n_jobs=3)
     assert launcher.numbers == [0, 0, 2]
     assert launcher.batches == [3, 1, 1]
