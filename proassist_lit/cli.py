@@ -14,7 +14,8 @@ import string
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import make_dataclass, replace
 from pathlib import Path
 from typing import NoReturn
 
@@ -36,13 +37,22 @@ from proassist_lit.config_check import ConfigFiles, Override
 from proassist_lit.config_help import help_text
 from proassist_lit.config_schema import Schema, from_plain, plain_twin, read_config, write_config
 from proassist_lit.errors import ConfigError, ProAssistError
+from proassist_lit.job_result import Pruned
 from proassist_lit.report.runs import multirun_table
+from proassist_lit.sweep.job import is_first_process, run_once
+from proassist_lit.sweep.launcher import check_installed, check_processes
+from proassist_lit.sweep.settings import NAME, SearchSettings
+from proassist_lit.sweep.space import file_override
+from proassist_lit.sweep.trial import VARIABLE, Trial
 
 Job = Callable[[RunConfig, Path], float | None]
 
 _FULL_ERROR = "HYDRA_FULL_ERROR"
 _RUN_DIR = "PROASSIST_LIT_RUN_DIR"
 """Tells the processes that a job starts on further devices where its run lies."""
+
+_SHOWN = "proassist_lit_shown"
+"""Attribute of an error that was shown already; it goes with the error from process to process."""
 
 _ACTIONS = {
     hydra_types.OverrideType.CHANGE: "set",
@@ -58,29 +68,30 @@ def run_app(job: Job, *, conf_dir: Path) -> None:
     What a user can cause ends in one line on stderr for each fault and exit code 2, an interrupt
     in exit code 130; any other error of the job keeps its traceback. The resolved configuration
     lies in the run directory as ``config.yaml`` before the job starts. In a multirun a table over
-    the jobs so far (``table.csv``, ``.md``, ``.html``) is kept in the sweep's directory.
+    the jobs so far (``table.csv``, ``.md``, ``.html``) is kept in the sweep's directory, and a job
+    that came to its end there is not run again.
 
     Args:
         job: gets the checked configuration and the run directory; what it returns is the value
             that a sweep optimises.
         conf_dir: folder of ``config.yaml`` and the config groups.
     """
-    failures: list[_Failure] = []
+    failures: list[Exception] = []
     try:
         if run_dir := _run_dir_of_parent():
-            job(read_config(RunConfig, run_dir / "config.yaml"), run_dir)
+            with suppress(Pruned):  # the first process says so
+                job(read_config(RunConfig, run_dir / "config.yaml"), run_dir)
             return
         arguments = _parse_arguments()
         if arguments.help:
-            _write(
-                help_text(f"python {Path(sys.argv[0]).name}", ConfigFiles(conf_dir), RunConfig())
-            )
+            files, program = ConfigFiles(conf_dir), f"python {Path(sys.argv[0]).name}"
+            _write(help_text(program, files, RunConfig(), SearchSettings()))
             return
         if not (arguments.hydra_help or arguments.shell_completion):
             _check(arguments, conf_dir)
         _run_hydra(job, conf_dir, failures)
         if failures:  # of a single run, kept back from Hydra, which would add a line of its own
-            raise failures[0].error
+            raise failures[0]
     except KeyboardInterrupt:
         sys.stderr.write("interrupted\n")
         sys.exit(130)
@@ -88,21 +99,14 @@ def run_app(job: Job, *, conf_dir: Path) -> None:
         _end(error, failures)
 
 
-class _Failure:
-    """An error of a job, and whether it was already shown."""
-
-    def __init__(self, error: Exception, *, shown: bool = False) -> None:
-        self.error = error
-        self.shown = shown
-
-
-def _end(error: Exception, failures: Sequence[_Failure]) -> NoReturn:
+def _end(error: Exception, failures: Sequence[Exception]) -> NoReturn:
     """Leave with the message and exit code that ``error`` calls for."""
-    failure = next((f for f in failures if f.error is error), None)
-    is_users = isinstance(error, ProAssistError) or (failure is None and _is_of_hydra(error))
-    if _wants_traceback() or not (is_users or (failure and failure.shown)):
+    shown = getattr(error, _SHOWN, False)  # of a job of a multirun
+    is_of_job = shown or any(failure is error for failure in failures)
+    is_users = isinstance(error, ProAssistError) or (not is_of_job and _is_of_hydra(error))
+    if _wants_traceback() or not (is_users or shown):
         raise error
-    if not (failure and failure.shown):
+    if not shown:
         _show(error)
     sys.exit(2 if is_users else 1)
 
@@ -161,8 +165,35 @@ def _check(arguments: argparse.Namespace, conf_dir: Path) -> None:
             extra += [str(path).removeprefix("file://") for path in value]
     files = ConfigFiles(conf_dir, extra=[Path(path) for path in extra if path])
     schema = Schema(RunConfig, beside={"hydra": HydraConf})
-    files.check(schema)
-    files.check_overrides([_plain_override(item, files.groups) for item in parsed], schema)
+    with_search = Schema(RunConfig, beside={"hydra": _SearchHydraConf})
+    by_choice = {("hydra/sweeper", NAME): with_search}
+    files.check(schema, by_choice=by_choice)
+    overrides = [_plain_override(item, files.groups) for item in parsed]
+    choices = files.choices(overrides)
+    files.check_overrides(
+        [*_params(files), *overrides],
+        next((by_choice[choice] for choice in by_choice if choice in choices), schema),
+    )
+    for group, option in choices:
+        check_installed(f"{group}={option}")
+
+
+_SearchHydraConf = make_dataclass(
+    "_SearchHydraConf", [("sweeper", SearchSettings, None)], bases=(HydraConf,), kw_only=True
+)
+"""Hydra's own settings with those of our search where Hydra takes any sweeper's."""
+
+
+def _params(files: ConfigFiles) -> Iterator[Override]:
+    """What the files tell sweepers to vary, as if it stood on the command line."""
+    parser = OverridesParser.create()
+    for place, key, value in files.sweep_params():
+        try:
+            item = parser.parse_override(file_override(key, value))
+        except HydraException as error:
+            raise ConfigError(f"{place}: {key}={value}: {_one_line(error)}") from error
+        override = _plain_override(item, files.groups)
+        yield replace(override, text=f"{place}: {override.text}")
 
 
 def _plain_override(item: hydra_types.Override, groups: Mapping[str, list[str]]) -> Override:
@@ -189,10 +220,8 @@ def _plain_override(item: hydra_types.Override, groups: Mapping[str, list[str]])
     )
 
 
-def _run_hydra(job: Job, conf_dir: Path, failures: list[_Failure]) -> None:
+def _run_hydra(job: Job, conf_dir: Path, failures: list[Exception]) -> None:
     ConfigStore.instance().store("base_config", node=plain_twin(RunConfig()))
-    # Cached in the configuration, as Hydra's own ${now:} is: one value for a run or a sweep.
-    OmegaConf.register_new_resolver("short_id", _short_id, use_cache=True, replace=True)
     full_error = os.environ.get(_FULL_ERROR)
 
     @functools.wraps(job)  # Hydra names the log file after the file of ``job``
@@ -202,19 +231,22 @@ def _run_hydra(job: Job, conf_dir: Path, failures: list[_Failure]) -> None:
         run_dir = Path(settings.runtime.output_dir)
         try:
             config = _to_config(composed)
-            write_config(config, run_dir / "config.yaml")
             with _environment({_FULL_ERROR: full_error, _RUN_DIR: str(run_dir)}):
+                if is_multirun:
+                    return _run_of_sweep(job, config, run_dir, settings)
+                write_config(config, run_dir / "config.yaml")
                 return job(config, run_dir)
         except Exception as error:
-            failures.append(_Failure(error, shown=is_multirun))
             if is_multirun:  # the other jobs go on, so say it now; Hydra ends with the first error
                 with _environment({_FULL_ERROR: full_error}):
                     _show_of_job(error, run_dir)
+                setattr(error, _SHOWN, True)
                 raise
+            failures.append(error)
             return None
         finally:
-            if is_multirun:
-                _write_table(Path(settings.runtime.cwd, settings.sweep.dir))
+            if is_multirun and is_first_process():
+                _write_table(_sweep_dir(settings))
 
     start = hydra.main(
         version_base="1.3", config_path=str(conf_dir.resolve()), config_name="config"
@@ -223,9 +255,25 @@ def _run_hydra(job: Job, conf_dir: Path, failures: list[_Failure]) -> None:
         start()
 
 
+def _run_of_sweep(job: Job, config: RunConfig, run_dir: Path, settings: HydraConf) -> float | None:
+    check_processes(config.trainer, settings.launcher.get("_target_", ""))
+    trial = Trial.of_job(settings, _sweep_dir(settings))
+    with _environment({VARIABLE: trial.to_text() if trial else None}):
+        return run_once(job, config, run_dir)
+
+
+def _sweep_dir(settings: HydraConf) -> Path:
+    return Path(settings.runtime.cwd, settings.sweep.dir)
+
+
 def _short_id() -> str:
     """Five letters or digits; not from the seeded generator, which repeats."""
     return "".join(random.SystemRandom().choices(string.ascii_lowercase + string.digits, k=5))
+
+
+# Cached in the configuration, as Hydra's own ${now:} is: one value for a run or a sweep. Here, as
+# the processes that a launcher starts for jobs import this file and nothing else of ours.
+OmegaConf.register_new_resolver("short_id", _short_id, use_cache=True, replace=True)
 
 
 def _to_config(composed: DictConfig) -> RunConfig:

@@ -78,14 +78,43 @@ class ConfigFiles:
                 found[""].append(file.option)
         return {group: sorted(options) for group, options in found.items()}
 
-    def check(self, schema: Schema) -> None:
+    def check(
+        self, schema: Schema, *, by_choice: Mapping[tuple[str, str], Schema] | None = None
+    ) -> None:
         """Check every file.
+
+        Args:
+            schema: every key there is.
+            by_choice: by (group, option), what takes its place in files whose defaults choose
+                that option.
 
         Raises:
             ConfigError: all faults, one a line, each with file, line and the nearest valid key.
         """
-        if faults := [fault for file in self.files for fault in self._faults(file, schema)]:
+        faults: list[str] = []
+        for file in self.files:
+            own = ((by_choice or {}).get((d.group, str(d.option))) for d in file.defaults)
+            faults += self._faults(file, next(filter(None, own), schema))
+        if faults:
             raise ConfigError("\n".join(faults))
+
+    def choices(self, overrides: Sequence[Override]) -> set[tuple[str, str]]:
+        """What the command line chooses, as (group, option), with what the chosen files choose."""
+        found = {(o.key, value) for o in overrides for value in o.values if isinstance(value, str)}
+        for file in self.files:
+            if (file.group, file.option) in found:
+                found |= {(d.group, str(d.option)) for d in file.defaults}
+        return found
+
+    def sweep_params(self) -> Iterator[tuple[str, str, object]]:
+        """``hydra.sweeper.params`` of every file: (file and line, key, value)."""
+        for file in self.files:
+            part: object = file.data if not file.package else None
+            for name in ("hydra", "sweeper", "params"):
+                part = part.get(name) if isinstance(part, Mapping) else None
+            for key, value in part.items() if isinstance(part, Mapping) else ():
+                line = _line_of(file, f"hydra.sweeper.params.{key}")
+                yield f"{file.label}{line}", str(key), value
 
     def _faults(self, file: ConfigFile, schema: Schema) -> Iterator[str]:
         yield from file.faults

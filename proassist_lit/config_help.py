@@ -15,18 +15,23 @@ from proassist_lit.config_check import ConfigFiles
 from proassist_lit.config_schema import describe, to_plain
 
 _INDENT = 6
+_LISTED = ("experiment", "sweep")  # groups whose files have a line each
 
 
-def help_text(program: str, files: ConfigFiles, defaults: Any, *, width: int = 100) -> str:
+def help_text(
+    program: str, files: ConfigFiles, defaults: Any, search: Any, *, width: int = 100
+) -> str:
     """Everything that can be asked for on the command line.
 
     Args:
         program: the command, say ``python train.py``.
         files: the configuration files.
         defaults: the configuration with its default values.
+        search: settings of a search with their default values.
         width: characters a line.
     """
     experiments = [file for file in files.files if file.group == "experiment"]
+    sweeps = [file for file in files.files if file.group == "sweep"]
     first = experiments[0].option if experiments else "NAME"
     groups = {name: options for name, options in files.groups.items() if name}
     parts = [
@@ -35,16 +40,20 @@ def help_text(program: str, files: ConfigFiles, defaults: Any, *, width: int = 1
         _block(
             f"{program} +experiment={first} seed=2     one run; it lies in outputs/\n"
             f"{program} -m +experiment={first} seed=1,2,3     one run for each value\n"
+            f"{program} -m +experiment={first} +sweep=optuna     a search; again with the same "
+            "hydra.sweep.dir=DIR it goes on\n"
             f"{program} +experiment={first} --cfg job     print the settings and stop\n"
             f"{program} hydra.run.dir=DIR resume=auto     go on in DIR, or begin there\n"
             f"{program} --hydra-help     all options of Hydra"
         ),
         "Experiments (+experiment=NAME):",
         _columns([(file.option, file.title) for file in experiments]),
+        "Sweeps (-m +sweep=NAME):",
+        _columns([(file.option, file.title) for file in sweeps]),
         "Config groups (GROUP=OPTION):",
-        _columns([(n, ", ".join(o)) for n, o in groups.items() if n != "experiment"]),
+        _columns([(n, ", ".join(o)) for n, o in groups.items() if n not in _LISTED]),
         "Keys (KEY=VALUE), with the values they have where no file of conf/ says otherwise:",
-        "\n\n".join(_section(defaults, "", width)),
+        "\n\n".join((*_section(defaults, "", width), *_section(search, "hydra.sweeper", width))),
         f"Misspelt keys are refused. With HYDRA_FULL_ERROR=1 {program} shows where errors arise.",
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
@@ -79,6 +88,8 @@ def _section(config: Any, key: str, width: int) -> Iterator[str]:
     purpose = " ".join((inspect.getdoc(type(config)) or "").split("\n\n")[0].split())
     lines, inner = [f"{key or 'run'}: {purpose}"], []
     for f in fields(config):
+        if f.name.startswith("_"):
+            continue
         value, name = getattr(config, f.name), f"{key}.{f.name}" if key else f.name
         if is_dataclass(value):
             inner.append((value, name))

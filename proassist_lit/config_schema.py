@@ -61,6 +61,15 @@ class Schema:
         """Dotted name and type of every key of ``root``, sections left out."""
         return _leaves(self.root, "")
 
+    def number_type(self, key: str) -> type | None:
+        """Which numbers a key takes: int or float; None for another key.
+
+        Raises:
+            ConfigError: there is no such key.
+        """
+        hint, _ = _split_optional(self.hint(key))
+        return hint if hint in (int, float) else None
+
     def is_section(self, key: str) -> bool:
         """Whether ``key`` is a part with keys of its own."""
         try:

@@ -3,5 +3,24 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from tests.app import App
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported, in each worker too
+
+
+@pytest.fixture
+def app(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> Iterator[App]:
+    """The command line in this process, with a job that only notes what it got."""
+    from tests.app import app_in
+
+    with app_in(tmp_path, capsys, monkeypatch) as app:
+        yield app

@@ -1,93 +1,21 @@
 from __future__ import annotations
 
-import json
-import logging
 import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 import yaml
 
-from proassist_lit.cli import run_app
 from proassist_lit.config import Compat, RunConfig
 from proassist_lit.config_schema import read_config
 from proassist_lit.data.config import Source
 from proassist_lit.errors import StreamError
 from proassist_lit.objectives import ObjectiveKind
 from proassist_lit.streaming.config import Strategy
-
-REPO_CONF = Path(__file__).parents[1] / "conf"
-
-
-@dataclass
-class App:
-    """The command line in this process, with a job that only notes what it got."""
-
-    conf_dir: Path
-    capsys: pytest.CaptureFixture[str]
-    monkeypatch: pytest.MonkeyPatch
-    jobs: list[tuple[RunConfig, Path]] = field(default_factory=list)
-    error: BaseException | None = None
-    out: str = ""
-    err: str = ""
-
-    def job(self, config: RunConfig, run_dir: Path) -> float:
-        self.jobs.append((config, run_dir))
-        if self.error is not None and config.seed == 1:
-            raise self.error
-        (run_dir / "metrics.json").write_text(json.dumps({"test/utterance_f1": config.seed / 10}))
-        return 0.5
-
-    def __call__(self, *argv: str) -> int:
-        """Run with these arguments; return the exit code."""
-        self.monkeypatch.setattr(sys, "argv", ["train.py", *argv])
-        code = 0
-        try:
-            run_app(self.job, conf_dir=self.conf_dir)
-        except SystemExit as exit_:
-            code = exit_.code if isinstance(exit_.code, int) else int(bool(exit_.code))
-        finally:
-            self.out, self.err = self.capsys.readouterr()
-        return code
-
-    def said(self) -> str:
-        """The one line of error."""
-        assert self.err.endswith("\n")
-        assert self.err.count("\n") == 1, self.err
-        assert self.err.startswith("error: ")
-        return self.err.strip()
-
-
-@pytest.fixture
-def app(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> Iterator[App]:
-    """An app over the real config files and one nested group, in an empty directory."""
-    conf_dir = tmp_path / "conf"
-    for path in REPO_CONF.rglob("*.yaml"):
-        copy = conf_dir / path.relative_to(REPO_CONF)
-        copy.parent.mkdir(parents=True, exist_ok=True)
-        copy.write_bytes(path.read_bytes())
-    monkeypatch.chdir(tmp_path)
-    for name in ("HYDRA_FULL_ERROR", "PROASSIST_LIT_RUN_DIR", "LOCAL_RANK"):
-        monkeypatch.delenv(name, raising=False)
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
-    yield App(conf_dir, capsys, monkeypatch)
-    for handler in set(root.handlers) - set(handlers):  # Hydra's, with a file open
-        root.removeHandler(handler)
-        handler.close()
-    for handler in set(handlers) - set(root.handlers):
-        root.addHandler(handler)
-    root.setLevel(level)
-    for logger in logging.root.manager.loggerDict.values():
-        if isinstance(logger, logging.Logger):
-            logger.disabled = False
+from tests.app import REPO_CONF, App
 
 
 def test_job_gets_config_and_directory_with_the_resolved_config(app: App) -> None:
@@ -244,12 +172,12 @@ def test_misspelling_in_any_file_stops_every_run(app: App) -> None:
     assert "'trainer.max_epochs'" in app.err
 
 
-def test_parameters_of_a_sweep_in_a_file_are_checked_by_the_job(app: App) -> None:
+def test_parameters_of_a_sweep_in_a_file_are_checked_before_the_first_job(app: App) -> None:
     (app.conf_dir / "experiment/sweep.yaml").write_text(
         "# @package _global_\nhydra:\n  sweeper:\n    params:\n      +foo: 1,2\n"
     )
     assert app("-m", "+experiment=sweep") == 2
-    assert "error: job 0-default-seed1: there is no key or config group 'foo'" in app.err
+    assert "error: conf/experiment/sweep.yaml:5: +foo=1,2: there is no key" in app.said()
     assert app.jobs == []
 
 
@@ -384,7 +312,11 @@ def chosen_by_none() -> list[Path]:
 @pytest.mark.parametrize("path", chosen_by_none(), ids=lambda p: p.stem)
 def test_every_yaml_of_the_repository_composes(app: App, path: Path) -> None:
     group = path.parent.relative_to(REPO_CONF).as_posix()
-    choice = {".": [], "experiment": [f"+experiment={path.stem}"]}.get(group)
+    choice = {
+        ".": [],
+        "experiment": [f"+experiment={path.stem}"],
+        "sweep": [f"+sweep={path.stem}"],
+    }.get(group)
     assert app(*(choice if choice is not None else [f"{group}={path.stem}"]), "data.root=x") == 0
     assert len(app.jobs) == 1
 

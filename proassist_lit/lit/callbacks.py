@@ -38,6 +38,7 @@ class StreamingEvaluation(L.Callback):
         self._num_streams = settings.streams_on_validation
         self._windows = settings.match_windows()
         self._best: dict[str, float] = {}
+        self.latest: dict[str, float] = {}  # metrics of the last validation, val_stream/...
 
     def state_dict(self) -> dict[str, Any]:
         """The best loss on val so far, and its step."""
@@ -58,6 +59,7 @@ class StreamingEvaluation(L.Callback):
             return
         assert isinstance(pl_module, AssistantModule)
         result = self._evaluator.quick(pl_module.model, self._num_streams)
+        self.latest = {k: v for k, v in result.metrics.items() if isinstance(v, float)}
         if trainer.is_global_zero:
             glance = gather_glance(result, self._evaluator.similarity, windows=self._windows)
             self._show(glance, trainer.global_step)

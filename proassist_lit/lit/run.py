@@ -10,14 +10,17 @@ from rich.console import Console
 
 from proassist_lit.build import build_core
 from proassist_lit.config import RunConfig
+from proassist_lit.job_result import Pruned
 from proassist_lit.lit.build import build_datamodule, build_module, build_trainer, find_resume
 from proassist_lit.lit.callbacks import StreamingEvaluation
 from proassist_lit.lit.logs import build_logs
 from proassist_lit.lit.parts import check_heads_train, parts_table
+from proassist_lit.lit.pruning import Pruning
 from proassist_lit.lit.quiet import quiet_libraries
 from proassist_lit.report.from_run import gather_report
 from proassist_lit.report.html import write_report
 from proassist_lit.run_directory import RunDirectory
+from proassist_lit.sweep.trial import Trial
 
 
 def train(config: RunConfig, run_dir: Path) -> float:
@@ -29,6 +32,9 @@ def train(config: RunConfig, run_dir: Path) -> float:
 
     Returns:
         Utterance F1 on val, for sweeps to optimise.
+
+    Raises:
+        Pruned: the search that this run belongs to ended it early; there is no evaluation.
     """
     started = time.monotonic()
     quiet_libraries()
@@ -53,7 +59,13 @@ def train(config: RunConfig, run_dir: Path) -> float:
         trainer = build_trainer(config, run, evaluation, logs)
         if trainer.is_global_zero:
             Console().print(parts_table(core.model))
+        pruning = Pruning(trial, evaluation) if (trial := Trial.from_environment()) else None
+        if pruning is not None:
+            trainer.callbacks.append(pruning)  # type: ignore[attr-defined]
         trainer.fit(module, datamodule=datamodule, ckpt_path=checkpoint, weights_only=True)
+        if pruning is not None and pruning.pruned:
+            failed = False
+            raise Pruned(f"at step {trainer.global_step}")
         result = evaluation.evaluate(trainer, module)
         notes["duration"] = f"{time.monotonic() - started:.0f} s"
         config_file = run.path / "config.yaml"

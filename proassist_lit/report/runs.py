@@ -12,8 +12,9 @@ from typing import Any
 import yaml
 
 from proassist_lit.errors import ConfigError
+from proassist_lit.job_result import JobResult
 from proassist_lit.report.scoreboard import lower_is_better
-from proassist_lit.report.tables import UNFINISHED, Table
+from proassist_lit.report.tables import PRUNED, UNFINISHED, Table
 
 MAIN_METRICS = (
     "test/utterance_f1",
@@ -66,7 +67,7 @@ def multirun_table(sweep_dir: Path) -> Table:
         rows=tuple(
             (
                 job.name,
-                UNFINISHED if result is None else "done",
+                _status(job, result),
                 *((config or {}).get(key) for key in keys),
                 *((result or {}).get(key) for key in MAIN_METRICS),
             )
@@ -130,7 +131,7 @@ def runs_table(
         rows=tuple(
             (
                 os.path.relpath(runs[n], root),
-                UNFINISHED if found[n] is None else "done",
+                _status(runs[n], found[n]),
                 *((configs[n] or {}).get(key) for key in keys),
                 *((found[n] or {}).get(key) for key in shown),
             )
@@ -139,6 +140,13 @@ def runs_table(
         metric_columns=shown,
         lower_is_better=tuple(filter(lower_is_better, shown)),
     )
+
+
+def _status(run: Path, metrics: Mapping[str, float] | None) -> str:
+    result = JobResult.read(run)
+    if result is not None and result.pruned:
+        return PRUNED
+    return UNFINISHED if metrics is None and result is None else "done"
 
 
 def _find_runs(root: Path) -> Iterator[Path]:

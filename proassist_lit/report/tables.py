@@ -19,6 +19,9 @@ from proassist_lit.errors import ConfigError
 UNFINISHED = "running or failed"
 """Status of a job whose ``metrics.json`` is missing or unreadable."""
 
+PRUNED = "pruned"
+"""Status of a job that was ended early, because others of the search were better."""
+
 Cell = str | float | None
 
 

@@ -1,0 +1,51 @@
+"""Ends a trial of a search that is worse than the others at the same step."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import lightning as L
+
+from proassist_lit.data.record_checks import nearest
+from proassist_lit.errors import ConfigError
+from proassist_lit.lit.callbacks import StreamingEvaluation
+from proassist_lit.sweep.trial import Trial
+
+
+class Pruning(L.Callback):
+    """Reports each validation to the search and stops training when it says so.
+
+    Args:
+        trial: what to report to.
+        evaluation: whose ``val_stream/`` metrics may be reported; it must come before this in the
+            Trainer's callbacks.
+    """
+
+    def __init__(self, trial: Trial, evaluation: StreamingEvaluation) -> None:
+        self._trial, self._evaluation = trial, evaluation
+        self.pruned = False
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Report; the first process asks, and all of them hear the answer.
+
+        Raises:
+            ConfigError: there is no such metric.
+        """
+        if trainer.sanity_checking or trainer.state.fn != "fit":
+            return
+        logged = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        value = self._value(logged | self._evaluation.latest)
+        ended = trainer.is_global_zero and self._trial.report(value, trainer.global_step)
+        if trainer.strategy.broadcast(ended):
+            self.pruned = True
+            trainer.should_stop = True
+
+    def _value(self, metrics: Mapping[str, float]) -> float:
+        name = self._trial.prune_by
+        if name not in metrics:
+            known = [key for key in metrics if key.startswith("val")]
+            raise ConfigError(
+                f"hydra.sweeper.prune_by={name}: validation has no such metric; the nearest is "
+                f"{nearest(name, known)!r} (there are {', '.join(sorted(known))})."
+            )
+        return metrics[name]

@@ -1,0 +1,164 @@
+"""A search: trials are asked for, launched as jobs, and told of, until there are enough."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import yaml
+from filelock import FileLock, Timeout
+from hydra.core.utils import JobReturn, JobStatus
+from hydra.plugins.launcher import Launcher
+from omegaconf import DictConfig, OmegaConf
+
+from proassist_lit.atomic import write_text
+from proassist_lit.errors import ConfigError
+from proassist_lit.job_result import JobResult
+from proassist_lit.sweep.settings import SearchSettings
+from proassist_lit.sweep.space import SearchSpace
+from proassist_lit.sweep.study import Asked, Study, open_storage
+
+_OTHER_SWEEP_S = 5
+"""How long a killed search may still hold its directory: until its workers have noticed."""
+
+
+def search(
+    settings: SearchSettings, config: DictConfig, launcher: Launcher, arguments: Sequence[str]
+) -> None:
+    """Search until there are ``num_trials`` trials, going on with what the directory holds.
+
+    Trials that were begun and not finished are run again first, with their own values and in
+    their own directories, where the job goes on. A trial that fails counts.
+
+    Args:
+        settings: of the search.
+        config: Hydra's configuration of the multirun.
+        launcher: what runs jobs.
+        arguments: overrides of the command line.
+
+    Raises:
+        ConfigError: the space is wrong, the directory is another search's or in use, or no trial
+            came to its end.
+    """
+    space = SearchSpace.of(settings.params, arguments)
+    sweep_dir = Path(config.hydra.sweep.dir)
+    sweep_dir.mkdir(parents=True, exist_ok=True)
+    with _alone(sweep_dir), open_storage(sweep_dir) as storage:
+        study = Study(storage, sweep_dir, settings, space)
+        OmegaConf.save(config, sweep_dir / "multirun.yaml")
+        rounds = _Rounds(study, space, launcher, sweep_dir)
+        try:
+            for trials in _stretches(study.unfinished()):
+                rounds.run(trials)
+            while (missing := settings.num_trials - len(study)) > 0:
+                rounds.run([study.ask() for _ in range(min(settings.n_jobs, missing))])
+        except (KeyboardInterrupt, SystemExit):  # Lightning makes the one into the other
+            sys.stderr.write(
+                f"The search was stopped; {len(study)} of {settings.num_trials} trials were begun. "
+                f"Go on with: {_same_command(sweep_dir)}\n"
+            )
+            raise
+        rounds.conclude()
+
+
+class _Rounds:
+    """Runs trials, some at a time."""
+
+    def __init__(
+        self, study: Study, space: SearchSpace, launcher: Launcher, sweep_dir: Path
+    ) -> None:
+        self._study, self._space = study, space
+        self._launcher, self._sweep_dir = launcher, sweep_dir
+
+    def run(self, trials: Sequence[Asked]) -> None:
+        """Launch trials of adjoining numbers together, and tell what came of them."""
+        jobs = [[*self._space.fixed, *trial.overrides] for trial in trials]
+        results = self._launcher.launch(jobs, initial_job_idx=trials[0].number)
+        for trial, result in zip(trials, results, strict=True):
+            self._tell(trial, result)
+        self._write_best()
+
+    def _tell(self, trial: Asked, result: JobReturn) -> None:
+        if result.status is JobStatus.FAILED:  # the job has said why
+            self._study.tell(trial.number, None)
+            return
+        value, run_dir = result.return_value, _run_dir(result)
+        kept = JobResult.read(run_dir)
+        pruned = kept is not None and kept.pruned
+        self._study.tell(trial.number, value, pruned=pruned)
+        if pruned:
+            sys.stdout.write(f"trial {trial.number}: pruned\n")
+        elif trial.number in self._study.numbers("fail"):
+            sys.stderr.write(f"trial {trial.number}: failed, its value is {value}\n")
+
+    def _write_best(self) -> None:
+        if best := self._study.best():
+            trial, value = best
+            overrides = [*self._space.fixed, *trial.overrides]
+            content = {"number": trial.number, "value": value, "overrides": overrides}
+            text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
+            write_text(self._sweep_dir / "best.yaml", text)
+
+    def conclude(self) -> None:
+        """Say what came out.
+
+        Raises:
+            ConfigError: no trial came to its end.
+        """
+        failed, best = self._study.numbers("fail"), self._study.best()
+        if failed:
+            named = ", ".join(map(str, failed))
+            sys.stderr.write(f"{len(failed)} of {len(self._study)} trials failed: {named}\n")
+        if best is None:
+            raise ConfigError(
+                f"hydra.sweep.dir={self._sweep_dir}: none of the {len(self._study)} trials has a "
+                "value; see above why, mend it, and begin in another directory."
+            )
+        trial, value = best
+        command = _command([*self._space.fixed, *trial.overrides])
+        sys.stdout.write(
+            f"best of {len(self._study)} trials: number {trial.number}, value {value:.6g}, "
+            f"{' '.join(trial.overrides)}\nRun it again: {command}\n"
+        )
+
+
+@contextmanager
+def _alone(sweep_dir: Path) -> Iterator[None]:
+    try:
+        lock = FileLock(sweep_dir / ".lock").acquire(timeout=_OTHER_SWEEP_S)
+    except Timeout:
+        raise ConfigError(
+            f"hydra.sweep.dir={sweep_dir}: another process searches in this directory; wait for "
+            "it, or choose another directory."
+        ) from None
+    with lock:
+        yield
+
+
+def _run_dir(result: JobReturn) -> Path:
+    assert result.hydra_cfg is not None
+    return Path(result.hydra_cfg.hydra.runtime.output_dir)
+
+
+def _stretches(trials: Iterable[Asked]) -> Iterator[list[Asked]]:
+    """Trials of adjoining numbers: a launcher counts its jobs on from the first."""
+    stretch: list[Asked] = []
+    for trial in trials:
+        if stretch and trial.number != stretch[-1].number + 1:
+            yield stretch
+            stretch = []
+        stretch.append(trial)
+    if stretch:
+        yield stretch
+
+
+def _same_command(sweep_dir: Path) -> str:
+    kept = [word for word in sys.argv[1:] if not word.startswith("hydra.sweep.dir=")]
+    return _command([*kept, f"hydra.sweep.dir={sweep_dir}"])
+
+
+def _command(arguments: Sequence[str]) -> str:
+    return shlex.join(["python", Path(sys.argv[0]).name, *arguments])

@@ -1,0 +1,116 @@
+"""A job of a multirun: done once, however often the sweep is started."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from proassist_lit.config import RunConfig
+from proassist_lit.config_schema import read_config, to_plain, write_config
+from proassist_lit.errors import ConfigError
+from proassist_lit.job_result import JobResult, Pruned
+from proassist_lit.run_directory import RunDirectory
+
+_RANKS = ("RANK", "SLURM_PROCID", "LOCAL_RANK")
+
+
+def run_once(
+    job: Callable[[RunConfig, Path], float | None], config: RunConfig, run_dir: Path
+) -> float | None:
+    """Run ``job`` unless its directory holds its result.
+
+    One that was begun there and did not come to its end goes on from its last checkpoint. While
+    it is at work, perhaps for a sweep that was killed, another process waits for it.
+
+    Args:
+        job: see ``cli.run_app``.
+        config: of the job.
+        run_dir: its directory; holds ``config.yaml`` before the job begins.
+
+    Returns:
+        What ``job`` returned, now or earlier; None of one that was pruned.
+
+    Raises:
+        ConfigError: the directory belongs to a job with another configuration.
+    """
+    if not is_first_process():  # of several on one job: the first one keeps the books
+        return _run(job, _going_on(config, run_dir), run_dir).value
+    with _alone(run_dir):
+        config_file = run_dir / "config.yaml"
+        if config_file.exists():
+            _check_same(config, read_config(RunConfig, config_file), run_dir)
+            if result := JobResult.read(run_dir):
+                _say_finished(result, run_dir)
+                return result.value
+            config = _going_on(config, run_dir)
+        write_config(config, config_file)
+        result = _run(job, config, run_dir)
+        result.write(run_dir)
+        return result.value
+
+
+def is_first_process() -> bool:
+    """Whether this is the first, mostly the only, of the processes that work on one job."""
+    return all(os.environ.get(name, "0") == "0" for name in _RANKS)
+
+
+def _run(
+    job: Callable[[RunConfig, Path], float | None], config: RunConfig, run_dir: Path
+) -> JobResult:
+    try:
+        value = job(config, run_dir)
+    except Pruned:
+        return JobResult(value=None, pruned=True)
+    return JobResult(value=None if value is None else float(value))
+
+
+def _going_on(config: RunConfig, run_dir: Path) -> RunConfig:
+    begun = RunDirectory(run_dir).last_checkpoint.exists()
+    return replace(config, resume="auto") if begun or config.resume == "none" else config
+
+
+@contextmanager
+def _alone(run_dir: Path) -> Iterator[None]:
+    lock = FileLock(run_dir / ".lock")
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        sys.stderr.write(f"job {run_dir.name}: another process is at work on it; waiting for it.\n")
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _check_same(config: RunConfig, before: RunConfig, run_dir: Path) -> None:
+    now, then = (_flat(to_plain(replace(c, resume="none"))) for c in (config, before))
+    wrong = [name for name in now | then if now.get(name) != then.get(name)]
+    if wrong:
+        shown = ", ".join(f"{n} {then.get(n)!r}, not {now.get(n)!r}" for n in wrong[:3])
+        raise ConfigError(
+            f"{run_dir}: holds a job with {shown}{', ...' if len(wrong) > 3 else ''}. Give what "
+            "was given there to go on with that sweep, or another hydra.sweep.dir."
+        )
+
+
+def _flat(data: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    settings: dict[str, Any] = {}
+    for name, value in data.items():
+        if isinstance(value, Mapping) and value:
+            settings |= _flat(value, f"{prefix}{name}.")
+        else:
+            settings[prefix + name] = value
+    return settings
+
+
+def _say_finished(result: JobResult, run_dir: Path) -> None:
+    outcome = "pruned" if result.pruned else f"value {result.value}"
+    sys.stdout.write(f"job {run_dir.name}: finished earlier ({outcome}); not run again.\n")

@@ -1,0 +1,79 @@
+"""What starts the jobs of a multirun: what it needs installed, and what it cannot do."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+
+from proassist_lit.config import TrainerConfig
+from proassist_lit.errors import ConfigError
+
+_ONE_PROCESS_EACH = {
+    "hydra._internal.core_plugins.basic_launcher.BasicLauncher": "basic",
+    "hydra_plugins.hydra_joblib_launcher.joblib_launcher.JoblibLauncher": "joblib",
+    "hydra_plugins.hydra_submitit_launcher.submitit_launcher.LocalLauncher": "submitit_local",
+}
+"""Launchers that give a job one process, by their ``_target_``."""
+
+_NEEDED = {
+    "hydra/launcher=joblib": ("hydra_plugins.hydra_joblib_launcher", "sweep"),
+    "hydra/launcher=submitit_local": ("hydra_plugins.hydra_submitit_launcher", "slurm"),
+    "hydra/launcher=submitit_slurm": ("hydra_plugins.hydra_submitit_launcher", "slurm"),
+    "hydra/sweeper=proassist_optuna": ("optuna", "sweep"),
+}
+"""Module and extra of what can be chosen."""
+
+
+def check_installed(choice: str) -> None:
+    """Refuse a choice (``hydra/launcher=joblib``) whose packages are missing.
+
+    Raises:
+        ConfigError: with the command that installs them.
+    """
+    module, extra = _NEEDED.get(choice, ("", ""))
+    if module and not _is_installed(module):
+        raise ConfigError(
+            f"{choice}: needs the extra {extra!r}, which is not installed; in the folder of "
+            f"pyproject.toml: pip install -e '.[{extra}]'"
+        )
+
+
+def check_processes(trainer: TrainerConfig, target: str) -> None:
+    """Refuse a job of several processes where the launcher gives it one.
+
+    The further processes are started by the command of the first, which here is a multirun; and
+    the next job would find the process group of the last.
+
+    Args:
+        trainer: of the job.
+        target: ``_target_`` of the launcher.
+
+    Raises:
+        ConfigError: with what to do instead.
+    """
+    name = _ONE_PROCESS_EACH.get(target)
+    if name is None or not _is_multi_process(trainer):
+        return
+    raise ConfigError(
+        f"trainer.devices={trainer.devices} starts several processes for a job, which a multirun "
+        f"under hydra/launcher={name} cannot: its jobs have one process each. Set "
+        "trainer.devices=1 (with hydra/launcher=joblib jobs run side by side), let Slurm start the "
+        "processes (hydra/launcher=submitit_slurm hydra.launcher.tasks_per_node=N), or start each "
+        "job by a command of its own (docs/sweeps.md)."
+    )
+
+
+def _is_multi_process(trainer: TrainerConfig) -> bool:
+    if trainer.devices != "auto":
+        return trainer.devices.isdigit() and int(trainer.devices) > 1
+    if trainer.accelerator == "cpu":
+        return False
+    import torch
+
+    return torch.cuda.device_count() > 1
+
+
+def _is_installed(module: str) -> bool:
+    try:
+        return find_spec(module) is not None
+    except ModuleNotFoundError:  # of the package around it
+        return False

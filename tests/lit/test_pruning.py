@@ -1,0 +1,110 @@
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from proassist_lit.errors import ConfigError
+from proassist_lit.job_result import JobResult, Pruned
+from proassist_lit.lit.pruning import Pruning
+from proassist_lit.lit.run import train
+from proassist_lit.sweep.job import run_once
+from proassist_lit.sweep.trial import VARIABLE, Trial
+from tests.lit.test_run import config
+
+
+@dataclass
+class FakeTrial:
+    """Ends at a step."""
+
+    ends_at: int
+    prune_by: str = "val/loss"
+    reports: list[tuple[float, int]] = field(default_factory=list)
+
+    def report(self, value: float, step: int) -> bool:
+        self.reports.append((value, step))
+        return step >= self.ends_at
+
+
+def validate(pruning: Pruning, step: int, **changed: Any) -> Any:
+    """What a Trainer looks like after a validation."""
+    trainer = SimpleNamespace(
+        sanity_checking=False, state=SimpleNamespace(fn="fit"), is_global_zero=True,
+        callback_metrics={"val/loss": 2.0}, global_step=step, should_stop=False,
+        strategy=SimpleNamespace(broadcast=lambda value: value),
+    )  # fmt: skip
+    vars(trainer).update(changed)
+    pruning.on_validation_end(cast(Any, trainer), cast(Any, None))
+    return trainer
+
+
+def callback(trial: FakeTrial, **latest: float) -> Pruning:
+    return Pruning(cast(Any, trial), cast(Any, SimpleNamespace(latest=latest)))
+
+
+def test_pruning_reports_each_validation_and_stops_when_told() -> None:
+    trial = FakeTrial(ends_at=4)
+    pruning = callback(trial)
+    assert not validate(pruning, 2).should_stop
+    assert not pruning.pruned
+    assert validate(pruning, 4).should_stop
+    assert pruning.pruned
+    assert trial.reports == [(2.0, 2), (2.0, 4)]
+
+
+def test_pruning_reports_metrics_of_the_stream() -> None:
+    trial = FakeTrial(9, prune_by="val_stream/utterance_f1")
+    validate(callback(trial, **{"val_stream/utterance_f1": 0.25}), 2)
+    assert trial.reports == [(0.25, 2)]
+
+
+def test_pruning_is_silent_outside_training() -> None:
+    trial = FakeTrial(0)
+    validate(callback(trial), 2, sanity_checking=True)
+    validate(callback(trial), 2, state=SimpleNamespace(fn="validate"))
+    assert trial.reports == []
+
+
+def test_one_process_asks_and_all_hear_the_answer() -> None:
+    trial = FakeTrial(0)
+    pruning = callback(trial)
+    told = SimpleNamespace(broadcast=lambda value: True)
+    assert validate(pruning, 2, is_global_zero=False, strategy=told).should_stop
+    assert trial.reports == []
+    assert pruning.pruned
+
+
+def test_metric_that_is_not_there_is_named() -> None:
+    said = r"prune_by=val/los: validation has no such metric; the nearest is 'val/loss'"
+    with pytest.raises(ConfigError, match=said):
+        validate(callback(FakeTrial(0, prune_by="val/los"), **{"val_stream/f1": 0.1}), 2)
+
+
+@pytest.mark.road
+@pytest.mark.filterwarnings("ignore")
+def test_pruned_run_ends_early_without_evaluation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    steps = []
+
+    def report(trial: Trial, value: float, step: int) -> bool:
+        assert 0 < value < 100
+        steps.append(step)
+        return step >= 4
+
+    monkeypatch.setattr(Trial, "report", report)
+    trial = Trial(folder="", number=0, prune_by="val/loss", pruner="median", warmup_trials=1,
+                  warmup_steps=0)  # fmt: skip
+    monkeypatch.setenv(VARIABLE, trial.to_text())
+    with pytest.raises(Pruned, match="at step 4"):
+        train(config(tmp_path, steps=8), tmp_path / "run")
+    assert steps == [2, 4]
+    assert not (tmp_path / "run/metrics.json").exists()
+    assert (tmp_path / "run/checkpoints/last.ckpt").exists()
+
+    assert run_once(train, config(tmp_path, steps=8), tmp_path / "other") is None
+    assert JobResult.read(tmp_path / "other") == JobResult(value=None, pruned=True)

@@ -1,0 +1,71 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from proassist_lit.config import TrainerConfig
+from proassist_lit.errors import ConfigError
+from proassist_lit.sweep import launcher
+from proassist_lit.sweep.launcher import check_installed, check_processes
+
+BASIC = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
+JOBLIB = "hydra_plugins.hydra_joblib_launcher.joblib_launcher.JoblibLauncher"
+LOCAL = "hydra_plugins.hydra_submitit_launcher.submitit_launcher.LocalLauncher"
+SLURM = "hydra_plugins.hydra_submitit_launcher.submitit_launcher.SlurmLauncher"
+
+
+@pytest.mark.parametrize(("target", "name"), [(BASIC, "basic"), (JOBLIB, "joblib"),
+                                              (LOCAL, "submitit_local")])  # fmt: skip
+def test_job_of_many_processes_is_refused_where_it_has_one(target: str, name: str) -> None:
+    said = rf"trainer\.devices=2 starts .* hydra/launcher={name} cannot.*submitit_slurm"
+    with pytest.raises(ConfigError, match=said):
+        check_processes(TrainerConfig(devices="2"), target)
+
+
+@pytest.mark.parametrize(
+    ("devices", "target"), [("1", BASIC), ("2", SLURM), ("2", "others.Launcher")]
+)
+def test_jobs_that_can_run_are_let_pass(devices: str, target: str) -> None:
+    check_processes(TrainerConfig(devices=devices), target)
+
+
+@pytest.mark.parametrize(
+    ("accelerator", "num_gpus", "refused"), [("auto", 2, True), ("auto", 1, False),
+                                             ("cpu", 2, False)],
+)  # fmt: skip
+def test_auto_means_as_many_as_there_are(
+    accelerator: str, num_gpus: int, refused: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: num_gpus)
+    trainer = TrainerConfig(devices="auto", accelerator=accelerator)
+    if not refused:
+        check_processes(trainer, BASIC)
+        return
+    with pytest.raises(ConfigError, match=r"trainer\.devices=auto starts several processes"):
+        check_processes(trainer, BASIC)
+
+
+def test_names_of_launchers_are_those_that_hydra_uses() -> None:
+    from hydra.core.config_store import ConfigStore
+    from hydra.core.plugins import Plugins
+
+    Plugins.instance()  # has them register
+    found = ConfigStore.instance().load
+    for name, target in (("basic", BASIC), ("joblib", JOBLIB), ("submitit_local", LOCAL),
+                         ("submitit_slurm", SLURM)):  # fmt: skip
+        assert found(f"hydra/launcher/{name}.yaml").node._target_ == target
+
+
+@pytest.mark.parametrize(
+    ("choice", "extra"),
+    [("hydra/launcher=joblib", "sweep"), ("hydra/launcher=submitit_local", "slurm"),
+     ("hydra/launcher=submitit_slurm", "slurm"), ("hydra/sweeper=proassist_optuna", "sweep")],
+)  # fmt: skip
+def test_what_is_not_installed_is_named_with_the_remedy(
+    choice: str, extra: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    check_installed(choice)
+    monkeypatch.setattr(launcher, "find_spec", lambda name: None)
+    check_installed("hydra/launcher=basic")
+    with pytest.raises(ConfigError, match=rf"{choice}: needs .* pip install -e '\.\[{extra}\]'"):
+        check_installed(choice)

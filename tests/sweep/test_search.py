@@ -1,0 +1,281 @@
+"""The search itself, with a launcher that composes nothing; ``test_command`` has the whole way."""
+
+from __future__ import annotations
+
+import math
+import shlex
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import optuna
+import pytest
+import yaml
+from filelock import FileLock
+from hydra.core.utils import JobReturn, JobStatus
+from hydra.plugins.launcher import Launcher
+from omegaconf import DictConfig, OmegaConf
+
+from proassist_lit.errors import ConfigError
+from proassist_lit.job_result import JobResult
+from proassist_lit.sweep import ask_tell
+from proassist_lit.sweep.ask_tell import search
+from proassist_lit.sweep.settings import SearchSettings
+from proassist_lit.sweep.study import STUDY_NAME, open_storage
+
+LR = "trainer.optimizer.lr=tag(log,interval(1e-4,1e-2))"
+
+
+class FakeLauncher(Launcher):
+    """Runs jobs of overrides: their value is how near the learning rate is to 0.001."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.jobs: list[tuple[int, tuple[str, ...]]] = []
+        self.batches: list[int] = []
+        self.ends: dict[int, BaseException | float | None] = {}  # number: instead of a value
+        self.during: Callable[[], None] = lambda: None
+
+    def setup(self, **_: object) -> None:
+        raise NotImplementedError
+
+    def launch(
+        self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
+    ) -> list[JobReturn]:
+        self.batches.append(len(job_overrides))
+        return [self._run(initial_job_idx + i, tuple(j)) for i, j in enumerate(job_overrides)]
+
+    def _run(self, number: int, overrides: tuple[str, ...]) -> JobReturn:
+        self.jobs.append((number, overrides))
+        self.during()
+        run_dir = self.folder / str(number)
+        run_dir.mkdir(parents=True, exist_ok=True)
+        config = OmegaConf.create({"hydra": {"runtime": {"output_dir": str(run_dir)}}})
+        assert isinstance(config, DictConfig)
+        end = self.ends.pop(number, -abs(self.rate(number) - 1e-3))
+        if isinstance(end, Exception):
+            return JobReturn(hydra_cfg=config, status=JobStatus.FAILED, _return_value=end)
+        if isinstance(end, BaseException):
+            raise end
+        return JobReturn(hydra_cfg=config, status=JobStatus.COMPLETED, _return_value=end)
+
+    def rate(self, number: int) -> float:
+        [text] = {o for n, os in self.jobs for o in os if n == number and "optimizer.lr" in o}
+        return float(text.partition("=")[2])
+
+    @property
+    def numbers(self) -> list[int]:
+        return [number for number, _ in self.jobs]
+
+
+@pytest.fixture
+def launcher(
+    quick_study: Callable[[Path], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> FakeLauncher:
+    for folder in (tmp_path, tmp_path / "other"):
+        quick_study(folder)
+    monkeypatch.setattr(sys, "argv", ["train.py", "-m", "+sweep=x", "seed=2", "hydra.sweep.dir=y"])
+    return FakeLauncher(tmp_path)
+
+
+def run(launcher: FakeLauncher, *arguments: str, num_trials: int = 3, n_jobs: int = 1,
+        direction: str = "maximize", seed: int = 1) -> None:  # fmt: skip
+    settings = SearchSettings(num_trials=num_trials, n_jobs=n_jobs, direction=direction, seed=seed)
+    config = OmegaConf.create({"hydra": {"sweep": {"dir": str(launcher.folder)}}})
+    assert isinstance(config, DictConfig)
+    search(settings, config, launcher, arguments or (LR,))
+
+
+def states(folder: Path) -> list[str]:
+    with open_storage(folder) as storage:
+        trials = storage.get_all_trials(storage.get_study_id_from_name(STUDY_NAME))
+    return [trial.state.name for trial in trials]
+
+
+def test_search_runs_its_trials_and_keeps_the_best(
+    launcher: FakeLauncher, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(launcher, LR, "name='a b'", num_trials=4)
+
+    assert launcher.numbers == [0, 1, 2, 3]
+    assert launcher.batches == [1, 1, 1, 1]
+    rates = {number: launcher.rate(number) for number in range(4)}
+    assert len(set(rates.values())) == 4
+    assert all(1e-4 <= rate <= 1e-2 for rate in rates.values())
+    best = min(rates, key=lambda number: abs(rates[number] - 1e-3))
+    overrides = ["name='a b'", f"trainer.optimizer.lr={rates[best]!r}"]
+    assert yaml.safe_load((tmp_path / "best.yaml").read_text()) == {
+        "number": best, "value": -abs(rates[best] - 1e-3), "overrides": overrides
+    }  # fmt: skip
+    said = capsys.readouterr().out.splitlines()
+    assert said[0].startswith(f"best of 4 trials: number {best}, value -0.000")
+    command = said[1].removeprefix("Run it again: ")
+    assert shlex.split(command) == ["python", "train.py", *overrides]
+
+
+def test_search_keeps_its_trials_in_the_data_base(launcher: FakeLauncher, tmp_path: Path) -> None:
+    run(launcher, LR, "seed=1,2")
+    with open_storage(tmp_path) as storage:
+        kept = storage.get_all_trials(storage.get_study_id_from_name(STUDY_NAME))
+    for trial, (_, overrides) in zip(kept, launcher.jobs, strict=True):
+        texts = {f"trainer.optimizer.lr={trial.params['trainer.optimizer.lr']!r}",
+                 f"seed={trial.params['seed']}"}  # fmt: skip
+        assert texts == set(overrides)
+        assert trial.value == -abs(trial.params["trainer.optimizer.lr"] - 1e-3)
+
+
+def test_least_is_best_where_one_minimizes(launcher: FakeLauncher, tmp_path: Path) -> None:
+    launcher.ends = {0: 3.0, 1: 1.0, 2: 2.0}
+    run(launcher, direction="minimize")
+    assert yaml.safe_load((tmp_path / "best.yaml").read_text())["number"] == 1
+
+
+@pytest.mark.parametrize("stop", [KeyboardInterrupt(), SystemExit(1)])
+def test_stopped_search_goes_on_where_it_was(
+    launcher: FakeLauncher, tmp_path: Path, stop: BaseException,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    launcher.ends = {2: stop}
+    with pytest.raises(type(stop)):
+        run(launcher, num_trials=4)
+    assert states(tmp_path) == ["COMPLETE", "COMPLETE", "RUNNING"]
+    assert capsys.readouterr().err == (
+        "The search was stopped; 3 of 4 trials were begun. Go on with: "
+        f"python train.py -m +sweep=x seed=2 hydra.sweep.dir={tmp_path}\n"
+    )
+    run(launcher, num_trials=4)
+    assert launcher.numbers == [0, 1, 2, 2, 3]
+    assert launcher.jobs[2] == launcher.jobs[3]
+    assert states(tmp_path) == ["COMPLETE"] * 4
+
+    never_stopped = FakeLauncher(tmp_path / "other")
+    run(never_stopped, num_trials=4)
+    assert never_stopped.jobs == [*launcher.jobs[:3], launcher.jobs[4]]
+
+
+def test_another_seed_draws_otherwise(launcher: FakeLauncher, tmp_path: Path) -> None:
+    other = FakeLauncher(tmp_path / "other")
+    run(launcher, num_trials=2)
+    run(other, num_trials=2, seed=2)
+    rates = {x.rate(number) for x in (launcher, other) for number in (0, 1)}
+    assert len(rates) == 4
+
+
+def test_complete_search_runs_nothing_and_can_be_extended(launcher: FakeLauncher) -> None:
+    for most, expected in ((2, [0, 1]), (2, [0, 1]), (3, [0, 1, 2])):
+        run(launcher, num_trials=most)
+        assert launcher.numbers == expected
+
+
+def test_trial_that_a_kill_left_half_drawn_is_drawn_to_its_end(
+    launcher: FakeLauncher, tmp_path: Path
+) -> None:
+    run(launcher, LR, "seed=1,2,3", num_trials=1)
+    with open_storage(tmp_path) as storage:
+        trial = optuna.load_study(study_name=STUDY_NAME, storage=storage).ask()
+        rate = trial.suggest_float("trainer.optimizer.lr", 1e-4, 1e-2, log=True)
+    run(launcher, LR, "seed=1,2,3", num_trials=2)
+    assert states(tmp_path) == ["COMPLETE"] * 2
+    assert launcher.jobs[1][1][0] == f"trainer.optimizer.lr={rate!r}"
+    assert launcher.jobs[1][1][1].startswith("seed=")
+
+
+def test_batch_is_asked_for_together_and_launched_together(
+    launcher: FakeLauncher, tmp_path: Path
+) -> None:
+    seen = []
+    launcher.during = lambda: seen.append(states(tmp_path))
+    run(launcher, num_trials=3, n_jobs=2)
+    assert launcher.batches == [2, 1]
+    assert seen == [["RUNNING"] * 2] * 2 + [["COMPLETE"] * 2 + ["RUNNING"]]
+
+
+def test_batch_that_was_killed_is_launched_again_as_one(
+    launcher: FakeLauncher, tmp_path: Path
+) -> None:
+    launcher.ends = {2: SystemExit(1)}
+    with pytest.raises(SystemExit):
+        run(launcher, num_trials=5, n_jobs=3)
+    before = dict(launcher.jobs)
+    run(launcher, num_trials=5, n_jobs=3)
+    assert launcher.batches == [3, 3, 2]
+    assert launcher.numbers == [0, 1, 2, 0, 1, 2, 3, 4]
+    assert {n: o for n, o in launcher.jobs if n in before} == before
+
+
+def test_numbers_that_do_not_adjoin_are_launched_apart(
+    launcher: FakeLauncher, tmp_path: Path
+) -> None:
+    launcher.ends = {0: SystemExit(1)}
+    with pytest.raises(SystemExit):
+        run(launcher, n_jobs=3)
+    with open_storage(tmp_path) as storage:
+        optuna.load_study(study_name=STUDY_NAME, storage=storage).tell(1, 1.0)
+    run(launcher, n_jobs=3)
+    assert launcher.numbers == [0, 0, 2]
+    assert launcher.batches == [3, 1, 1]
+
+
+def test_failed_trials_count_and_are_named(
+    launcher: FakeLauncher, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    launcher.ends = {1: RuntimeError("bug")}
+    for _ in range(2):
+        run(launcher)
+        assert "1 of 3 trials failed: 1\n" in capsys.readouterr().err
+    assert states(tmp_path) == ["COMPLETE", "FAIL", "COMPLETE"]
+    assert launcher.numbers == [0, 1, 2]
+
+
+@pytest.mark.parametrize("value", [None, math.nan, math.inf])
+def test_trial_without_a_finite_value_failed(
+    launcher: FakeLauncher, tmp_path: Path, value: float | None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    launcher.ends = {0: value, 1: value}
+    with pytest.raises(ConfigError, match="none of the 2 trials has a value"):
+        run(launcher, num_trials=2)
+    assert states(tmp_path) == ["FAIL"] * 2
+    assert f"trial 0: failed, its value is {value}\n" in capsys.readouterr().err
+
+
+def test_pruned_trial_is_told_as_such(
+    launcher: FakeLauncher, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    JobResult(value=None, pruned=True).write(tmp_path / "1")
+    launcher.ends = {1: None}
+    run(launcher)
+    assert states(tmp_path) == ["COMPLETE", "PRUNED", "COMPLETE"]
+    captured = capsys.readouterr()
+    assert "trial 1: pruned\n" in captured.out
+    assert "failed" not in captured.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "direction", "said"),
+    [
+        (["trainer.optimizer.lr=interval(1e-4,1e-1)"], "maximize", "space was .*, now it is"),
+        ([LR, "seed=4"], "maximize", "fixed was nothing, now it is seed=4"),
+        ([LR], "minimize", "direction was maximize, now it is minimize"),
+    ],
+)
+def test_directory_of_another_search_is_refused(
+    launcher: FakeLauncher, arguments: list[str], direction: str, said: str
+) -> None:
+    run(launcher, num_trials=1)
+    with pytest.raises(ConfigError, match=f"holds a search over something else: {said}"):
+        run(launcher, *arguments, direction=direction)
+    assert launcher.numbers == [0]
+    run(launcher, LR, "resume=auto", num_trials=1)  # says nothing about what is searched
+
+
+def test_two_searches_never_share_a_directory(
+    launcher: FakeLauncher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ask_tell, "_OTHER_SWEEP_S", 0)
+    with (
+        FileLock(tmp_path / ".lock"),
+        pytest.raises(ConfigError, match="another process searches in this directory"),
+    ):
+        run(launcher)
+    assert launcher.jobs == []
+    run(launcher, num_trials=1)
