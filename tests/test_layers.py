@@ -28,6 +28,7 @@ LAYERS = (
     {"metrics"},
     {"evaluation", "run_directory"},  # stream and score; keep what came out
     {"report"},
+    {"live"},  # a trained assistant watches
 )
 """Each imports from its own layer and from those before it."""
 

@@ -10,7 +10,16 @@ import sys
 from collections.abc import Callable, Sequence
 
 from proassist_lit import __version__
-from proassist_lit.commands import convert, encode, evaluate, inspect, report, runs, validate
+from proassist_lit.commands import (
+    convert,
+    encode,
+    evaluate,
+    inspect,
+    report,
+    runs,
+    validate,
+    watch,
+)
 from proassist_lit.errors import ProAssistError
 
 
@@ -40,6 +49,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"proassist-lit {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for command in (validate, inspect, encode, convert, evaluate, report, runs):
+    for command in (validate, inspect, encode, convert, evaluate, report, runs, watch):
         command.add_parser(commands)
     return parser
