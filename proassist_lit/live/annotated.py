@@ -20,7 +20,9 @@ from proassist_lit.live.subtitles import Cue, Line, make_cues
 from proassist_lit.types import DialogueState, FrameOutput
 from proassist_lit.vision.video import decode_video, read_info
 
-_MOST_FPS = 30.0
+_TICKS_A_SECOND = 30
+"""Times at which something may change, where the video has fewer pictures, or too many."""
+
 _CODECS = ("libx264", "libopenh264", "mpeg4")
 """The first one that this PyAV can write is taken."""
 
@@ -55,7 +57,8 @@ def write_annotated(
             none.)
     """
     info = read_info(video)
-    rate = Fraction(min(max(info.rate, fps), _MOST_FPS)).limit_denominator(1001)
+    rate = Fraction(info.rate if 20 <= info.rate <= 60 else _TICKS_A_SECOND)
+    rate = rate.limit_denominator(1001)
     drawer = Drawer(info.width, info.height, steps, font)
     page = _Page(frames, make_cues(frames, user_words))
     codec = _codec()
