@@ -29,6 +29,7 @@ LAYERS = (
     {"evaluation", "run_directory"},  # stream and score; keep what came out
     {"report"},
     {"live"},  # a trained assistant watches
+    {"demo"},
 )
 """Each imports from its own layer and from those before it."""
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from proassist_lit import __version__
 from proassist_lit.commands import (
     convert,
+    demo,
     encode,
     evaluate,
     inspect,
@@ -49,6 +50,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"proassist-lit {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for command in (validate, inspect, encode, convert, evaluate, report, runs, watch):
+    for command in (validate, inspect, encode, convert, evaluate, report, runs, watch, demo):
         command.add_parser(commands)
     return parser

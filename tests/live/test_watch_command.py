@@ -97,12 +97,12 @@ def test_the_video_shows_what_was_said_and_done_at_its_time(
     words = np.s_[600:, 10:160]
     assert (after[words].max(axis=2) > 215).sum() > (before[words].max(axis=2) > 215).sum() + 50
     ticked = next(row for row in rows if row["state"]["S1"] == "completed")
-    green = np.s_[4:32, 640:664]  # the box of S1
+    inside = np.s_[13:22, 650:658]  # of the box of S1
     tick = [
-        (np.ptp(picture(t)[green].astype(int), axis=2) > 60).sum() for t in (0.0, ticked["time_s"])
+        (np.ptp(picture(t)[inside].astype(int), axis=2) > 40).sum() for t in (0.0, ticked["time_s"])
     ]
     assert tick[0] == 0
-    assert tick[1] > 20
+    assert tick[1] > 5
 
 
 def test_a_video_without_a_task_is_watched_without_steps(
