@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import socket
 import sys
 from pathlib import Path
 from typing import Any
@@ -59,7 +60,12 @@ def add_parser(commands: Any) -> None:
         help="further address that the page is reached by, such as that of a proxy",
     )
     parser.add_argument(
-        "--max-sessions", type=int, default=4, metavar="N", help="sessions at once (default: 4)"
+        "--max-sessions",
+        type=int,
+        default=4,
+        metavar="N",
+        help="sessions at once, each with a "
+        "context of up to stream.max_context tokens (default: 4)",
     )
     parser.add_argument(
         "--max-minutes", type=float, default=30, metavar="M", help="of a session (default: 30)"
@@ -89,32 +95,39 @@ def demo(arguments: argparse.Namespace) -> int:
     from proassist_lit.demo.access import Access
     from proassist_lit.demo.limits import Limits
 
-    access = Access(
-        host=arguments.host,
-        port=arguments.port,
-        token=_read_token(arguments.token_env),
-        origins=tuple(origin.rstrip("/") for origin in arguments.origin),
-    )
     limits = Limits(
         max_sessions=arguments.max_sessions,
         max_minutes=arguments.max_minutes,
         max_frame_kib=arguments.max_frame_kib,
     )
-    loaded = load_run(arguments)
-    tasks = {task.name: task for task in map(loaded.task, arguments.task or _suggested(loaded))}
-    _ = loaded.assistant.decoder  # compiled now, not before the first frame
-    app = create_app(loaded.assistant, tasks, access, limits, record=arguments.record)
-    shown = f"[{arguments.host}]" if ":" in arguments.host else arguments.host
-    sys.stdout.write(f"http://{shown}:{arguments.port}/ (Ctrl-C ends it)\n")
-    sys.stdout.flush()
-    server = make_server(app, limits, host=arguments.host, port=arguments.port)
-    server.run()
-    if not server.started:
-        raise ConfigError(
-            f"--host {arguments.host} --port {arguments.port}: the server could not listen there; "
-            "choose others."
-        )
+    token = _read_token(arguments.token_env)
+    origins = tuple(origin.rstrip("/") for origin in arguments.origin)
+    Access(host=arguments.host, token=token)  # before anybody could connect
+    with _listen(arguments.host, arguments.port) as listening:
+        port = listening.getsockname()[1]
+        access = Access(host=arguments.host, port=port, token=token, origins=origins)
+        loaded = load_run(arguments)
+        tasks = {task.name: task for task in map(loaded.task, arguments.task or _suggested(loaded))}
+        _ = loaded.assistant.decoder  # compiled now, not before the first frame
+        app = create_app(loaded.assistant, tasks, access, limits, record=arguments.record)
+        shown = f"[{arguments.host}]" if ":" in arguments.host else arguments.host
+        sys.stdout.write(f"http://{shown}:{port}/ (Ctrl-C ends it)\n")
+        sys.stdout.flush()
+        make_server(app, limits).run(sockets=[listening])
     return 0
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """A socket at this address; what connects waits until the server is there."""
+    try:
+        if not 0 <= port < 65536:  # the library would take the rest of a division
+            raise OSError("there is no such port")
+        (family, *_, address), *_ = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        return socket.create_server(address[:2], family=family)
+    except OSError as error:
+        raise ConfigError(
+            f"--host {host} --port {port}: the server cannot listen there ({error}); choose others."
+        ) from error
 
 
 def _suggested(loaded: LoadedRun) -> list[str]:

@@ -142,15 +142,13 @@ def create_app(
     return app
 
 
-def make_server(
-    app: FastAPI, limits: Limits, *, host: str = "127.0.0.1", port: int = 8000
-) -> uvicorn.Server:
+def make_server(app: FastAPI, limits: Limits) -> uvicorn.Server:
     """The server of an application; what is twice too large, or more, is not even read."""
     # uvicorn reports every handshake that was refused as a fault of the application.
     logging.getLogger("uvicorn.error").addFilter(_is_no_refusal)
     return uvicorn.Server(
         uvicorn.Config(
-            app, host=host, port=port, ws="websockets-sansio",
+            app, ws="websockets-sansio",
             ws_max_size=2 * max(limits.max_frame_bytes, 4 * limits.max_message_chars),
             ws_per_message_deflate=False, log_level="warning", server_header=False,
             timeout_graceful_shutdown=2,

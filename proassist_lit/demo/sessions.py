@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import secrets
 import time
 from collections.abc import Callable, Mapping
@@ -13,8 +14,11 @@ from proassist_lit.demo.messages import Refusal
 from proassist_lit.demo.recorder import Recorder
 from proassist_lit.demo.viewer import Viewer
 from proassist_lit.demo.worker import Worker
+from proassist_lit.errors import ProAssistError
 from proassist_lit.live.assistant import LiveAssistant
 from proassist_lit.live.task import Task
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -58,7 +62,7 @@ class Sessions:
         """A new session; its id and itself.
 
         Raises:
-            Refusal: there is no such task, or no place for another session.
+            Refusal: there is no such task, no place for another session, or none to keep it in.
         """
         self.sweep()
         task = self.tasks.get(task_name or next(iter(self.tasks)))
@@ -66,9 +70,14 @@ class Sessions:
             raise Refusal("unknown_task", "there is no such task")
         if len(self._entries) >= self.limits.max_sessions:
             raise Refusal("full", f"all {self.limits.max_sessions} places are taken; try later")
-        recorder = Recorder.below(self._record, self.assistant.fps) if self._record else None
+        try:
+            session = self.assistant.session(task)
+            recorder = Recorder.below(self._record, self.assistant.fps) if self._record else None
+        except ProAssistError as error:
+            _log.error("no session could be begun: %s", error)
+            raise Refusal("failed", "the server cannot begin a session") from error
         session_id = secrets.token_urlsafe(24)
-        viewer = Viewer(self.assistant.session(task), task, self.limits, recorder)
+        viewer = Viewer(session, task, self.limits, recorder)
         self._entries[session_id] = _Entry(viewer, self._now(), None, connection)
         return session_id, viewer
 

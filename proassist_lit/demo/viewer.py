@@ -157,7 +157,7 @@ class Viewer:
         done_s = time.monotonic()
         self.tell(
             {
-                **_answer(output, " ".join(words)),
+                **_answer(output, " ".join(words), self._state),
                 "wait_ms": round(1000 * (began_s - waiting.since_s), 1),
                 "work_ms": round(1000 * (done_s - began_s), 1),
                 "dropped": self._num_dropped,
@@ -182,7 +182,9 @@ class Viewer:
         self.wake()
 
 
-def _answer(output: FrameOutput, user_words: str) -> dict[str, Any]:
+def _answer(
+    output: FrameOutput, user_words: str, state_before: Mapping[str, str]
+) -> dict[str, Any]:
     answer: dict[str, Any] = {
         "type": "frame",
         "frame": output.frame_idx,
@@ -198,14 +200,17 @@ def _answer(output: FrameOutput, user_words: str) -> dict[str, Any]:
         answer["user"] = user_words
     if output.updates:
         answer["updates"] = [str(update) for update in output.updates]
-        answer["state"] = {step: state.value for step, state in output.state.items()}
+        state = {step: state.value for step, state in output.state.items()}
+        changed = {step: now for step, now in state.items() if now != state_before[step]}
+        if changed:
+            answer["changed"], answer["state"] = changed, state
     if output.event:
         answer["event"] = output.event
     return answer
 
 
 def _has_event(answer: Mapping[str, Any]) -> bool:
-    return bool(answer.keys() & {"text", "user", "updates", "event", "reason"})
+    return bool(answer.keys() & {"text", "user", "changed", "event", "reason"})
 
 
 def _decode(jpeg: bytes) -> Any:

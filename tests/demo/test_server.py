@@ -60,6 +60,7 @@ def test_a_client_is_answered_frame_by_frame() -> None:
     assert "user" not in second
     assert first["updates"] == [UPDATES[0]]
     assert first["state"] == {"S1": "in_progress", "S2": "not_started"}
+    assert first["changed"] == {"S1": "in_progress"}
     assert second["state"] == {"S1": "completed", "S2": "in_progress"}
     assert 0 < first["speak_prob"] < 1
     assert first["work_ms"] > 0

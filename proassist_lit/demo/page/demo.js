@@ -134,9 +134,9 @@ function show_threshold(which, theta) {
 function lines(message) {
   const add = (who, words) => line(message.frame, clock(message.time_s), who, words);
   if (message.user) add("user", message.user);
-  for (const update of message.updates || []) {
-    const [id, transition] = update.split("->"), step = steps.find(([known]) => known === id);
-    add("state", `${transition === "complete" ? SIGNS.completed : SIGNS.in_progress} ${id} ${step ? step[1] : ""} ${transition === "complete" ? "completed" : "in progress"}`);
+  for (const [id, now] of Object.entries(message.changed || {})) {
+    const step = steps.find(([known]) => known === id);
+    add("state", `${SIGNS[now]} ${id} ${step ? step[1] : ""}: ${now.replace("_", " ")}`);
   }
   if (message.text) add("assistant", message.text);
   if (message.event) add("note", `context: ${message.event.replace("_", " ")}`);
@@ -193,6 +193,7 @@ byId("file").addEventListener("change", () => {
   if (file) begin((video) => Source.file(video, file));
 });
 byId("stop").addEventListener("click", stop);
+addEventListener("pagehide", stop);
 byId("video").addEventListener("ended", () => source && say_status("The video is over."));
 byId("aloud").addEventListener("change", () => byId("aloud").checked || speechSynthesis.cancel());
 byId("say").addEventListener("submit", (event) => {
