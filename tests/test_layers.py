@@ -28,6 +28,8 @@ LAYERS = (
     {"metrics", "judge"},
     {"evaluation", "run_directory", "job_result"},  # stream and score; keep what came out
     {"report"},
+    {"live"},  # a trained assistant watches
+    {"demo"},
 )
 """Each imports from its own layer and from those before it."""
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from proassist_lit import __version__
 from proassist_lit.commands import (
     convert,
+    demo,
     encode,
     evaluate,
     export,
@@ -21,6 +22,7 @@ from proassist_lit.commands import (
     report,
     runs,
     validate,
+    watch,
 )
 from proassist_lit.errors import ProAssistError
 
@@ -52,7 +54,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"proassist-lit {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     everything = (
-        validate, inspect, encode, convert, evaluate, report, judge, runs, export, import_,
+        validate, inspect, encode, convert, evaluate, report, judge, runs, export, import_, watch,
+        demo,
     )  # fmt: skip
     for command in everything:
         command.add_parser(commands)

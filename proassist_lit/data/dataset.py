@@ -59,6 +59,10 @@ class ConversationSet:
             conversation.start_frame_idx, conversation.end_frame_idx, where=conversation.source
         )
 
+    def feature_path(self, conversation: Conversation) -> Path:
+        """The file with the features of ``conversation``; it may not exist."""
+        return self._file(conversation).path
+
     def check_features(self) -> int:
         """Check that every record's frames are there; return E.
 

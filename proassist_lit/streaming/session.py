@@ -16,6 +16,7 @@ from proassist_lit.streaming import inputs
 from proassist_lit.streaming.cache import KVCache
 from proassist_lit.streaming.config import Strategy, StreamConfig
 from proassist_lit.streaming.decoder import Decoder, make_decoder
+from proassist_lit.streaming.policy import Thresholds
 from proassist_lit.streaming.recording import check_length
 from proassist_lit.streaming.rotation import KeyRotation
 from proassist_lit.streaming.stream import Said, Stream
@@ -89,6 +90,25 @@ class Session:
     def context_len(self) -> int:
         """Tokens of the context, those that wait for the next frame included."""
         return self._stream.context_len
+
+    @property
+    def thresholds(self) -> Thresholds:
+        """What the probabilities are compared with; may be set between frames."""
+        return self._stream.thresholds
+
+    @thresholds.setter
+    def thresholds(self, thresholds: Thresholds) -> None:
+        self._stream.thresholds = thresholds
+
+    @property
+    def frame_idx(self) -> int:
+        """Index in the video of the frame that is watched next."""
+        return self._stream.frame_idx
+
+    def skip_to(self, frame_idx: int) -> None:
+        """Let the frames before ``frame_idx`` pass unseen, as if there had been none."""
+        assert frame_idx >= self._stream.frame_idx, "time does not go back"
+        self._stream.frame_idx = frame_idx
 
     @torch.inference_mode()
     def step(

@@ -1,0 +1,114 @@
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from proassist_lit.data.conversation import FramesTurn, SystemTurn, UserTurn
+from proassist_lit.errors import ConfigError, RecordError
+from proassist_lit.live.task import find_task, parse_task, read_task, task_of_recording
+from proassist_lit.live.thresholds import with_thresholds
+from proassist_lit.live.user_words import Saying, heard_at, parse_saying
+from proassist_lit.sequence.chat import Role
+from proassist_lit.sequence.script import Text
+from proassist_lit.streaming.config import StreamConfig
+from proassist_lit.types import StepState
+from tests.fakes import NOT_STARTED, STEPS, dialogue
+
+RECORDING = dialogue(
+    (
+        SystemTurn(content="please help"),
+        UserTurn(content="make soup"),
+        SystemTurn(content="Task knowledge: wash. peel."),
+        FramesTurn(start=10, end=14),
+        UserTurn(content="how many"),
+        FramesTurn(start=14, end=16),
+    )
+)
+
+
+def test_a_recording_gives_its_task_and_what_is_heard_in_it() -> None:
+    task = task_of_recording(RECORDING)
+    assert (task.name, task.prompt, task.steps) == ("video_0_user", "please help", STEPS)
+    assert task.script().initial_state == NOT_STARTED
+    told = Text(role=Role.SYSTEM, content="Task knowledge: wash. peel.")
+    user = [Text(role=Role.USER, content=words) for words in ("make soup", "how many")]
+    assert task.arrivals(first_frame=3) == {3: [told]}
+    assert task.arrivals(first_frame=3, recorded=True) == {10: [user[0], told], 14: [user[1]]}
+    bare = task_of_recording(RECORDING, steps=False)
+    assert (bare.prompt, bare.steps, bare.arrivals()) == ("please help", (), {0: []})
+
+
+def test_a_task_is_read_from_json(tmp_path: Path) -> None:
+    path = tmp_path / "tea.json"
+    steps = ["boil water", {"id": "S7", "name": "steep"}]
+    path.write_text(json.dumps({"prompt": " Help. ", "knowledge": "Tea.", "steps": steps}))
+    task = find_task(str(path), [])
+    assert (task.name, task.prompt) == ("tea", "Help.")
+    assert [(step.id, step.name) for step in task.steps] == [("S1", "boil water"), ("S7", "steep")]
+    assert set(task.initial_state.values()) == {StepState.NOT_STARTED}
+    assert [text.content for text in task.opening] == ["Task knowledge: Tea."]
+    assert parse_task({"prompt": "p"}, where="x", name="n").opening == ()
+
+
+@pytest.mark.parametrize(
+    ("raw", "message"),
+    [
+        ([], r"t\.json: is \[\]; a task is a JSON object with prompt"),
+        ({"prompt": "p", "step": []}, "is the unknown key 'step'; a task"),
+        ({"steps": []}, "'prompt' is missing or empty; write what"),
+        ({"prompt": 3}, "'prompt' is 3; write a text"),
+        ({"prompt": "p", "knowledge": None}, "'knowledge' is None; write a text"),
+        ({"prompt": "p", "steps": "wash"}, "'steps' is 'wash'; write a list"),
+        ({"prompt": "p", "steps": [""]}, r"step 1 is ''; write its name"),
+        ({"prompt": "p", "steps": ["a", {"id": "S2"}]}, r"step 2 is \{'id': 'S2'\}; write"),
+        ({"prompt": "p", "steps": ["a", {"id": "S1", "name": "b"}]}, "two steps are called S1"),
+    ],
+)
+def test_a_wrong_task_is_refused(raw: object, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "t.json"
+    path.write_text(json.dumps(raw))
+    with pytest.raises(RecordError, match=message):
+        read_task(path)
+
+
+def test_a_file_that_is_no_json_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(RecordError, match=r"none\.json: cannot be read as a task"):
+        read_task(tmp_path / "none.json")
+
+
+def test_a_recording_is_found_by_its_id_or_its_video() -> None:
+    recordings = [dialogue(video_uid="soup"), dialogue(video_uid="salad")]
+    assert find_task("salad_0_user", recordings).name == "salad_0_user"
+    assert find_task("soup", recordings).name == "soup_0_user"
+    with pytest.raises(RecordError, match=r"task 'sou': is no JSON file and no rec.*say, soup"):
+        find_task("sou", recordings)
+
+
+def test_sayings_are_heard_before_the_first_frame_not_earlier() -> None:
+    sayings = [parse_saying("12.5:How long: 3 or 4?"), parse_saying("0.1: Hi "), Saying(0.5, "you")]
+    told = [Text(role=Role.SYSTEM, content="told")]
+    heard = heard_at(sayings, 2.0, {1: told})
+    assert {frame: [text.content for text in texts] for frame, texts in heard.items()} == {
+        1: ["told", "Hi", "you"], 25: ["How long: 3 or 4?"],
+    }  # fmt: skip
+    assert len(told) == 1
+
+
+@pytest.mark.parametrize("text", ["Hello", "x:Hello", "-1:Hello", "nan:Hello", "3:", "3: ", ":x"])
+def test_a_saying_without_time_or_words_is_refused(text: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(f"--say {text!r}: give the seconds")):
+        parse_saying(text)
+
+
+def test_thresholds_are_those_of_the_last_split_unless_given() -> None:
+    config = StreamConfig(theta_speak=0.9)
+    metrics = {"val/theta_speak": 0.1, "val/theta_dst": 0.2, "test/theta_speak": 0.3}
+    found = with_thresholds(config, metrics)
+    assert (found.theta_speak, found.theta_dst) == (0.3, 0.2)
+    found = with_thresholds(config, metrics, given=["theta_speak"])
+    assert (found.theta_speak, found.theta_dst) == (0.9, 0.2)
+    with pytest.raises(ConfigError, match=r"no theta_dst: it was not eval.*stream.theta_dst=0\.5"):
+        with_thresholds(config, {})
