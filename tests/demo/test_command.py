@@ -18,6 +18,8 @@ from tests.live.trained import TrainedRun
 
 from . import servers  # noqa: F401 - skips where the extra is missing
 
+pytestmark = pytest.mark.road
+
 Captured = pytest.CaptureFixture[str]
 
 

@@ -16,6 +16,8 @@ from tests.vision.clips import make_clip
 
 from .servers import Served, serving, tiny_assistant
 
+pytestmark = pytest.mark.road
+
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 

@@ -16,6 +16,8 @@ from tests.vision.clips import make_clip, number_of
 
 from .test_subtitles import frame
 
+pytestmark = pytest.mark.road
+
 STEPS = [(f"S{i}", f"step number {i}") for i in range(1, 31)]
 N, P, C = StepState.NOT_STARTED, StepState.IN_PROGRESS, StepState.COMPLETED
 

@@ -20,6 +20,8 @@ from proassist_lit.types import FrameOutput
 from .test_subtitles import read
 from .trained import UTTERANCES, TrainedRun, script_words
 
+pytestmark = pytest.mark.road
+
 Captured = pytest.CaptureFixture[str]
 
 

@@ -28,6 +28,8 @@ from proassist_lit.vision.encoders import ThumbnailEncoder
 
 from .trained import TrainedRun
 
+pytestmark = pytest.mark.road
+
 
 @pytest.fixture(scope="module")
 def loaded(run: TrainedRun) -> LoadedRun:

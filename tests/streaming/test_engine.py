@@ -226,7 +226,7 @@ ROWS = [
 
 
 @pytest.mark.parametrize("changes", ROWS, ids=lambda c: "-".join(str(v) for v in c.values()))
-@pytest.mark.parametrize("num_slots", [4, 16])
+@pytest.mark.parametrize("num_slots", [4, pytest.param(16, marks=pytest.mark.road)])
 def test_rows_of_thresholds_equal_separate_runs(changes: dict, num_slots: int) -> None:
     model, chat = tiny_model(7), word_chat()
     records = [talk(i, 30 + 5 * i) for i in range(3)]

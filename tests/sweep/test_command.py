@@ -17,6 +17,8 @@ from proassist_lit.sweep import launcher
 from proassist_lit.sweep.study import STUDY_NAME, open_storage
 from tests.app import App
 
+pytestmark = pytest.mark.road
+
 SEARCH = ("-m", "hydra/sweeper=proassist_optuna", "hydra.sweep.dir=sweep")
 LR = "trainer.optimizer.lr=tag(log,interval(1e-4,1e-2))"
 

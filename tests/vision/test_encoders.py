@@ -75,6 +75,7 @@ def test_missing_gpu_is_refused() -> None:
         choose_device("cuda")
 
 
+@pytest.mark.road
 @pytest.mark.parametrize(("name", "width"), [("efficientnet-lite0", 1280), ("dinov2-small", 384)])
 def test_wheel_encodes_frames_one_by_one_and_together(name: str, width: int) -> None:
     needs(name)
