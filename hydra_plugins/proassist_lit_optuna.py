@@ -37,7 +37,7 @@ class OptunaSweeper(Sweeper):
         """Search; ``arguments`` are the overrides of the command line."""
         from proassist_lit.sweep.ask_tell import search
 
-        plain = {
+        plain: dict[str, Any] = {
             name: OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
             for name, value in self._settings.items()
         }

@@ -9,13 +9,14 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 from optuna.trial import FrozenTrial
 
 from proassist_lit.config import RunConfig
 from proassist_lit.job_result import Pruned
 from proassist_lit.sweep import launcher
 from proassist_lit.sweep.study import STUDY_NAME, open_storage
-from tests.app import App
+from tests.app import REPO_CONF, App
 
 pytestmark = pytest.mark.road
 
@@ -198,3 +199,32 @@ def test_optuna_is_not_imported_without_a_search() -> None:
     )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert ran.stdout == "[False, False, False]\n"
+
+
+def test_sweep_that_the_documentation_gives_to_wandb_can_be_run(app: App) -> None:
+    text = (REPO_CONF.parent / "docs/sweeps.md").read_text(encoding="utf-8")
+    [block] = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
+    sweep = yaml.safe_load(block)
+    chosen = [
+        f"{key}={(values.get('values') or [values['min']])[-1]}"
+        for key, values in sweep["parameters"].items()
+    ]
+    *begin, last = sweep["command"][3:]
+    assert last == "${args_no_hyphens}"
+    assert app(*begin, *chosen) == 0
+    assert app.jobs[0][0].model.head.value == "mlp"
+
+
+def test_sweeps_in_the_documentation_are_those_there_are(app: App) -> None:
+    text = (REPO_CONF.parent / "docs/sweeps.md").read_text(encoding="utf-8")
+    rows = dict(re.findall(r"^\| `(\w+)` \|.*\| (\d+) \|$", text, re.MULTILINE))
+    assert set(rows) == {path.stem for path in (REPO_CONF / "sweep").glob("*.yaml")}
+    for name in ("objectives", "context_strategies"):
+        app.jobs.clear()
+        assert app("-m", f"+sweep={name}") == 0
+        assert len(app.jobs) == int(rows[name])
+        for stream in (config.stream for config, _ in app.jobs):
+            assert stream.reserve > stream.max_new_tokens + stream.max_dst_tokens
+    for name in ("optuna", "learning_rate"):
+        settings = yaml.safe_load((REPO_CONF / f"sweep/{name}.yaml").read_text())
+        assert settings["hydra"]["sweeper"]["num_trials"] == int(rows[name])
