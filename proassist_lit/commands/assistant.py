@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from proassist_lit.commands.evaluate import find_checkpoint, override
-from proassist_lit.errors import StreamError
 
 if TYPE_CHECKING:
     from proassist_lit.data.dataset import ConversationSet
@@ -96,10 +95,7 @@ def load_run(arguments: argparse.Namespace) -> LoadedRun:
     # Nothing is scored here: no similarity model needs to be loaded.
     config = replace(config, evaluation=replace(config.evaluation, similarity="words"))
     device = choose_device(arguments.device)
-    try:
-        metrics = RunDirectory(folder).read_metrics()
-    except StreamError:
-        metrics = {}
+    metrics = RunDirectory(folder).read_metrics()
     given = [name for name in NAMES if any(s.startswith(f"stream.{name}=") for s in arguments.set)]
     stream = with_thresholds(config.stream, metrics, given=given)
     tokenizer = folder / "tokenizer"

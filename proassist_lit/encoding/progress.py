@@ -11,24 +11,13 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
-    ProgressColumn,
-    Task,
     TextColumn,
     TimeRemainingColumn,
 )
-from rich.text import Text
 
 from proassist_lit.encoding.jobs import Job
 from proassist_lit.errors import ProAssistError
-
-
-class _Speed(ProgressColumn):
-    """Frames per second so far."""
-
-    def render(self, task: Task) -> Text:
-        """The finished speed, or the present one; a dash before there is any."""
-        speed = task.finished_speed or task.speed
-        return Text(f"{speed:.0f} frames/s" if speed else "- frames/s")
+from proassist_lit.frame_speed import FrameSpeed
 
 
 class EncodingProgress:
@@ -49,7 +38,7 @@ class EncodingProgress:
             BarColumn(),
             TextColumn("{task.fields[videos]}/" + f"{num_videos} videos"),
             MofNCompleteColumn(),
-            _Speed(),
+            FrameSpeed(),
             TimeRemainingColumn(),
             console=console,
             transient=True,

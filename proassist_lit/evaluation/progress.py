@@ -6,23 +6,12 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
-    ProgressColumn,
-    Task,
     TextColumn,
     TimeRemainingColumn,
 )
-from rich.text import Text
 
+from proassist_lit.frame_speed import FrameSpeed
 from proassist_lit.streaming.shards import rank
-
-
-class _Speed(ProgressColumn):
-    """Frames per second so far."""
-
-    def render(self, task: Task) -> Text:
-        """The finished speed, or the present one; a dash before there is any."""
-        speed = task.finished_speed or task.speed
-        return Text(f"{speed:.0f} frames/s" if speed else "- frames/s")
 
 
 class StreamProgress:
@@ -38,7 +27,7 @@ class StreamProgress:
             BarColumn(),
             TextColumn("{task.fields[streams]} streams"),
             MofNCompleteColumn(),
-            _Speed(),
+            FrameSpeed(),
             TimeRemainingColumn(),
             disable=rank() > 0,
         )

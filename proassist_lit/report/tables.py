@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 from dataclasses import dataclass
 from html import escape
@@ -15,6 +13,7 @@ from rich.text import Text
 
 from proassist_lit.atomic import write_text
 from proassist_lit.errors import ConfigError
+from proassist_lit.report.dashboard import DataTable
 
 UNFINISHED = "running or failed"
 """Status of a job whose ``metrics.json`` is missing or unreadable."""
@@ -60,11 +59,7 @@ class Table:
 
     def to_csv(self) -> str:
         """All digits, empty cells empty: for programs."""
-        out = io.StringIO()
-        writer = csv.writer(out, lineterminator="\n")
-        writer.writerow(self.columns)
-        writer.writerows(["" if cell is None else cell for cell in row] for row in self.rows)
-        return out.getvalue()
+        return DataTable(columns=self.columns, rows=self.rows).to_csv()
 
     def to_markdown(self) -> str:
         """For a README or an issue."""
