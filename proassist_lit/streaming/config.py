@@ -41,7 +41,7 @@ class Kernels(StrEnum):
     """What computes the backbone of a stream on a CPU. The answers are the same."""
 
     AUTO = "auto"
-    """Compiled kernels where a C compiler is found, torch elsewhere."""
+    """Compiled kernels where a C compiler is found (and, on a GPU, Triton), torch elsewhere."""
 
     COMPILED = "compiled"
     """Compiled kernels; refused where they cannot be had."""
@@ -102,10 +102,10 @@ class StreamConfig:
 
     reread_margin: float | None = None
     """Of recorded streams, decisions nearer to their threshold are read again, the stream alone;
-    None: 0.01 where the model's numbers have 16 bits, else 0."""
+    None: 0.03 where the model's numbers have 16 bits, else 0."""
 
     kernels: Kernels = Kernels.AUTO
-    """auto, compiled (in C, on a CPU; several times as fast) or torch."""
+    """auto, compiled (in C on a CPU, in Triton on a GPU; several times as fast) or torch."""
 
     def __post_init__(self) -> None:
         if self.kv_gib <= 0:

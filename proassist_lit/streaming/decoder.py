@@ -10,9 +10,10 @@ from torch import Tensor
 
 from proassist_lit.model.assistant import AssistantModel
 from proassist_lit.streaming.cache import KVCache
+from proassist_lit.streaming.compiled_llama import compile_llama
 from proassist_lit.streaming.config import Kernels
 from proassist_lit.streaming.llama import Llama
-from proassist_lit.streaming.native import NativeLlama, native_or_none
+from proassist_lit.streaming.native import native_or_none
 
 
 class Decoder(Protocol):
@@ -62,21 +63,21 @@ class LlamaDecoder:
         return llama(inputs_embeds, (cos, sin), attend, last_only=True)[0]
 
 
-class NativeDecoder:
-    """A backbone that satisfies ``Llama.fits``, by compiled kernels. Weights are copied.
+class CompiledDecoder:
+    """A backbone that satisfies ``Llama.fits``, by compiled kernels; as its weights are now.
 
     Raises:
         CompileError: not on this machine, or not with these weights.
     """
 
     def __init__(self, model: AssistantModel) -> None:
-        self._native = NativeLlama(model)
+        self._compiled = compile_llama(model)
 
     def __call__(self, inputs_embeds: Tensor, cache: KVCache) -> Tensor:
         """Extend ``cache`` by (T, D) embeddings; return the last hidden state, (D,)."""
         past, new = len(cache), len(inputs_embeds)
-        keys, values = cache.extend(new, self._native.empty_keys())
-        return self._native(inputs_embeds, [(0, past, new)], keys, values)[-1]
+        keys, values = cache.extend(new, self._compiled.empty_keys())
+        return self._compiled(inputs_embeds, [(0, past, new)], keys, values)[-1]
 
 
 def make_decoder(model: AssistantModel, kernels: Kernels = Kernels.AUTO) -> Decoder:
@@ -87,4 +88,6 @@ def make_decoder(model: AssistantModel, kernels: Kernels = Kernels.AUTO) -> Deco
     """
     if not Llama.fits(model):
         return HuggingFaceDecoder(model)
-    return native_or_none(lambda: NativeDecoder(model), kernels, model.dtype) or LlamaDecoder(model)
+    return native_or_none(lambda: CompiledDecoder(model), kernels, model.dtype) or LlamaDecoder(
+        model
+    )

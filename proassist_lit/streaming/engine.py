@@ -20,7 +20,6 @@ from proassist_lit.errors import ProAssistError, StreamError
 from proassist_lit.model.assistant import AssistantModel
 from proassist_lit.sequence.chat import Chat
 from proassist_lit.streaming.config import ContextSource, Strategy, StreamConfig
-from proassist_lit.streaming.decoder import LlamaDecoder
 from proassist_lit.streaming.llama import Llama
 from proassist_lit.streaming.policy import Thresholds
 from proassist_lit.streaming.recording import Answered, Recording, check_length
@@ -34,7 +33,7 @@ from proassist_lit.streaming.vocabulary import Vocabulary
 WORTH_SHARING = 8
 """Tokens at the beginning of two streams that are rather copied than fed twice."""
 
-MARGIN_16 = 0.01
+MARGIN_16 = 0.03
 """How near probabilities are by rounding alone, one stream at a time or many, in 16 bits."""
 
 STEP_ROWS = {"cpu": 12.0}
@@ -77,7 +76,6 @@ class Engine:
         self._rotation = KeyRotation(model) if config.strategy is Strategy.DROP_MIDDLE else None
         self._decoder = SlotDecoder(model, config.kernels)
         self._vocabulary = Vocabulary(model, config.kernels)
-        self._lone_decoder = LlamaDecoder(model)
         self._num_slots = num_slots
 
     @staticmethod
@@ -246,9 +244,8 @@ class Engine:
         first, *others = torch.split(embeds, sizes)
         hidden = [self._decoder(first, together, house.cache)] if together else []
         for place, part in zip(alone, others, strict=True):  # as a session reads it
-            view = house.cache.view(place)
-            hidden.append(self._lone_decoder(part, view).expand(len(part), -1))
-            house.cache.lengths[place] = len(view)
+            last = self._decoder.alone(part, place, house.cache)
+            hidden.append(last.expand(len(part), -1))
         return torch.cat(hidden)
 
     def _shares_beginning(self, slot: Slot, slots: Iterable[Slot]) -> bool:

@@ -47,8 +47,8 @@ def native_or_none(make: Callable[[], T], kernels: Kernels, dtype: torch.dtype) 
     except CompileError as reason:
         if kernels is Kernels.COMPILED:
             raise ConfigError(
-                f"stream.kernels=compiled: {reason}; install a C compiler (gcc), or set "
-                "stream.kernels=auto."
+                f"stream.kernels=compiled: {reason}; install a C compiler (gcc) and, on a GPU, "
+                "Triton, or set stream.kernels=auto."
             ) from reason
         log.info("streaming by torch, not by compiled kernels: %s", reason)
         return None

@@ -10,9 +10,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from proassist_lit.model.assistant import AssistantModel
+from proassist_lit.streaming.compiled_llama import compile_llama
 from proassist_lit.streaming.config import Kernels
+from proassist_lit.streaming.decoder import LlamaDecoder
 from proassist_lit.streaming.llama import Llama
-from proassist_lit.streaming.native import NativeLlama, native_or_none
+from proassist_lit.streaming.native import native_or_none
 from proassist_lit.streaming.products import pad_rows
 from proassist_lit.streaming.slot_cache import SlotCache
 
@@ -36,8 +38,9 @@ class SlotDecoder:
     """
 
     def __init__(self, model: AssistantModel, kernels: Kernels = Kernels.AUTO) -> None:
-        self._native = native_or_none(lambda: NativeLlama(model), kernels, model.dtype)
-        self._llama = Llama(model, merged=self._native is None)
+        self._compiled = native_or_none(lambda: compile_llama(model), kernels, model.dtype)
+        self._llama = Llama(model, merged=self._compiled is None)
+        self._lone = LlamaDecoder(model)
 
     def __call__(self, inputs_embeds: Tensor, counts: Counts, cache: SlotCache) -> Tensor:
         """Extend the slots.
@@ -50,13 +53,31 @@ class SlotDecoder:
         Returns:
             (N, D) last hidden states after the final norm.
         """
-        if self._native is not None:
+        if self._compiled is not None:
             runs = [(slot, cache.lengths[slot], count) for slot, count in counts.items()]
-            hidden = self._native(inputs_embeds, runs, cache.keys, cache.values)
+            hidden = self._compiled(inputs_embeds, runs, cache.keys, cache.values)
         else:
             hidden = self._by_torch(inputs_embeds, counts, cache)
         for slot, count in counts.items():
             cache.lengths[slot] += count
+        return hidden
+
+    def alone(self, inputs_embeds: Tensor, slot: int, cache: SlotCache) -> Tensor:
+        """Extend one slot as a session does, which rounds in its own way.
+
+        Args:
+            inputs_embeds: (T, D), the new tokens.
+            slot: which.
+            cache: extended in place.
+
+        Returns:
+            (D,) last hidden state.
+        """
+        if self._compiled is not None:
+            return self(inputs_embeds, {slot: len(inputs_embeds)}, cache)[-1]
+        view = cache.view(slot)
+        hidden = self._lone(inputs_embeds, view)
+        cache.lengths[slot] = len(view)
         return hidden
 
     def _by_torch(self, inputs_embeds: Tensor, counts: Counts, cache: SlotCache) -> Tensor:

@@ -30,6 +30,8 @@ class Vocabulary:
         if model.dst_output_head is not None:
             heads[True] = model.dst_output_head
         self._apart = len(heads) > 1
+        if model.device.type != "cpu":
+            kernels = Kernels.TORCH  # its products are the best there
         self._native = {
             dst: native_or_none(partial(NativeVocabulary, head, size), kernels, head.weight.dtype)
             for dst, head in heads.items()

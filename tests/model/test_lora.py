@@ -20,7 +20,7 @@ from proassist_lit.model.checkpoint import PREFIX, load_weights, saved_names
 from proassist_lit.model.config import LoraConfig, ModelConfig, TrainMode
 from proassist_lit.model.lora import add_lora, has_lora, merged
 from proassist_lit.model.text_side import take_text_side
-from proassist_lit.streaming.decoder import LlamaDecoder, NativeDecoder, make_decoder
+from proassist_lit.streaming.decoder import CompiledDecoder, LlamaDecoder, make_decoder
 from tests.model.test_architectures import TABLE
 from tests.model.test_backbone import plain_tokenizer
 from tests.model.tiny_lms import (
@@ -116,7 +116,7 @@ def test_streams_run_on_additions_and_by_compiled_kernels_when_merged() -> None:
     check_stream(model, make_decoder(model))
     with merged(model.lm):
         decoder = make_decoder(model)
-        assert isinstance(decoder, NativeDecoder | LlamaDecoder)
+        assert isinstance(decoder, CompiledDecoder | LlamaDecoder)
         check_stream(model, decoder)
     with merged(backbone("llama")):  # nothing to merge
         pass

@@ -20,7 +20,7 @@ from proassist_lit.streaming import compiled
 from proassist_lit.streaming.cache import KVCache
 from proassist_lit.streaming.compiled import CompileError, load_kernels
 from proassist_lit.streaming.config import Kernels
-from proassist_lit.streaming.decoder import LlamaDecoder, NativeDecoder, make_decoder
+from proassist_lit.streaming.decoder import CompiledDecoder, LlamaDecoder, make_decoder
 from proassist_lit.streaming.native import NativeLlama, NativeVocabulary
 from proassist_lit.streaming.slot_cache import SlotCache
 from proassist_lit.streaming.slot_decoder import SlotDecoder
@@ -139,7 +139,7 @@ def test_kernels_give_the_same_with_any_number_of_threads(threads: int) -> None:
 @pytest.mark.usefixtures("exact_norms")
 def test_sessions_decoder_equals_torch_while_its_cache_grows() -> None:
     model = model_of()
-    ours, theirs = NativeDecoder(model), LlamaDecoder(model)
+    ours, theirs = CompiledDecoder(model), LlamaDecoder(model)
     mine, other = KVCache(2, capacity=4), KVCache(2)
     for size in (3, 1, 1, 30, 1):
         x = torch.randn(size, 36, dtype=torch.float64)
