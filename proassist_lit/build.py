@@ -12,7 +12,7 @@ import torch
 from transformers import AutoTokenizer
 
 from proassist_lit.config import RunConfig
-from proassist_lit.data.collate import collate
+from proassist_lit.data.collate import collate, pack
 from proassist_lit.data.conversation import Conversation
 from proassist_lit.data.dataset import ConversationSet, load_data, training_texts
 from proassist_lit.errors import ConfigError, RecordError
@@ -181,19 +181,31 @@ def _splitter(config: RunConfig, chat: Chat) -> Callable[[Conversation], list[Co
 def build_collate(
     config: RunConfig, core: Core, split: str
 ) -> Callable[[Sequence[Example]], Batch]:
-    """What makes a batch of the examples of ``split``.
+    """What makes a batch of the examples of ``split``: padded, or packed into one row.
 
     Only train splits single turns: outside it every frame decides, and a shared forward gives the
     same losses.
     """
-    tokenizer = core.chat.tokenizer
-    pads_with_end = tokenizer.pad_token_id in (None, core.chat.end_of_turn_id)
-    hides = config.rules == DST_EXTENSION and pads_with_end
-    hidden_id = core.chat.end_of_turn_id if hides else None
+    make = pack if packs(config, core) else partial(collate, hidden_id=_hidden_id(config, core))
     if config.objective.turns is Turns.SINGLE and split == "train":
-        return partial(_collate_turns, hidden_id=hidden_id)
-    return partial(collate, hidden_id=hidden_id)
+        return partial(_of_single_turns, make=make)
+    return make
 
 
-def _collate_turns(examples: Sequence[Example], *, hidden_id: int | None) -> Batch:
-    return collate([row for e in examples for row in single_turns(e)], hidden_id=hidden_id)
+def packs(config: RunConfig, core: Core) -> bool:
+    """Whether batches are packed: if they are to be, and the backbone and the rules allow it."""
+    hides_tokens = _hidden_id(config, core) is not None
+    return config.data.packing and core.model.can_pack and not hides_tokens
+
+
+def _hidden_id(config: RunConfig, core: Core) -> int | None:
+    """The end of turn, where the DST extension's rules take it for padding."""
+    end = core.chat.end_of_turn_id
+    pads_with_end = core.chat.tokenizer.pad_token_id in (None, end)
+    return end if config.rules == DST_EXTENSION and pads_with_end else None
+
+
+def _of_single_turns(
+    examples: Sequence[Example], *, make: Callable[[Sequence[Example]], Batch]
+) -> Batch:
+    return make([row for example in examples for row in single_turns(example)])

@@ -9,7 +9,8 @@ from proassist_lit.data.config import DataConfig
 from proassist_lit.errors import ConfigError
 from proassist_lit.evaluation.config import EvaluationConfig
 from proassist_lit.model.config import Decision, ModelConfig
-from proassist_lit.objectives import ObjectiveConfig, ObjectiveKind
+from proassist_lit.model.training_layers import GradientCheckpointing
+from proassist_lit.objectives import ObjectiveConfig, ObjectiveKind, Turns
 from proassist_lit.sequence.rules import PROASSIST, SequenceRules, rules_for
 from proassist_lit.sequence.splitting import SplitConfig
 from proassist_lit.streaming.compat import check_counterparts
@@ -91,6 +92,25 @@ class TrainerConfig:
     log_every_steps: int = 10
     """Steps between logged training losses; >= 1."""
 
+    micro_tokens: int | None = None
+    """Most tokens that go forward and backward at a time, but for a longer conversation: a batch
+    then takes the memory of its parts, and its gradient is the same. Null for whole batches."""
+
+    gradient_checkpointing: GradientCheckpointing = GradientCheckpointing.NONE
+    """none, selective or full: what layers do not keep for the gradient is computed once more.
+    Full takes least memory and a third more arithmetic, selective costs little."""
+
+    compile: bool = False
+    """Whether the layers of the backbone are compiled for training (torch.compile). The first
+    steps then take minutes."""
+
+    fused: bool = True
+    """Whether a Llama on a GPU uses Liger's kernels, if they are installed (extra ``fused``)."""
+
+    peak_tflops: float | None = None
+    """What the device can do at most, in 10^12 operations a second at ``precision``; null for what
+    is known of its name. Without it ``train/mfu`` is left out."""
+
     gradient_clip: float = 1.0
     """Largest norm of the gradient; 0 for no limit."""
 
@@ -108,6 +128,15 @@ class TrainerConfig:
         if self.save_every_steps < 0:
             raise ConfigError(
                 f"trainer.save_every_steps must be >= 0, got {self.save_every_steps}; 0 for none."
+            )
+        if self.micro_tokens is not None and self.micro_tokens < 1:
+            raise ConfigError(
+                f"trainer.micro_tokens must be at least 1, got {self.micro_tokens}; null for whole "
+                "batches."
+            )
+        if self.peak_tflops is not None and self.peak_tflops <= 0:
+            raise ConfigError(
+                f"trainer.peak_tflops must be > 0, got {self.peak_tflops}; null if it is not known."
             )
         if self.gradient_clip < 0:
             raise ConfigError(
@@ -184,6 +213,11 @@ class RunConfig:
             raise ConfigError(
                 "objective.smoothing_s smooths a yes-or-no decision, but model.decision="
                 "silent_token learns a token; set objective.smoothing_s=0 or another decision."
+            )
+        if self.data.max_tokens is not None and self.objective.turns is Turns.SINGLE:
+            raise ConfigError(
+                "data.max_tokens counts whole conversations, but objective.turns=single repeats "
+                "their beginnings; leave data.max_tokens at null, or objective.turns at shared."
             )
         if self.streams_as_reference:
             check_counterparts(self.stream)

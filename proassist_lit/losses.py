@@ -8,6 +8,7 @@ from typing import Self
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from proassist_lit.model.assistant import AssistantModel
 from proassist_lit.types import IGNORE_INDEX
@@ -103,23 +104,47 @@ def binary_loss(
     return BinaryLoss(one_class(pos_frame_mask), one_class(neg_frame_mask))
 
 
+LOGIT_CHUNK = 256
+"""Labelled positions whose vocabulary logits are alive at a time. So many rows keep the products
+of a CPU busy, and 256 rows of a vocabulary of 128 000 take 131 MB in float32."""
+
+
 def lm_loss(
-    model: AssistantModel, hidden: Tensor, labels: Tensor, *, dst: bool = False
+    model: AssistantModel,
+    hidden: Tensor,
+    labels: Tensor,
+    *,
+    dst: bool = False,
+    logit_chunk: int = LOGIT_CHUNK,
 ) -> SumCount:
     """Cross-entropy of the next token at labelled positions only.
+
+    The logits of one chunk are alive at a time: they are made again when their gradient is needed.
 
     Args:
         model: applies its vocabulary matrix to the N positions that have a label.
         hidden: (B, T, D).
         labels: (B, T) int64 aligned with the input ids, -100 for no loss; shifted here, once.
         dst: use the dst output head, if the model has one.
+        logit_chunk: positions of a chunk, >= 1.
 
     Returns:
         (sum, count), nats and tokens.
     """
     targets = labels[:, 1:]
     mask = targets != IGNORE_INDEX
-    logits = model.lm_logits(hidden[:, :-1][mask], dst=dst)  # (N, V)
-    logits = logits if logits.dtype == torch.float64 else logits.float()
-    total = F.cross_entropy(logits, targets[mask], reduction="sum")
-    return SumCount(total, mask.sum().to(logits.dtype))
+
+    def total(rows: Tensor, wanted: Tensor) -> Tensor:
+        logits = model.lm_logits(rows, dst=dst)  # (chunk, V)
+        logits = logits if logits.dtype == torch.float64 else logits.float()
+        return F.cross_entropy(logits, wanted, reduction="sum")
+
+    rows, wanted = hidden[:, :-1][mask], targets[mask]  # (N, D), (N,)
+    chunks = list(zip(*(torch.split(x, logit_chunk) for x in (rows, wanted)), strict=True))
+    if len(chunks) == 1:
+        summed = total(rows, wanted)
+    else:
+        summed = torch.stack([
+            checkpoint(total, *chunk, use_reentrant=False) for chunk in chunks
+        ]).sum()  # fmt: skip
+    return SumCount(summed, mask.sum().to(summed.dtype))

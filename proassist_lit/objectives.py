@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
 from torch import Tensor
 
 from proassist_lit.errors import ConfigError
-from proassist_lit.losses import BinaryLoss, SumCount, binary_loss, lm_loss
+from proassist_lit.losses import LOGIT_CHUNK, BinaryLoss, SumCount, binary_loss, lm_loss
 from proassist_lit.model.assistant import AssistantModel
 from proassist_lit.model.config import Decision
 from proassist_lit.types import Batch
@@ -67,6 +68,10 @@ class ObjectiveConfig:
     focal_gamma: float = 0.0
     """Exponent of the focal factor; 0 for none."""
 
+    logit_chunk: int = LOGIT_CHUNK
+    """Labelled positions whose vocabulary logits are alive at a time; >= 1. It changes memory, not
+    the loss."""
+
     response_gen_weight: float = 1.0
     """Weight of the language-model loss of assistant spans."""
 
@@ -90,6 +95,8 @@ class ObjectiveConfig:
                 f"objective.turn_frames must be at least 1, got {self.turn_frames}; 1 ends a turn "
                 "at every silent frame."
             )
+        if self.logit_chunk < 1:
+            raise ConfigError(f"objective.logit_chunk must be at least 1, got {self.logit_chunk}.")
         if self.pos_weight <= 0:
             raise ConfigError(f"objective.pos_weight must be > 0, got {self.pos_weight}.")
         for name in ("focal_gamma", "smoothing_s", "silent_logit_weight", "response_gen_weight",
@@ -118,6 +125,13 @@ class Losses:
     dst_response: SumCount | None
     dst: BinaryLoss | None
 
+    def terms(self) -> list[SumCount]:
+        """All sums and counts, in a fixed order."""
+        found = [self.response, self.speak.pos, self.speak.neg]
+        if self.dst_response is not None and self.dst is not None:
+            found += [self.dst_response, self.dst.pos, self.dst.neg]
+        return found
+
 
 def compute_losses(model: AssistantModel, batch: Batch, config: ObjectiveConfig) -> Losses:
     """Run ``model`` on ``batch`` and weigh its losses.
@@ -127,26 +141,36 @@ def compute_losses(model: AssistantModel, batch: Batch, config: ObjectiveConfig)
     cross-entropy is part of LM(assistant) and there is no speak term.
     """
     out = model(batch)
-    response = lm_loss(model, out.hidden, batch.labels)
-    gamma = config.focal_gamma
+    chunk, gamma = config.logit_chunk, config.focal_gamma
+    response = lm_loss(model, out.hidden, batch.labels, logit_chunk=chunk)
     speak = binary_loss(
         out.speak_logits, batch.pos_frame_mask, batch.neg_frame_mask,
         targets=batch.speak_targets, focal_gamma=gamma,
     )  # fmt: skip
-    if model.decision is Decision.SILENT_TOKEN:
-        total = config.response_gen_weight * _with_silence(response, speak.neg, config)
-    else:
-        total = config.response_gen_weight * response.mean()
-        total = total + config.speaking_binary_weight * _decide(speak, config)
-    dst_response, dst = None, None
+    terms = [response, speak.pos, speak.neg]
     if out.dst_logits is not None:
-        dst_response = lm_loss(model, out.hidden, batch.dst_labels, dst=True)
+        terms.append(lm_loss(model, out.hidden, batch.dst_labels, dst=True, logit_chunk=chunk))
         dst = binary_loss(
             out.dst_logits, batch.dst_pos_frame_mask, batch.dst_neg_frame_mask,
             targets=batch.dst_targets, focal_gamma=gamma,
         )  # fmt: skip
-        total = total + config.dst_gen_weight * dst_response.mean()
-        total = total + config.dst_binary_weight * _decide(dst, config)
+        terms += [dst.pos, dst.neg]
+    return weigh(terms, model.decision, config)
+
+
+def weigh(terms: Sequence[SumCount], decision: Decision, config: ObjectiveConfig) -> Losses:
+    """Make losses of sums and counts in the order of ``Losses.terms``; linear in the sums."""
+    response, speak = terms[0], BinaryLoss(*terms[1:3])
+    if decision is Decision.SILENT_TOKEN:
+        total = config.response_gen_weight * _with_silence(response, speak.neg, config)
+    else:
+        total = config.response_gen_weight * response.mean()
+        total = total + config.speaking_binary_weight * _decide(speak, config)
+    if len(terms) == 3:
+        return Losses(total, response, speak, None, None)
+    dst_response, dst = terms[3], BinaryLoss(*terms[4:])
+    total = total + config.dst_gen_weight * dst_response.mean()
+    total = total + config.dst_binary_weight * _decide(dst, config)
     return Losses(total, response, speak, dst_response, dst)
 
 

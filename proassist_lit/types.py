@@ -199,7 +199,8 @@ class Example:
 class Batch:
     """What the collator hands to the model; built only in ``data.collate``.
 
-    Rows are right-padded. Padding is known by ``attention_mask`` (made from lengths), never by
+    Rows are right-padded, or there is one packed row: conversations one behind the other, told
+    apart by ``segment_ids``. Padding is known by ``attention_mask`` (made from lengths), never by
     comparing with a token id.
     """
 
@@ -215,7 +216,15 @@ class Batch:
     dst_neg_frame_mask: Tensor  # (B, T) bool; frames to leave it
     speak_targets: Tensor  # (B, T) float32; P(speak) to learn at the frames of the masks
     dst_targets: Tensor  # (B, T) float32; P(update) likewise
+    segment_ids: Tensor | None = None  # (1, T) int64; conversation of a packed row; None: padded
+    lengths: tuple[int, ...] = ()  # tokens of every conversation, in order
+    image_counts: tuple[int, ...] = ()  # image tokens of every conversation
     hides_tokens: bool = False  # attention_mask hides more than padding on the right
+
+    @property
+    def num_conversations(self) -> int:
+        """Conversations in the batch, padded or packed."""
+        return len(self.input_ids) if self.segment_ids is None else len(self.lengths)
 
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Self:
         """Copy to ``device``. Lightning calls this; it refuses a frozen dataclass without it."""

@@ -1,19 +1,23 @@
 from __future__ import annotations
 
+import pickle
 import re
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from proassist_lit import build
-from proassist_lit.build import build_core
+from proassist_lit.build import build_collate, build_core, build_examples, packs
 from proassist_lit.config import Compat, RunConfig
 from proassist_lit.data.config import DataConfig
 from proassist_lit.data.sources.toy import ToyConfig
 from proassist_lit.errors import ConfigError
 from proassist_lit.evaluation.config import EvaluationConfig
+from proassist_lit.lit.build import build_datamodule
 from proassist_lit.model.config import ModelConfig, TinyConfig
 from proassist_lit.streaming.config import Strategy, StreamConfig
 
@@ -86,3 +90,48 @@ def test_a_reserve_without_room_is_refused_before_training(cache: Path) -> None:
     drop = StreamConfig(max_new_tokens=64, max_dst_tokens=48, reserve=100,
                         strategy=Strategy.DROP_MIDDLE)  # fmt: skip
     build_core(config(cache, compat=Compat.PROASSIST, stream=drop))  # its rules are others
+
+
+def test_batches_are_packed_where_rules_and_backbone_allow_it(cache: Path) -> None:
+    def made(**changes: Any) -> tuple[bool, int]:
+        run = config(cache, **changes)
+        core = build_core(run)
+        examples = build_examples(run, core, "train")
+        batch = build_collate(run, core, "train")([examples[0, 0], examples[0, 0]])
+        return packs(run, core), len(batch.input_ids)
+
+    padded = DataConfig(cache=str(cache), encoder="thumbnail4", packing=False,
+                        toy=ToyConfig(num_train=1, num_val=1, num_test=1))  # fmt: skip
+    assert made() == (True, 1)
+    assert made(data=padded) == (False, 2)
+    tiny = TinyConfig(hidden_size=16, num_layers=2, num_heads=2)
+    dst = ModelConfig(chat="dst_ext", tiny=tiny)
+    assert made(model=dst) == (True, 1)
+    hides = build_core(config(cache, model=dst, compat=Compat.PROASSIST))
+    hides.chat.tokenizer.pad_token_id = None  # the end of turn stands for padding, and is hidden
+    assert not packs(config(cache, model=dst, compat=Compat.PROASSIST), hides)
+
+
+def test_a_backbone_that_cannot_pack_is_told_of_and_padded(cache: Path) -> None:
+    run = config(cache)
+    core = build_core(run)
+    core.model.can_pack = False
+
+    assert not packs(run, core)
+    with pytest.warns(UserWarning, match=r"is a llama, which is not known .* data\.packing=false"):
+        build_datamodule(run, core)
+    run.data.packing = False
+    build_datamodule(run, core)
+
+
+def test_what_loader_processes_are_given_can_be_sent_to_them(cache: Path) -> None:
+    run = config(cache)
+    core = build_core(run)
+    examples, make = build_examples(run, core, "train"), build_collate(run, core, "train")
+
+    sent_examples, sent_make = pickle.loads(pickle.dumps((examples, make)))  # as spawn does
+
+    ours, theirs = make([examples[2, 0]]), sent_make([sent_examples[2, 0]])
+    for f in fields(ours):
+        mine, other = getattr(ours, f.name), getattr(theirs, f.name)
+        assert torch.equal(mine, other) if isinstance(mine, torch.Tensor) else mine == other

@@ -1,10 +1,14 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
-from proassist_lit.config import Compat, RunConfig
+from proassist_lit.config import Compat, RunConfig, TrainerConfig
+from proassist_lit.data.config import DataConfig
 from proassist_lit.errors import ConfigError
 from proassist_lit.model.config import ModelConfig
+from proassist_lit.objectives import ObjectiveConfig, Turns
 from proassist_lit.streaming.config import Strategy, StreamConfig
 
 
@@ -13,6 +17,26 @@ def test_compat_refuses_a_strategy_that_the_reference_does_not_know() -> None:
         ConfigError, match=r"stream\.strategy=dst_refresh.*choose stream\.strategy="
     ):
         RunConfig(compat=Compat.PROASSIST)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: DataConfig(max_tokens=0), r"data\.max_tokens must be at least 1, got 0; null for"),
+        (lambda: TrainerConfig(micro_tokens=0), r"trainer\.micro_tokens must be at least 1, got 0"),
+        (lambda: TrainerConfig(peak_tflops=0.0), r"trainer\.peak_tflops must be > 0, got 0\.0"),
+        (
+            lambda: RunConfig(
+                data=DataConfig(max_tokens=500), objective=ObjectiveConfig(turns=Turns.SINGLE)
+            ),
+            r"data\.max_tokens counts whole conversations.*objective\.turns at shared",
+        ),
+    ],
+    ids=["max_tokens", "micro_tokens", "peak_tflops", "single"],
+)
+def test_budgets_are_checked(make: Callable[[], object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        make()
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,7 @@ LAYERS = (
     {"model"},
     {"losses"},
     {"objectives"},
+    {"micro_batches"},
     {"streaming"},
     {"metrics", "judge"},
     {"evaluation", "run_directory", "job_result"},  # stream and score; keep what came out

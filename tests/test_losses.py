@@ -5,9 +5,13 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 from proassist_lit.data.collate import collate
 from proassist_lit.losses import BinaryLoss, SumCount, binary_loss, lm_loss
+from proassist_lit.model import heads
+from proassist_lit.model.config import Decision, LoraConfig
+from proassist_lit.model.lora import add_lora
 from proassist_lit.objectives import ObjectiveConfig, compute_losses
 from proassist_lit.sequence.examples import ExampleSet
 from tests.fakes import DIALOGUE, dialogue, random_features, tiny_model, word_chat
@@ -176,3 +180,84 @@ def test_sums_of_a_batch_are_the_added_sums_of_its_members(k: int) -> None:
         assert together.count > 0
         torch.testing.assert_close(together.sum, sum(x.sum for x in alone))
         assert together.count == sum(x.count for x in alone)
+
+
+@pytest.mark.parametrize("chunk", [1, 3, 4, 100])
+@pytest.mark.parametrize("own_head", [False, True])
+def test_lm_loss_in_chunks_is_that_of_the_whole(chunk: int, own_head: bool) -> None:
+    model = tiny_model(dst_output_head=own_head)
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.randint(0, 50, (2, 9), generator=generator)
+    labels[torch.rand(2, 9, generator=generator) < 0.4] = -100
+    found = []
+    for size in (10**6, chunk):
+        hidden = torch.randn(2, 9, 16, dtype=torch.float64, generator=generator.manual_seed(1))
+        hidden.requires_grad_()
+        loss = lm_loss(model, hidden, labels, dst=own_head, logit_chunk=size)
+        table = model.dst_output_head if own_head else model.lm.get_output_embeddings()
+        gradients = torch.autograd.grad(loss.mean(), [hidden, table.weight])
+        found.append([loss.sum.detach(), loss.count, *gradients])
+
+    for whole, chunked in zip(*found, strict=True):
+        torch.testing.assert_close(chunked, whole, rtol=1e-12, atol=1e-12)
+
+
+def test_chunks_go_through_the_output_module_with_its_additions_rows_and_bias() -> None:
+    model = tiny_model().double()
+    head = nn.Linear(model.hidden_size, 128, bias=True, dtype=torch.float64)
+    model.lm.set_output_embeddings(head)
+    add_lora(model.lm, LoraConfig(rank=2, alpha=4, lm_head=True, dropout=0.5))
+    model.train()
+    head = model.lm.get_output_embeddings()
+    for name, parameter in head.named_parameters():
+        if "lora_B" in name:
+            nn.init.normal_(parameter)
+    hidden = torch.randn(1, 21, model.hidden_size, dtype=torch.float64, requires_grad=True)
+    labels = torch.arange(21)[None]
+    trained = [hidden, *(p for p in head.parameters() if p.requires_grad)]
+
+    torch.manual_seed(3)
+    summed = lm_loss(model, hidden, labels, logit_chunk=7).sum
+    found = [summed.detach(), *torch.autograd.grad(summed, trained)]
+    torch.manual_seed(3)  # the same dropout, and once more when the gradient is computed
+    logits = torch.cat([head(rows) for rows in torch.split(hidden[0, :-1], 7)])
+    summed = F.cross_entropy(logits, labels[0, 1:], reduction="sum")
+    wanted = [summed.detach(), *torch.autograd.grad(summed, trained)]
+
+    assert len(trained) == 3
+    for ours, theirs in zip(found, wanted, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-10)
+        assert ours.abs().sum() > 0
+
+
+def test_logits_of_chunks_are_not_kept_for_the_gradient() -> None:
+    model = tiny_model()
+    hidden = torch.randn(1, 41, 16, dtype=torch.float64, requires_grad=True)
+    labels = torch.ones(1, 41, dtype=torch.int64)
+    kept: dict[int, int] = {}
+    for chunk in (100, 10):
+        sizes = list[int]()
+
+        def note(tensor: torch.Tensor, sizes: list[int] = sizes) -> torch.Tensor:
+            sizes.append(tensor.numel())
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+            loss = lm_loss(model, hidden, labels, logit_chunk=chunk)
+        kept[chunk] = max(sizes)
+        loss.mean().backward()
+
+    assert kept[100] >= 40 * 128  # positions, vocabulary
+    assert kept[10] <= 41 * 16  # hidden states
+
+
+def test_token_decisions_in_chunks_are_those_of_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tiny_model(decision=Decision.SILENT_TOKEN, chat=word_chat())
+    hidden = torch.randn(7, 16, dtype=torch.float64, requires_grad=True)
+    whole = model.speak_head(hidden)
+    monkeypatch.setattr(heads, "ROWS", 3)
+    chunked = model.speak_head(hidden)
+
+    torch.testing.assert_close(chunked, whole, rtol=1e-12, atol=1e-12)
+    wanted, found = (torch.autograd.grad(x.sin().sum(), hidden)[0] for x in (whole, chunked))
+    torch.testing.assert_close(found, wanted, rtol=1e-12, atol=1e-12)

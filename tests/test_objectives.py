@@ -160,6 +160,7 @@ def test_without_a_dst_head_there_are_no_dst_losses() -> None:
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
+        ({"logit_chunk": 0}, r"objective\.logit_chunk must be at least 1, got 0"),
         ({"rho": 1.1}, r"objective\.rho must be in \[0, 1\], got 1\.1; use 1\.0"),
         ({"turn_frames": 0}, r"objective\.turn_frames must be at least 1, got 0"),
         ({"pos_weight": 0.0}, r"objective\.pos_weight must be > 0, got 0\.0"),

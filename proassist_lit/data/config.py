@@ -62,7 +62,17 @@ class DataConfig:
     """Longest training sequence, tokens; a longer conversation is cut after a whole frame."""
 
     batch_size: int = 2
-    """Conversations per batch; >= 1."""
+    """Conversations per batch, unless ``max_tokens`` is given; >= 1."""
+
+    max_tokens: int | None = None
+    """Most tokens per batch, padding included; batches are then filled with as many conversations
+    as fit. At least the longest of them; null: ``batch_size`` conversations, whatever their
+    lengths."""
+
+    packing: bool = True
+    """Whether the conversations of a batch are written one behind the other, without padding, and
+    see only themselves. The losses are the same. The rules of the DST extension need padding, and
+    so do a few backbones, which is said when training begins."""
 
     num_workers: int = 0
     """Processes that load batches; 0 loads in the main process."""
@@ -101,6 +111,10 @@ class DataConfig:
             raise ConfigError(
                 "data.root is empty; name the folder of the CaptainCook4D annotation files, say "
                 "data.root=captaincook4d/annotations."
+            )
+        if self.max_tokens is not None and self.max_tokens < 1:
+            raise ConfigError(
+                f"data.max_tokens must be at least 1, got {self.max_tokens}; null for no limit."
             )
         for name, least in (("batch_size", 1), ("num_workers", 0), ("max_seq_len", 64),
                             ("max_train", 0), ("max_val", 0), ("max_test", 0)):  # fmt: skip

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import warnings
+from functools import partial
+from typing import Any
 
 import lightning as L
 from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar
 
-from proassist_lit.build import Core, build_collate, build_examples
+from proassist_lit.build import Core, build_collate, build_examples, packs
 from proassist_lit.config import RunConfig
 from proassist_lit.errors import CheckpointError, ConfigError
 from proassist_lit.lit.callbacks import StreamingEvaluation
@@ -15,16 +18,33 @@ from proassist_lit.lit.datamodule import ConversationDataModule
 from proassist_lit.lit.last_checkpoint import LastCheckpoint
 from proassist_lit.lit.logs import Logs
 from proassist_lit.lit.module import AssistantModule
+from proassist_lit.lit.precision import HalfWeights
 from proassist_lit.lit.random_state import RandomState
+from proassist_lit.lit.throughput import ThroughputLogging
+from proassist_lit.model.training_layers import prepare_layers
 from proassist_lit.run_directory import RunDirectory
+from proassist_lit.sequence.batching import EpochBatches
 
 
 def build_datamodule(config: RunConfig, core: Core) -> ConversationDataModule:
-    """Batches of train and val."""
+    """Batches of train and val; a backbone that cannot pack, though it is asked to, is told of."""
+    if config.data.packing and not core.model.can_pack:
+        warnings.warn(
+            f"data.packing: model.backbone={config.model.backbone} is a "
+            f"{core.model.lm.config.model_type}, which is not known to keep the conversations of a "
+            "packed row apart; batches are padded instead. Set data.packing=false to hear no more "
+            "of it.",
+            stacklevel=2,
+        )
     return ConversationDataModule(
         {split: build_examples(config, core, split) for split in ("train", "val")},
         {split: build_collate(config, core, split) for split in ("train", "val")},
-        batch_size=config.data.batch_size,
+        batches=partial(
+            EpochBatches,
+            batch_size=config.data.batch_size,
+            max_tokens=config.data.max_tokens,
+            packed=packs(config, core),
+        ),
         num_workers=config.data.num_workers,
         seed=config.seed,
     )
@@ -35,8 +55,15 @@ def build_module(config: RunConfig, core: Core, num_batches: int) -> AssistantMo
     limits = [config.trainer.max_steps] if config.trainer.max_steps >= 0 else []
     if config.trainer.max_epochs >= 0:
         limits.append(config.trainer.max_epochs * -(-num_batches // config.trainer.accumulate))
+    trainer = config.trainer
+    prepare_layers(core.model.lm, trainer.gradient_checkpointing, compiles=trainer.compile)
     return AssistantModule(
-        core.model, config.objective, config.trainer.optimizer, num_steps=min(limits)
+        core.model,
+        config.objective,
+        trainer.optimizer,
+        num_steps=min(limits),
+        fused=trainer.fused,
+        micro_tokens=trainer.micro_tokens,
     )
 
 
@@ -48,7 +75,7 @@ def build_trainer(
     return L.Trainer(
         accelerator=trainer.accelerator,
         devices=trainer.devices if trainer.devices == "auto" else _count(trainer.devices),
-        precision=trainer.precision,  # type: ignore[arg-type]
+        **_precision(trainer.precision),
         max_steps=trainer.max_steps,
         max_epochs=trainer.max_epochs,
         accumulate_grad_batches=trainer.accumulate,
@@ -61,6 +88,11 @@ def build_trainer(
         logger=list(logs.loggers),
         callbacks=[
             *build_checkpointing(config, run),
+            ThroughputLogging(
+                num_tokens_per_img=config.data.num_tokens_per_img,
+                peak=trainer.peak_tflops,
+                every_steps=trainer.log_every_steps,
+            ),
             RichProgressBar(leave=True),
             logs.identity,
             RandomState(),
@@ -69,6 +101,13 @@ def build_trainer(
         enable_model_summary=False,
         default_root_dir=run.path,
     )
+
+
+def _precision(name: str) -> dict[str, Any]:
+    """What the Trainer is told of the numbers' type."""
+    if name in ("bf16-true", "16-true"):
+        return {"plugins": [HalfWeights(name)]}  # type: ignore[arg-type]
+    return {"precision": name}
 
 
 def build_checkpointing(config: RunConfig, run: RunDirectory) -> list[L.Callback]:

@@ -19,7 +19,7 @@ class ConversationDataModule(L.LightningDataModule):
     Args:
         examples: of train, and of val, where every frame decides whatever training samples.
         collate: makes a batch of examples, for the same splits.
-        batch_size: conversations per batch.
+        batches: order of a split: shuffled or not, of the lengths of its examples.
         num_workers: loader processes.
         seed: seed of the order.
     """
@@ -29,13 +29,13 @@ class ConversationDataModule(L.LightningDataModule):
         examples: Mapping[str, ExampleSet],
         collate: Mapping[str, Callable[[Sequence[Example]], Batch]],
         *,
-        batch_size: int,
+        batches: Callable[..., EpochBatches],
         num_workers: int,
         seed: int,
     ) -> None:
         super().__init__()
         self._examples, self._collate = examples, collate
-        self._batch_size, self._num_workers, self._seed = batch_size, num_workers, seed
+        self._batches, self._num_workers, self._seed = batches, num_workers, seed
         self._consumed = (-1, 0)
 
     def state_dict(self) -> dict[str, int]:
@@ -61,7 +61,7 @@ class ConversationDataModule(L.LightningDataModule):
 
     def _loader(self, split: str, *, shuffle: bool) -> DataLoader[Batch]:
         examples = self._examples[split]
-        batches = EpochBatches(examples.lengths, self._batch_size, seed=self._seed, shuffle=shuffle)
+        batches = self._batches(examples.lengths, seed=self._seed, shuffle=shuffle)
         if shuffle:
             batches.go_on(*self._consumed)
         return DataLoader(
@@ -73,4 +73,5 @@ class ConversationDataModule(L.LightningDataModule):
             # Of its own, so that making an iterator takes nothing from the generator that training
             # draws from: a run that is resumed makes one more.
             generator=torch.Generator().manual_seed(self._seed),
+            pin_memory=torch.cuda.is_available(),
         )

@@ -12,8 +12,10 @@ from torch import Tensor
 
 from proassist_lit.config import OptimizerConfig
 from proassist_lit.lit.parts import check_gradients
+from proassist_lit.micro_batches import compute_losses_in_parts
 from proassist_lit.model.assistant import AssistantModel
 from proassist_lit.model.checkpoint import PREFIX, saved_names
+from proassist_lit.model.fused import fuse
 from proassist_lit.objectives import Losses, ObjectiveConfig, compute_losses
 from proassist_lit.types import Batch
 
@@ -26,6 +28,8 @@ class AssistantModule(L.LightningModule):
         objective: what is learnt.
         optimizer: how.
         num_steps: steps of the whole run, for the schedule.
+        micro_tokens: most tokens that go forward and backward at a time; None for whole batches.
+        fused: whether a Llama on a GPU uses Liger's kernels, if they are installed.
     """
 
     def __init__(
@@ -35,10 +39,13 @@ class AssistantModule(L.LightningModule):
         optimizer: OptimizerConfig,
         *,
         num_steps: int,
+        micro_tokens: int | None = None,
+        fused: bool = False,
     ) -> None:
         super().__init__()
         self.model = model
         self._objective, self._optimizer, self._num_steps = objective, optimizer, num_steps
+        self._micro_tokens, self._fused = micro_tokens, fused
         self._reached = False
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -66,9 +73,14 @@ class AssistantModule(L.LightningModule):
             check_gradients(self.model)
             self._reached = True
 
+    def on_fit_start(self) -> None:
+        """Fuse the backbone: only now it stands on the device on which it is trained."""
+        if self._fused:
+            fuse(self.model.lm)
+
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Loss of one batch."""
-        losses = compute_losses(self.model, batch, self._objective)
+        losses = compute_losses_in_parts(self.model, batch, self._objective, self._micro_tokens)
         self._log("train", losses, batch, on_step=True)
         rate = self.trainer.optimizers[0].param_groups[0]["lr"]
         self.log("train/lr", rate, on_step=True, on_epoch=False)
@@ -96,8 +108,13 @@ class AssistantModule(L.LightningModule):
                 on_step=on_step,
                 on_epoch=not on_step,
                 prog_bar=name == "loss",
-                batch_size=len(batch.input_ids),
+                batch_size=batch.num_conversations,
             )
+
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        """Let go of the gradients at once: Lightning keeps them through the next forward."""
+        super().optimizer_step(*args, **kwargs)
+        self.zero_grad(set_to_none=True)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """AdamW over what is trained; the schedule counts optimizer steps."""

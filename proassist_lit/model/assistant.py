@@ -21,6 +21,7 @@ from proassist_lit.model.greedy import (
 from proassist_lit.model.heads import DecisionHead, TokenDecision
 from proassist_lit.model.logits import finish_logits
 from proassist_lit.model.projector import Projector
+from proassist_lit.model.segments import Segments, attend_by_segment, can_pack
 from proassist_lit.model.suitability import context_limit
 from proassist_lit.sequence.chat import Chat, Role
 from proassist_lit.types import Batch, ModelOutput
@@ -50,6 +51,8 @@ class AssistantModel(nn.Module):
         self.lm = backbone
         self.chat = chat
         self.context_limit = context_limit(backbone)
+        self._by_segment = attend_by_segment(backbone)
+        self.can_pack = can_pack(backbone)
         hidden_size = int(backbone.config.hidden_size)
         self.hidden_size = hidden_size
         self.projector = Projector(vision_size, hidden_size)
@@ -144,7 +147,12 @@ class AssistantModel(nn.Module):
         return embeds.masked_scatter(image_mask.unsqueeze(-1), projected)
 
     def hidden_states(
-        self, inputs_embeds: Tensor, *, attention_mask: Tensor | None = None, cache: Any = None
+        self,
+        inputs_embeds: Tensor,
+        *,
+        attention_mask: Tensor | None = None,
+        cache: Any = None,
+        segments: Segments | None = None,
     ) -> Tensor:
         """Last hidden states after the final norm.
 
@@ -152,6 +160,7 @@ class AssistantModel(nn.Module):
             inputs_embeds: (B, T, D).
             attention_mask: (B, T) 1 real, 0 padding; None where there is none.
             cache: keys and values of what came before; extended in place.
+            segments: the conversations of a packed row; None for one conversation a row.
 
         Returns:
             (B, T, D).
@@ -160,6 +169,7 @@ class AssistantModel(nn.Module):
             ConfigError: the backbone cannot read so many tokens.
         """
         length = inputs_embeds.shape[1] + (cache.get_seq_length() if cache is not None else 0)
+        length = max(segments.lengths) if segments is not None else length
         if self.context_limit is not None and length > self.context_limit[0]:
             most, reason = self.context_limit
             raise ConfigError(
@@ -168,10 +178,18 @@ class AssistantModel(nn.Module):
                 "backbone with rotary positions."
             )
         decoder = self.lm.get_decoder()
+        packed: dict[str, Any] = {}
+        if segments is not None:
+            packed["position_ids"] = segments.position_ids
+            if self._by_segment:
+                packed["segments"] = segments
+                # A mask of four dimensions is handed on as it is: none of (T, T) is made.
+                attention_mask = inputs_embeds.new_ones(1, 1, 1, 1, dtype=torch.bool)
         out: Tensor = decoder(
             inputs_embeds=inputs_embeds,
             attention_mask=attention_mask,
             use_cache=cache is not None,
+            **packed,
             **with_cache(decoder, cache),
         ).last_hidden_state
         return out
@@ -192,7 +210,10 @@ class AssistantModel(nn.Module):
         embeds = self.embed(batch.input_ids, batch.image_mask, batch.image_features)
         # Padding stands on the right, where causal attention never looks: no mask is needed.
         mask = batch.attention_mask if batch.hides_tokens else None
-        hidden = self.hidden_states(embeds, attention_mask=mask)
+        segments = None
+        if batch.segment_ids is not None:
+            segments = Segments.of(batch.lengths, batch.segment_ids)
+        hidden = self.hidden_states(embeds, attention_mask=mask, segments=segments)
         dst_logits = None
         if self.dst_head is not None:
             dst_logits = _read(

@@ -6,8 +6,12 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from proassist_lit.model.config import HeadType
+
+ROWS = 256
+"""Decisions whose vocabulary logits are alive at a time, where a token decides."""
 
 
 class DecisionHead(nn.Module):
@@ -56,6 +60,14 @@ class TokenDecision(nn.Module):
 
     def forward(self, hidden: Tensor) -> Tensor:
         """Map (..., D) hidden states to (...) log-odds, float32 or better."""
+        if hidden.ndim != 2 or len(hidden) <= ROWS:
+            return self._log_odds(hidden)
+        return torch.cat([
+            checkpoint(self._log_odds, rows, use_reentrant=False)
+            for rows in torch.split(hidden, ROWS)
+        ])  # fmt: skip
+
+    def _log_odds(self, hidden: Tensor) -> Tensor:
         logits = self._vocabulary_logits(hidden)
         logits = logits if logits.dtype == torch.float64 else logits.float()
         chosen = logits[..., self._token_id]

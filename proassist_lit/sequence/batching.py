@@ -2,33 +2,61 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 
 from torch.utils.data import Sampler
 
 from proassist_lit.data.seeding import stable_rng
+from proassist_lit.errors import ConfigError
+from proassist_lit.sequence.packing import fill_batches, split_to
+
+WINDOW = 64
+"""Neighbours in the shuffled order that are shared out over batches together."""
 
 
 class EpochBatches(Sampler[list[tuple[int, int]]]):
-    """Batches of (epoch, index), of similar length, in an order drawn from (seed, epoch).
+    """Batches of (epoch, index), in an order drawn from (seed, epoch).
 
-    Examples are shuffled, sorted by length within chunks of some batches (little padding), and the
-    batches are shuffled again.
+    With a number of examples per batch, examples are shuffled, sorted by length within chunks of
+    some batches (little padding), and the batches are shuffled again. With a number of tokens,
+    windows of the shuffled order are shared out over batches that are as full as they can be.
+    Every epoch has the same number of batches: Lightning asks for it once.
 
     Args:
         lengths: tokens of every example.
         batch_size: examples per batch; the last batch of an epoch may be smaller.
         seed: seed of the run.
         shuffle: False keeps the order, epoch 0 for ever (validation).
+        max_tokens: most tokens per batch, whatever ``batch_size``; None for no limit.
+        packed: whether a batch is one row without padding; otherwise padding counts.
+
+    Raises:
+        ConfigError: an example has more than ``max_tokens``.
     """
 
     def __init__(
-        self, lengths: Sequence[int], batch_size: int, *, seed: int, shuffle: bool = True
+        self,
+        lengths: Sequence[int],
+        batch_size: int,
+        *,
+        seed: int,
+        shuffle: bool = True,
+        max_tokens: int | None = None,
+        packed: bool = False,
     ) -> None:
         self._lengths, self._batch_size = lengths, batch_size
         self._seed, self._shuffle = seed, shuffle
+        self._max_tokens, self._packed = max_tokens, packed
         self.epoch = 0
         self._consumed = (-1, 0)  # epoch, batches of it that training has had
+        if max_tokens is not None and max(lengths, default=0) > max_tokens:
+            raise ConfigError(
+                f"data.max_tokens is {max_tokens}, but the longest conversation has {max(lengths)} "
+                f"tokens; set data.max_tokens to at least {max(lengths)}, or lower "
+                "data.max_seq_len, which splits conversations."
+            )
 
     def go_on(self, epoch: int, num_batches: int) -> None:
         """Leave out the first ``num_batches`` of ``epoch``: training has had them."""
@@ -44,24 +72,66 @@ class EpochBatches(Sampler[list[tuple[int, int]]]):
         self.epoch = epoch
 
     def __len__(self) -> int:
-        return -(-len(self._lengths) // self._batch_size)
+        if self._max_tokens is None:
+            return -(-len(self._lengths) // self._batch_size)
+        return self._num_filled
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        size = self._batch_size
+        epoch = self.epoch if self._shuffle else 0
+        rng = stable_rng("batches", self._seed, epoch)
         order = list(range(len(self._lengths)))
         if self._shuffle:
-            rng = stable_rng("batches", self._seed, self.epoch)
             rng.shuffle(order)
+        batches = self._counted(order) if self._max_tokens is None else self._filled(order)
+        if self._shuffle:
+            rng.shuffle(batches)
+        consumed = self._consumed[1] if self._consumed[0] == self.epoch else 0
+        for batch in batches[consumed:]:
+            yield [(epoch, index) for index in batch]
+
+    def _counted(self, order: list[int]) -> list[list[int]]:
+        """Batches of ``batch_size`` examples of similar length."""
+        size = self._batch_size
+        if self._shuffle:
             chunk = size * 16
             order = [
                 i
                 for start in range(0, len(order), chunk)
                 for i in sorted(order[start : start + chunk], key=self._lengths.__getitem__)
             ]
-        batches = [order[start : start + size] for start in range(0, len(order), size)]
+        return [order[start : start + size] for start in range(0, len(order), size)]
+
+    def _filled(self, order: list[int]) -> list[list[int]]:
+        """Batches of at most ``max_tokens``, as many as in every epoch."""
+        batches = self._fill(order)
+        if len(batches) > self._num_filled:  # an unlucky order: those of the first epoch, then
+            batches = self._fill(self._first_order)
+        return split_to(batches, self._num_filled)
+
+    def _fill(self, order: list[int]) -> list[list[int]]:
+        assert self._max_tokens is not None
+        return [
+            batch
+            for start in range(0, len(order), WINDOW)
+            for batch in fill_batches(
+                self._lengths, order[start : start + WINDOW],
+                max_tokens=self._max_tokens, packed=self._packed,
+            )
+        ]  # fmt: skip
+
+    @property
+    def _first_order(self) -> list[int]:
+        order = list(range(len(self._lengths)))
         if self._shuffle:
-            rng.shuffle(batches)
-        epoch = self.epoch if self._shuffle else 0
-        consumed = self._consumed[1] if self._consumed[0] == self.epoch else 0
-        for batch in batches[consumed:]:
-            yield [(epoch, index) for index in batch]
+            stable_rng("batches", self._seed, 0).shuffle(order)
+        return order
+
+    @cached_property
+    def _num_filled(self) -> int:
+        """Batches of every epoch: those of the first, and some to spare.
+
+        How well a window fills its batches differs from order to order, by about half a batch.
+        """
+        num_windows = -(-len(self._lengths) // WINDOW)
+        spare = math.isqrt(num_windows) if self._shuffle and num_windows > 1 else 0
+        return min(len(self._fill(self._first_order)) + spare, len(self._lengths))

@@ -29,10 +29,17 @@ from proassist_lit.run_directory import RunDirectory
 from proassist_lit.streaming.config import StreamConfig
 
 VAL_EVERY = 3
+MEASURED = {"train/tokens_per_s", "train/frames_per_s", "train/mfu", "train/peak_memory_gib"}
 
 
 def config(
-    cache: Path, *, steps: int = 7, accumulate: int = 1, workers: int = 0, save_every: int = 1
+    cache: Path,
+    *,
+    steps: int = 7,
+    accumulate: int = 1,
+    workers: int = 0,
+    save_every: int = 1,
+    max_tokens: int | None = None,
 ) -> RunConfig:
     """NFS, a warm-up schedule, dropout in attention, validation in the middle of epochs."""
     return RunConfig(
@@ -40,7 +47,7 @@ def config(
         resume="auto",
         data=DataConfig(
             cache=str(cache), toy=ToyConfig(num_train=5, num_val=1, num_test=1),
-            batch_size=1, num_workers=workers,
+            batch_size=1, num_workers=workers, packing=True, max_tokens=max_tokens,
         ),
         model=ModelConfig(tiny=TinyConfig(hidden_size=32, num_layers=2, num_heads=2, mlp_size=32)),
         objective=ObjectiveConfig(kind=ObjectiveKind.PER_TOKEN, rho=0.5),
@@ -73,9 +80,12 @@ def fit(settings: RunConfig, folder: Path) -> dict[str, Tensor]:
 
 
 def curves(folder: Path) -> list[dict[str, str]]:
-    """Rows of ``metrics.csv``, empty cells left out."""
+    """Rows of ``metrics.csv``; left out are empty cells, and what the clock and the machine say."""
     with (folder / "metrics.csv").open(newline="") as file:
-        return [{k: v for k, v in row.items() if v} for row in csv.DictReader(file)]
+        return [
+            {k: v for k, v in row.items() if v and k not in MEASURED}
+            for row in csv.DictReader(file)
+        ]
 
 
 def main(folder: Path, asked: dict[str, Any]) -> None:

@@ -19,6 +19,7 @@ from torch import Tensor
 from proassist_lit.lit.curves_logger import CurvesLogger, was_logged_before
 from proassist_lit.lit.last_checkpoint import LastCheckpoint
 from proassist_lit.lit.module import AssistantModule
+from proassist_lit.types import Batch
 from tests.lit.resuming import config, curves, fit
 
 ROOT = Path(__file__).parents[2]
@@ -98,6 +99,42 @@ def test_a_killed_run_goes_on_bit_for_bit(
 
     assert same(weights, expected)
     assert curves(tmp_path / "run") == curves(whole)
+
+
+@pytest.mark.road
+def test_batches_filled_up_with_tokens_go_on_bit_for_bit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = config(tmp_path / "data", max_tokens=1000)
+    seen = list[tuple[int, ...]]()
+    train = AssistantModule.training_step
+
+    def step(self: AssistantModule, batch: Batch, batch_idx: int) -> Tensor:
+        seen.append(batch.lengths)
+        return train(self, batch, batch_idx)
+
+    def kill() -> None:
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(AssistantModule, "training_step", step)
+        expected = fit(settings, tmp_path / "whole")
+    whole = list(seen)
+    seen.clear()
+    with monkeypatch.context() as patch:
+        patch.setattr(AssistantModule, "training_step", step)
+        stop_at(patch, 5, kill)
+        patch.setattr(LastCheckpoint, "on_exception", lambda *_: None)
+        with pytest.raises(Killed):
+            fit(settings, tmp_path / "run")
+    with monkeypatch.context() as patch:
+        patch.setattr(AssistantModule, "training_step", step)
+        weights = fit(settings, tmp_path / "run")
+
+    assert max(map(len, whole)) > 1
+    assert seen == whole
+    assert same(weights, expected)
+    assert curves(tmp_path / "run") == curves(tmp_path / "whole")
 
 
 @pytest.mark.road

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-from proassist_lit.data.collate import collate
+from proassist_lit.data.collate import collate, pack
 from proassist_lit.data.conversation import FramesTurn
 from proassist_lit.errors import RecordError
 from proassist_lit.sequence.batching import EpochBatches
@@ -59,6 +60,21 @@ def test_batch_sampler_is_its_own_sampler() -> None:
     batches.sampler.set_epoch(7)  # how Lightning reaches a batch sampler
 
     assert next(iter(batches))[0][0] == 7
+
+
+@pytest.mark.parametrize("options", [{}, {"max_tokens": 240}, {"max_tokens": 240, "packed": True}])
+def test_an_epoch_goes_on_after_the_batches_that_training_has_had(options: dict[str, Any]) -> None:
+    whole = {epoch: order(epoch=epoch, **options) for epoch in range(5)}
+    resumed = EpochBatches(LENGTHS, 4, seed=0, **options)
+    resumed.go_on(2, 5)
+    found = {}
+    for epoch in (2, 3, 4):
+        resumed.set_epoch(epoch)
+        found[epoch] = list(resumed)
+
+    assert len({len(batches) for batches in whole.values()}) == 1
+    assert found == {2: whole[2][5:], 3: whole[3], 4: whole[4]}
+    assert whole[2] != whole[3]
 
 
 def example_set(k: int = 1, *, max_seq_len: int = 4096, rho: float = 0.5, **kwargs) -> ExampleSet:
@@ -151,3 +167,20 @@ def test_batch_moves_every_field() -> None:
 
     assert isinstance(moved, Batch)
     assert {t.device.type for t in vars(moved).values() if isinstance(t, Tensor)} == {"meta"}
+
+
+def test_the_first_token_of_a_packed_conversation_is_not_learnt_from_the_one_before() -> None:
+    one = example_set()[0, 1]
+    labels = one.input_ids.clone()
+    batch = pack([replace(one, labels=labels, dst_labels=labels)] * 3)
+
+    length = len(labels)
+    for found in (batch.labels, batch.dst_labels):
+        assert (found[0, ::length] == -100).all()
+        assert torch.equal(found[0, 1:length], labels[1:])
+    assert torch.equal(one.labels, example_set()[0, 1].labels)
+
+
+def test_pack_refuses_nothing() -> None:
+    with pytest.raises(ValueError, match="got no examples"):
+        pack([])

@@ -1,0 +1,123 @@
+"""A batch in parts: the gradient of the whole in the memory of a part, nothing computed twice."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from proassist_lit.data.collate import split
+from proassist_lit.losses import SumCount
+from proassist_lit.model.assistant import AssistantModel
+from proassist_lit.model.config import Decision
+from proassist_lit.objectives import Losses, ObjectiveConfig, compute_losses, weigh
+from proassist_lit.types import IGNORE_INDEX, Batch
+
+
+def compute_losses_in_parts(
+    model: AssistantModel, batch: Batch, config: ObjectiveConfig, max_tokens: int | None
+) -> Losses:
+    """The losses of ``compute_losses``, of which each part has gone forward and backward in turn.
+
+    The total is linear in the sums of the losses, and what they are divided by is known before
+    anything is computed: so the gradients of the parts add up to that of the batch. Only the
+    total has a gradient; whoever asks for it is given what was added up.
+
+    Args:
+        model: what learns.
+        batch: padded or packed.
+        config: what is learnt.
+        max_tokens: most tokens of a part, but for a single longer conversation; None for one part.
+    """
+    parts = [batch] if max_tokens is None else split(batch, max_tokens)
+    if len(parts) == 1 or not torch.is_grad_enabled():
+        return compute_losses(model, batch, config)
+    counts = _counts(model, batch)
+    rates = _rates(counts, model.decision, config)
+    sums = torch.zeros_like(rates)
+    parameters = [p for p in model.parameters() if p.requires_grad]
+
+    def add_up() -> list[Tensor | None]:
+        added = _Sums(len(parameters))
+        for part in parts:
+            with torch.enable_grad():
+                losses = compute_losses(model, part, config)
+                found = torch.stack([term.sum for term in losses.terms()])
+                share = (found * rates).sum()
+            sums.add_(found.detach())
+            del losses, found
+            with torch.autocast(share.device.type, enabled=False):
+                added.add(list(torch.autograd.grad(share, parameters, allow_unused=True)))
+        return added.tensors
+
+    total: Tensor = _AddedUp.apply(add_up, sums, rates, *parameters)  # type: ignore[no-untyped-call]
+    terms = [SumCount(value, count) for value, count in zip(sums, counts, strict=True)]
+    return replace(weigh(terms, model.decision, config), total=total)
+
+
+class _AddedUp(torch.autograd.Function):
+    """The total, and for its gradient what was added up."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        add_up: Callable[[], list[Tensor | None]],
+        sums: Tensor,
+        rates: Tensor,
+        *parameters: Tensor,
+    ) -> Tensor:
+        ctx.gradients = add_up()
+        return (sums * rates).sum()
+
+    @staticmethod
+    def backward(ctx: Any, factor: Tensor) -> tuple[Tensor | None, ...]:
+        gradients, ctx.gradients = ctx.gradients, None  # so that nobody has to copy them
+        return (None, None, None, *(g if g is None else g.mul_(factor) for g in gradients))
+
+
+class _Sums:
+    """Gradients of the parts, added in place."""
+
+    def __init__(self, number: int) -> None:
+        self.tensors: list[Tensor | None] = [None] * number
+
+    def add(self, gradients: list[Tensor | None]) -> None:
+        """Add those of a part; ``gradients`` is emptied, and with it their memory."""
+        seen: set[int] = set()
+        for i in reversed(range(len(gradients))):
+            gradient, so_far = gradients.pop(), self.tensors[i]
+            if gradient is None:
+                continue
+            if so_far is not None:
+                so_far.add_(gradient)
+                continue
+            # What is added to later must be nobody else's: one gradient may be that of two.
+            place = gradient.untyped_storage().data_ptr()
+            is_own = place not in seen and gradient.is_contiguous()
+            self.tensors[i] = gradient if is_own else gradient.clone()
+            seen.add(place)
+
+
+def _counts(model: AssistantModel, batch: Batch) -> Tensor:
+    """What each loss is divided by, in the order of ``Losses.terms``."""
+    terms = [batch.labels[:, 1:] != IGNORE_INDEX, batch.pos_frame_mask, batch.neg_frame_mask]
+    if model.dst_head is not None:
+        terms += [
+            batch.dst_labels[:, 1:] != IGNORE_INDEX,
+            batch.dst_pos_frame_mask,
+            batch.dst_neg_frame_mask,
+        ]
+    dtype = torch.float64 if model.dtype == torch.float64 else torch.float32
+    return torch.stack([term.sum() for term in terms]).to(dtype)
+
+
+def _rates(counts: Tensor, decision: Decision, config: ObjectiveConfig) -> Tensor:
+    """How much each sum weighs in the total."""
+    with torch.enable_grad():
+        sums = torch.zeros_like(counts, requires_grad=True)
+        terms = [SumCount(value, count) for value, count in zip(sums, counts, strict=True)]
+        (rates,) = torch.autograd.grad(weigh(terms, decision, config).total, sums)
+    return rates
