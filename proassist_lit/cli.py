@@ -38,6 +38,7 @@ from proassist_lit.config_help import help_text
 from proassist_lit.config_schema import Schema, from_plain, plain_twin, read_config, write_config
 from proassist_lit.errors import ConfigError, ProAssistError
 from proassist_lit.job_result import Pruned
+from proassist_lit.rendezvous import Rendezvous
 from proassist_lit.report.runs import multirun_table
 from proassist_lit.sweep.job import is_first_process, run_once
 from proassist_lit.sweep.launcher import check_installed, check_processes
@@ -77,10 +78,12 @@ def run_app(job: Job, *, conf_dir: Path) -> None:
         conf_dir: folder of ``config.yaml`` and the config groups.
     """
     failures: list[Exception] = []
+    launch = Rendezvous.of_launch()
     try:
-        if run_dir := _run_dir_of_parent():
-            with suppress(Pruned):  # the first process says so
-                job(read_config(RunConfig, run_dir / "config.yaml"), run_dir)
+        if _is_further_process(launch):
+            if run_dir := _run_dir_of_first(launch):
+                with suppress(Pruned):  # the first process says so
+                    job(read_config(RunConfig, run_dir / "config.yaml"), run_dir)
             return
         arguments = _parse_arguments()
         if arguments.help:
@@ -89,7 +92,7 @@ def run_app(job: Job, *, conf_dir: Path) -> None:
             return
         if not (arguments.hydra_help or arguments.shell_completion):
             _check(arguments, conf_dir)
-        _run_hydra(job, conf_dir, failures)
+        _run_hydra(job, conf_dir, failures, launch)
         if failures:  # of a single run, kept back from Hydra, which would add a line of its own
             raise failures[0]
     except KeyboardInterrupt:
@@ -97,6 +100,9 @@ def run_app(job: Job, *, conf_dir: Path) -> None:
         sys.exit(130)
     except Exception as error:
         _end(error, failures)
+    finally:
+        if launch is not None:
+            launch.close()
 
 
 def _end(error: Exception, failures: Sequence[Exception]) -> NoReturn:
@@ -220,7 +226,9 @@ def _plain_override(item: hydra_types.Override, groups: Mapping[str, list[str]])
     )
 
 
-def _run_hydra(job: Job, conf_dir: Path, failures: list[Exception]) -> None:
+def _run_hydra(
+    job: Job, conf_dir: Path, failures: list[Exception], launch: Rendezvous | None
+) -> None:
     ConfigStore.instance().store("base_config", node=plain_twin(RunConfig()))
     full_error = os.environ.get(_FULL_ERROR)
 
@@ -235,6 +243,8 @@ def _run_hydra(job: Job, conf_dir: Path, failures: list[Exception]) -> None:
                 if is_multirun:
                     return _run_of_sweep(job, config, run_dir, settings)
                 write_config(config, run_dir / "config.yaml")
+                if launch is not None:
+                    launch.name(run_dir)
                 return job(config, run_dir)
         except Exception as error:
             if is_multirun:  # the other jobs go on, so say it now; Hydra ends with the first error
@@ -319,13 +329,20 @@ def _set_environment(values: Mapping[str, str | None]) -> None:
             os.environ[name] = value
 
 
-def _run_dir_of_parent() -> Path | None:
-    """Run directory of the job that started this process for another device; else None.
+def _is_further_process(launch: Rendezvous | None) -> bool:
+    """Whether this process was started for a further device of a run.
 
     Hydra would make a directory of its own for every process.
     """
-    run_dir = os.environ.get(_RUN_DIR)
-    return Path(run_dir) if run_dir and os.environ.get("LOCAL_RANK", "0") != "0" else None
+    by_parent = _RUN_DIR in os.environ and os.environ.get("LOCAL_RANK", "0") != "0"
+    return by_parent or (launch is not None and launch.rank > 0)
+
+
+def _run_dir_of_first(launch: Rendezvous | None) -> Path | None:
+    """Directory of the run, as its first process has it; None if there will be no run."""
+    if launch is not None:
+        return launch.wait()
+    return Path(os.environ[_RUN_DIR])
 
 
 def _write(text: str) -> None:

@@ -57,6 +57,19 @@ class OptimizerConfig:
             )
 
 
+class Parallel(StrEnum):
+    """How several devices train one model."""
+
+    AUTO = "auto"
+    """ddp where there are several devices, else nothing."""
+
+    DDP = "ddp"
+    """Every device holds the model, and takes its share of each step's batches."""
+
+    FSDP2 = "fsdp2"
+    """Every device holds a shard of weights, gradients and optimizer state."""
+
+
 @dataclass(kw_only=True)
 class TrainerConfig:
     """How long and on what the run trains."""
@@ -71,7 +84,13 @@ class TrainerConfig:
     """auto, cpu, gpu, ... (Lightning's names)."""
 
     devices: str = "1"
-    """Number of devices, or auto."""
+    """Number of devices of a machine, or auto."""
+
+    num_nodes: int = 1
+    """Number of machines, on each of which torchrun or Slurm starts the processes."""
+
+    strategy: Parallel = Parallel.AUTO
+    """auto, ddp or fsdp2: how several devices train one model."""
 
     precision: str = "32-true"
     """Numeric precision (Lightning's names): 32-true, bf16-mixed, ..."""
@@ -122,7 +141,9 @@ class TrainerConfig:
             raise ConfigError(
                 "trainer.max_steps and trainer.max_epochs are both without limit; set one of them."
             )
-        for name in ("val_every_steps", "log_every_steps", "accumulate", "save_top_k"):
+        for name in (
+            "val_every_steps", "log_every_steps", "accumulate", "save_top_k", "num_nodes"
+        ):  # fmt: skip
             if getattr(self, name) < 1:
                 raise ConfigError(f"trainer.{name} must be at least 1, got {getattr(self, name)}.")
         if self.save_every_steps < 0:
@@ -137,6 +158,12 @@ class TrainerConfig:
         if self.peak_tflops is not None and self.peak_tflops <= 0:
             raise ConfigError(
                 f"trainer.peak_tflops must be > 0, got {self.peak_tflops}; null if it is not known."
+            )
+        if self.micro_tokens is not None and self.strategy is Parallel.FSDP2:
+            raise ConfigError(
+                "trainer.micro_tokens does not go with trainer.strategy=fsdp2, which adds up "
+                "gradients as shards; lower data.batch_size or data.max_tokens, or set "
+                "trainer.gradient_checkpointing=true."
             )
         if self.gradient_clip < 0:
             raise ConfigError(

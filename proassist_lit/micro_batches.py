@@ -18,8 +18,9 @@ from proassist_lit.types import IGNORE_INDEX, Batch
 
 
 def compute_losses_in_parts(
-    model: AssistantModel, batch: Batch, config: ObjectiveConfig, max_tokens: int | None
-) -> Losses:
+    model: AssistantModel, batch: Batch, config: ObjectiveConfig, max_tokens: int | None,
+    counts: Tensor | None = None,
+) -> Losses:  # fmt: skip
     """The losses of ``compute_losses``, of which each part has gone forward and backward in turn.
 
     The total is linear in the sums of the losses, and what they are divided by is known before
@@ -31,11 +32,15 @@ def compute_losses_in_parts(
         batch: padded or packed.
         config: what is learnt.
         max_tokens: most tokens of a part, but for a single longer conversation; None for one part.
+        counts: what each loss is divided by, if the batch is a part of something larger: as
+            ``count_terms`` gives them, added over all parts.
     """
     parts = [batch] if max_tokens is None else split(batch, max_tokens)
     if len(parts) == 1 or not torch.is_grad_enabled():
-        return compute_losses(model, batch, config)
-    counts = _counts(model, batch)
+        losses = compute_losses(model, batch, config)
+        return losses if counts is None else _of_larger(losses, counts, model.decision, config)
+    fills = counts is not None  # other processes wait for every gradient
+    counts = count_terms(model, batch) if counts is None else counts
     rates = _rates(counts, model.decision, config)
     sums = torch.zeros_like(rates)
     parameters = [p for p in model.parameters() if p.requires_grad]
@@ -51,11 +56,25 @@ def compute_losses_in_parts(
             del losses, found
             with torch.autocast(share.device.type, enabled=False):
                 added.add(list(torch.autograd.grad(share, parameters, allow_unused=True)))
+        if fills:
+            return [
+                torch.zeros_like(p) if g is None else g
+                for p, g in zip(parameters, added.tensors, strict=True)
+            ]
         return added.tensors
 
     total: Tensor = _AddedUp.apply(add_up, sums, rates, *parameters)  # type: ignore[no-untyped-call]
     terms = [SumCount(value, count) for value, count in zip(sums, counts, strict=True)]
     return replace(weigh(terms, model.decision, config), total=total)
+
+
+def _of_larger(
+    losses: Losses, counts: Tensor, decision: Decision, config: ObjectiveConfig
+) -> Losses:
+    """The share of a part in the losses of the whole, which has so many terms."""
+    sums = torch.stack([term.sum for term in losses.terms()])
+    terms = [SumCount(value, count) for value, count in zip(sums, counts, strict=True)]
+    return weigh(terms, decision, config)
 
 
 class _AddedUp(torch.autograd.Function):
@@ -101,7 +120,7 @@ class _Sums:
             seen.add(place)
 
 
-def _counts(model: AssistantModel, batch: Batch) -> Tensor:
+def count_terms(model: AssistantModel, batch: Batch) -> Tensor:
     """What each loss is divided by, in the order of ``Losses.terms``."""
     terms = [batch.labels[:, 1:] != IGNORE_INDEX, batch.pos_frame_mask, batch.neg_frame_mask]
     if model.dst_head is not None:

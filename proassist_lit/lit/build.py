@@ -20,6 +20,7 @@ from proassist_lit.lit.logs import Logs
 from proassist_lit.lit.module import AssistantModule
 from proassist_lit.lit.precision import HalfWeights
 from proassist_lit.lit.random_state import RandomState
+from proassist_lit.lit.strategy import build_strategy
 from proassist_lit.lit.throughput import ThroughputLogging
 from proassist_lit.model.training_layers import prepare_layers
 from proassist_lit.run_directory import RunDirectory
@@ -75,6 +76,8 @@ def build_trainer(
     return L.Trainer(
         accelerator=trainer.accelerator,
         devices=trainer.devices if trainer.devices == "auto" else _count(trainer.devices),
+        num_nodes=trainer.num_nodes,
+        strategy=build_strategy(trainer),
         **_precision(trainer.precision),
         max_steps=trainer.max_steps,
         max_epochs=trainer.max_epochs,

@@ -12,6 +12,7 @@ from proassist_lit.evaluation.config import EvaluationConfig
 from proassist_lit.evaluation.evaluator import Evaluator
 from proassist_lit.evaluation.result import EvaluationResult
 from proassist_lit.lit.module import AssistantModule
+from proassist_lit.lit.sharding import whole
 from proassist_lit.report.dashboard import Dashboard, Sink
 from proassist_lit.report.from_evaluation import gather_dashboard, gather_glance
 from proassist_lit.run_directory import RunDirectory
@@ -58,7 +59,8 @@ class StreamingEvaluation(L.Callback):
         if not self._num_streams:
             return
         assert isinstance(pl_module, AssistantModule)
-        result = self._evaluator.quick(pl_module.model, self._num_streams)
+        with whole(pl_module.model):
+            result = self._evaluator.quick(pl_module.model, self._num_streams)
         self.latest = {k: v for k, v in result.metrics.items() if isinstance(v, float)}
         if trainer.is_global_zero:
             glance = gather_glance(result, self._evaluator.similarity, windows=self._windows)
@@ -67,9 +69,10 @@ class StreamingEvaluation(L.Callback):
     def evaluate(self, trainer: L.Trainer, module: AssistantModule) -> EvaluationResult:
         """Answer every stream of val and test, write and show the result."""
         module.to(trainer.strategy.root_device)  # after training Lightning leaves it on the CPU
-        result = self._evaluator.evaluate(
-            module.model, on_stream=self._run.write_stream, answers=self._run.path / "answers"
-        )
+        with whole(module.model):
+            result = self._evaluator.evaluate(
+                module.model, on_stream=self._run.write_stream, answers=self._run.path / "answers"
+            )
         if trainer.is_global_zero:
             result.metrics |= self._best
             self._run.write_result(result)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import lightning as L
 import torch
@@ -55,13 +56,20 @@ class ConversationDataModule(L.LightningDataModule):
         """Shuffled anew each epoch, by seed and epoch alone."""
         return self._loader("train", shuffle=True)
 
+    def batches_per_epoch(self, num_ranks: int) -> int:
+        """Batches that each of so many processes trains on in an epoch."""
+        return len(self._order("train", shuffle=True, rank=0, num_ranks=num_ranks))
+
     def val_dataloader(self) -> DataLoader[Batch]:
         """Always the same, in order."""
         return self._loader("val", shuffle=False)
 
     def _loader(self, split: str, *, shuffle: bool) -> DataLoader[Batch]:
         examples = self._examples[split]
-        batches = self._batches(examples.lengths, seed=self._seed, shuffle=shuffle)
+        trainer = self.trainer
+        # Every process goes through all of val: its losses are then those of a single process.
+        ranks = (trainer.global_rank, trainer.world_size) if shuffle and trainer else (0, 1)
+        batches = self._order(split, shuffle=shuffle, rank=ranks[0], num_ranks=ranks[1])
         if shuffle:
             batches.go_on(*self._consumed)
         return DataLoader(
@@ -75,3 +83,6 @@ class ConversationDataModule(L.LightningDataModule):
             generator=torch.Generator().manual_seed(self._seed),
             pin_memory=torch.cuda.is_available(),
         )
+
+    def _order(self, split: str, **kwargs: Any) -> EpochBatches:
+        return self._batches(self._examples[split].lengths, seed=self._seed, **kwargs)

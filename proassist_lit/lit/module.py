@@ -12,7 +12,8 @@ from torch import Tensor
 
 from proassist_lit.config import OptimizerConfig
 from proassist_lit.lit.parts import check_gradients
-from proassist_lit.micro_batches import compute_losses_in_parts
+from proassist_lit.lit.sharding import is_sharded, shard
+from proassist_lit.micro_batches import compute_losses_in_parts, count_terms
 from proassist_lit.model.assistant import AssistantModel
 from proassist_lit.model.checkpoint import PREFIX, saved_names
 from proassist_lit.model.fused import fuse
@@ -73,19 +74,39 @@ class AssistantModule(L.LightningModule):
             check_gradients(self.model)
             self._reached = True
 
+    def configure_model(self) -> None:
+        """Shard the weights, where the strategy says so."""
+        mesh = self.device_mesh
+        if mesh is not None and not is_sharded(self.model):
+            shard(self.model, mesh["data_parallel"])
+
     def on_fit_start(self) -> None:
         """Fuse the backbone: only now it stands on the device on which it is trained."""
         if self._fused:
             fuse(self.model.lm)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Loss of one batch."""
-        losses = compute_losses_in_parts(self.model, batch, self._objective, self._micro_tokens)
+        """Loss of one batch, or of this process's share of one.
+
+        Shares are weighed as parts of the whole: its losses are divided by what all processes
+        count. The strategy takes the mean of the gradients, so each share counts as many times.
+        """
+        world = self.trainer.world_size
+        counts = None
+        if world > 1:
+            counts = self._add_up(count_terms(self.model, batch))
+        losses = compute_losses_in_parts(
+            self.model, batch, self._objective, self._micro_tokens, counts
+        )
         self._log("train", losses, batch, on_step=True)
         rate = self.trainer.optimizers[0].param_groups[0]["lr"]
         self.log("train/lr", rate, on_step=True, on_epoch=False)
-        self.log("train/tokens", batch.attention_mask.sum().float(), on_step=True, on_epoch=False)
-        return losses.total
+        return losses.total * world
+
+    def _add_up(self, values: Tensor) -> Tensor:
+        """Sums over all processes."""
+        total: Tensor = self.trainer.strategy.reduce(values, reduce_op="sum")
+        return total
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Teacher-forced losses of one batch."""
@@ -101,10 +122,15 @@ class AssistantModule(L.LightningModule):
         if losses.dst_response is not None and losses.dst is not None:
             values["loss_dst_response"] = losses.dst_response.mean()
             values["loss_dst"] = losses.dst.balanced()
-        for name, value in values.items():
+        if on_step:
+            values["tokens"] = batch.attention_mask.sum()
+        shown = torch.stack([value.detach().float() for value in values.values()])
+        if on_step and self.trainer.world_size > 1:
+            shown = self._add_up(shown)
+        for name, value in zip(values, shown, strict=True):
             self.log(
                 f"{split}/{name}",
-                value.detach(),
+                value,
                 on_step=on_step,
                 on_epoch=not on_step,
                 prog_bar=name == "loss",

@@ -10,6 +10,7 @@ from rich.console import Console
 
 from proassist_lit.build import build_core
 from proassist_lit.config import RunConfig
+from proassist_lit.evaluation.result import EvaluationResult
 from proassist_lit.job_result import Pruned
 from proassist_lit.lit.build import build_datamodule, build_module, build_trainer, find_resume
 from proassist_lit.lit.callbacks import StreamingEvaluation
@@ -20,6 +21,7 @@ from proassist_lit.lit.quiet import quiet_libraries
 from proassist_lit.report.from_run import gather_report
 from proassist_lit.report.html import write_report
 from proassist_lit.run_directory import RunDirectory
+from proassist_lit.sweep.job import is_first_process
 from proassist_lit.sweep.trial import Trial
 
 
@@ -39,24 +41,21 @@ def train(config: RunConfig, run_dir: Path) -> float:
     started = time.monotonic()
     quiet_libraries()
     run = RunDirectory(run_dir)
-    for parent in run_dir.resolve().parents:
-        if parent.name == "outputs":
-            run.point_latest(parent)
-            break
-    notes = run.write_notes()
+    notes = _open(run) if is_first_process() else {}
     L.seed_everything(config.seed, workers=True)
     checkpoint = find_resume(config, run)
     core = build_core(config)
     begins_trained = bool(config.model.init_from)
     check_heads_train(core.model, config.objective, begins_trained=begins_trained)
-    core.chat.tokenizer.save_pretrained(run.path / "tokenizer")
+    if is_first_process():
+        core.chat.tokenizer.save_pretrained(run.path / "tokenizer")
     datamodule = build_datamodule(config, core)
-    module = build_module(config, core, len(datamodule.train_dataloader()))
     logs = build_logs(config, run, checkpoint)
     failed = True
     try:
         evaluation = StreamingEvaluation(core.evaluator, run, logs.sinks, config.evaluation)
         trainer = build_trainer(config, run, evaluation, logs)
+        module = build_module(config, core, datamodule.batches_per_epoch(trainer.world_size))
         if trainer.is_global_zero:
             Console().print(parts_table(core.model))
         pruning = Pruning(trial, evaluation) if (trial := Trial.from_environment()) else None
@@ -67,6 +66,9 @@ def train(config: RunConfig, run_dir: Path) -> float:
             failed = False
             raise Pruned(f"at step {trainer.global_step}")
         result = evaluation.evaluate(trainer, module)
+        if not trainer.is_global_zero:
+            failed = False
+            return _value(result)
         notes["duration"] = f"{time.monotonic() - started:.0f} s"
         config_file = run.path / "config.yaml"
         report = gather_report(
@@ -80,6 +82,19 @@ def train(config: RunConfig, run_dir: Path) -> float:
     finally:
         logs.finish(failed=failed)
     Console().print(_closing_words(result.metrics, run), highlight=False, soft_wrap=True)
+    return _value(result)
+
+
+def _open(run: RunDirectory) -> dict[str, str]:
+    """Let ``outputs/latest`` point at the run; write its notes, and return them."""
+    for parent in run.path.resolve().parents:
+        if parent.name == "outputs":
+            run.point_latest(parent)
+            break
+    return run.write_notes()
+
+
+def _value(result: EvaluationResult) -> float:
     return float(result.metrics.get("val/utterance_f1", 0.0))
 
 

@@ -10,7 +10,7 @@ from torch.utils.data import Sampler
 
 from proassist_lit.data.seeding import stable_rng
 from proassist_lit.errors import ConfigError
-from proassist_lit.sequence.packing import fill_batches, split_to
+from proassist_lit.sequence.packing import fill_batches, share_out, split_to
 
 WINDOW = 64
 """Neighbours in the shuffled order that are shared out over batches together."""
@@ -24,6 +24,10 @@ class EpochBatches(Sampler[list[tuple[int, int]]]):
     windows of the shuffled order are shared out over batches that are as full as they can be.
     Every epoch has the same number of batches: Lightning asks for it once.
 
+    Several processes take a step together. With a number of examples, they share out a batch that
+    is as many times as large, so that all have about as many tokens; with a number of tokens, each
+    takes a batch of its own. What is too little to give each something is left out.
+
     Args:
         lengths: tokens of every example.
         batch_size: examples per batch; the last batch of an epoch may be smaller.
@@ -31,6 +35,8 @@ class EpochBatches(Sampler[list[tuple[int, int]]]):
         shuffle: False keeps the order, epoch 0 for ever (validation).
         max_tokens: most tokens per batch, whatever ``batch_size``; None for no limit.
         packed: whether a batch is one row without padding; otherwise padding counts.
+        rank: number of this process.
+        num_ranks: processes that take a step together.
 
     Raises:
         ConfigError: an example has more than ``max_tokens``.
@@ -45,8 +51,11 @@ class EpochBatches(Sampler[list[tuple[int, int]]]):
         shuffle: bool = True,
         max_tokens: int | None = None,
         packed: bool = False,
+        rank: int = 0,
+        num_ranks: int = 1,
     ) -> None:
-        self._lengths, self._batch_size = lengths, batch_size
+        self._lengths, self._batch_size = lengths, batch_size * num_ranks
+        self._rank, self._num_ranks = rank, num_ranks
         self._seed, self._shuffle = seed, shuffle
         self._max_tokens, self._packed = max_tokens, packed
         self.epoch = 0
@@ -72,9 +81,10 @@ class EpochBatches(Sampler[list[tuple[int, int]]]):
         self.epoch = epoch
 
     def __len__(self) -> int:
-        if self._max_tokens is None:
-            return -(-len(self._lengths) // self._batch_size)
-        return self._num_filled
+        if self._max_tokens is not None:
+            return self._num_filled // self._num_ranks
+        whole, rest = divmod(len(self._lengths), self._batch_size)
+        return whole + (rest >= self._num_ranks)
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         epoch = self.epoch if self._shuffle else 0
@@ -85,9 +95,18 @@ class EpochBatches(Sampler[list[tuple[int, int]]]):
         batches = self._counted(order) if self._max_tokens is None else self._filled(order)
         if self._shuffle:
             rng.shuffle(batches)
+        if self._num_ranks > 1:
+            batches = self._mine(batches)
         consumed = self._consumed[1] if self._consumed[0] == self.epoch else 0
         for batch in batches[consumed:]:
             yield [(epoch, index) for index in batch]
+
+    def _mine(self, batches: list[list[int]]) -> list[list[int]]:
+        """What of ``batches`` this process takes; as many of all processes."""
+        if self._max_tokens is not None:
+            return batches[self._rank :: self._num_ranks][: len(self)]
+        shares = (share_out(self._lengths, batch, self._num_ranks) for batch in batches)
+        return [share[self._rank] for share in shares if all(share)]
 
     def _counted(self, order: list[int]) -> list[list[int]]:
         """Batches of ``batch_size`` examples of similar length."""

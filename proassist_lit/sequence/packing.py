@@ -57,3 +57,22 @@ def split_to(batches: list[list[int]], number: int) -> list[list[int]]:
         batches[most] = whole[::2]
         batches.append(whole[1::2])
     return batches
+
+
+def share_out(lengths: Sequence[int], batch: Sequence[int], num_ranks: int) -> list[list[int]]:
+    """A batch in shares of about as many tokens, and of as many examples but for one.
+
+    Args:
+        lengths: tokens of every example.
+        batch: indices of some.
+        num_ranks: number of shares, of which some are empty where there are fewer examples.
+    """
+    shares: list[list[int]] = [[] for _ in range(num_ranks)]
+    tokens = [0] * num_ranks
+    for number, index in enumerate(sorted(batch, key=lambda i: (-lengths[i], i))):
+        most = number // num_ranks  # a share has its next example when every share has this one
+        free = [rank for rank in range(num_ranks) if len(shares[rank]) == most]
+        rank = min(free, key=lambda r: (tokens[r], r))
+        shares[rank].append(index)
+        tokens[rank] += lengths[index]
+    return shares

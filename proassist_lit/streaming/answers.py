@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Mapping
 from hashlib import blake2b
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ class AnswerStore:
     def __init__(self, folder: Path, model: nn.Module, *settings: object) -> None:
         self._folder = folder
         digest = blake2b(repr(settings).encode())
-        for name, tensor in model.state_dict().items():
+        for name, tensor in chain(model.named_parameters(), model.named_buffers()):
             digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
             digest.update(_bytes(tensor))
         self._conditions = digest.digest()
@@ -66,7 +67,8 @@ class AnswerStore:
 
 
 def _bytes(tensor: Tensor) -> memoryview:
-    flat = tensor.detach().cpu().contiguous().flatten().view(torch.uint8)
+    """Of a copy: storage that NumPy once saw cannot be freed by those who shard weights."""
+    flat = tensor.detach().cpu().flatten().clone().view(torch.uint8)
     out: memoryview = flat.numpy().data
     return out
 

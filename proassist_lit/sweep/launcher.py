@@ -6,6 +6,7 @@ from importlib.util import find_spec
 
 from proassist_lit.config import TrainerConfig
 from proassist_lit.errors import ConfigError
+from proassist_lit.rendezvous import Rendezvous
 
 _ONE_PROCESS_EACH = {
     "hydra._internal.core_plugins.basic_launcher.BasicLauncher": "basic",
@@ -51,11 +52,19 @@ def check_processes(trainer: TrainerConfig, target: str) -> None:
         ConfigError: with what to do instead.
     """
     name = _ONE_PROCESS_EACH.get(target)
-    if name is None or not _is_multi_process(trainer):
+    if name is None:
         return
+    if Rendezvous.of_launch() is not None:
+        raise ConfigError(
+            "a multirun cannot be started by torchrun or srun, whose processes work on one run; "
+            "start it by python, or each job by a command of its own (docs/sweeps.md)."
+        )
+    if not _is_multi_process(trainer):
+        return
+    nodes = f" trainer.num_nodes={trainer.num_nodes}" if trainer.num_nodes > 1 else ""
     raise ConfigError(
-        f"trainer.devices={trainer.devices} starts several processes for a job, which a multirun "
-        f"under hydra/launcher={name} cannot: its jobs have one process each. Set "
+        f"trainer.devices={trainer.devices}{nodes} starts several processes for a job, which a "
+        f"multirun under hydra/launcher={name} cannot: its jobs have one process each. Set "
         "trainer.devices=1 (with hydra/launcher=joblib jobs run side by side), let Slurm start the "
         "processes (hydra/launcher=submitit_slurm hydra.launcher.tasks_per_node=N), or start each "
         "job by a command of its own (docs/sweeps.md)."
@@ -63,6 +72,8 @@ def check_processes(trainer: TrainerConfig, target: str) -> None:
 
 
 def _is_multi_process(trainer: TrainerConfig) -> bool:
+    if trainer.num_nodes > 1:
+        return True
     if trainer.devices != "auto":
         return trainer.devices.isdigit() and int(trainer.devices) > 1
     if trainer.accelerator == "cpu":

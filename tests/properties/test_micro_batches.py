@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from proassist_lit import micro_batches
 from proassist_lit.data.collate import collate, pack, split
-from proassist_lit.micro_batches import compute_losses_in_parts
+from proassist_lit.micro_batches import compute_losses_in_parts, count_terms
 from proassist_lit.objectives import ObjectiveConfig, ObjectiveKind, compute_losses
 from proassist_lit.types import Batch
 from tests.fakes import tiny_model
@@ -132,3 +132,30 @@ def test_frozen_weights_get_no_gradient_and_sixteen_bits_go_through() -> None:
         compute_losses_in_parts(trained, some_batch(), ObjectiveConfig(), 1).total.backward()
     assert all(bool(p.grad.abs().sum() > 0) for p in trained.lm.get_decoder().layers.parameters())
     assert isinstance(trained, nn.Module)
+
+
+@pytest.mark.parametrize("max_tokens", [None, 60])
+@pytest.mark.parametrize("name", OBJECTIVES)
+@examples(8)
+@given(members=st.lists(cases(max_turns=8, tokens=(1, 5), formats=("dst_ext",)), min_size=2,
+                        max_size=4))  # fmt: skip
+def test_shares_of_processes_add_up_to_the_batch(
+    name: str, max_tokens: int | None, members: Sequence[Case]
+) -> None:
+    kind, decision = OBJECTIVES[name]
+    turn_frames = 2 if kind is ObjectiveKind.PER_TURN else None
+    made = [example(case, rho=0.7, turn_frames=turn_frames) for case in members]
+    config = ObjectiveConfig(kind=kind, pos_weight=2.0, silent_logit_weight=0.3)
+    assistant = model(decision)
+    whole = compute_losses(assistant, collate(made), config)
+    wanted = gradients(assistant, whole.total)
+
+    shares = [collate(made[:1]), collate(made[1:])]
+    counts = torch.stack([count_terms(assistant, share) for share in shares]).sum(0)
+    parts = [
+        compute_losses_in_parts(assistant, share, config, max_tokens, counts) for share in shares
+    ]
+    torch.testing.assert_close(sum(part.total for part in parts), whole.total)
+    found = [gradients(assistant, part.total) for part in parts]
+    for key, value in wanted.items():
+        torch.testing.assert_close(found[0][key] + found[1][key], value, atol=1e-9, rtol=1e-7)

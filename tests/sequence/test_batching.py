@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import chain
 from typing import Any
 
 import pytest
@@ -184,3 +185,52 @@ def test_the_first_token_of_a_packed_conversation_is_not_learnt_from_the_one_bef
 def test_pack_refuses_nothing() -> None:
     with pytest.raises(ValueError, match="got no examples"):
         pack([])
+
+
+def shares(**kwargs) -> list[list[list[int]]]:
+    """Of every step, what each of three processes takes."""
+    each = [order(epoch=2, rank=rank, num_ranks=3, **kwargs) for rank in range(3)]
+    assert [len(EpochBatches(LENGTHS, 4, seed=0, num_ranks=3, **kwargs))] * 3 == list(
+        map(len, each)
+    )
+    return [[[index for _, index in batch] for batch in step] for step in zip(*each, strict=True)]
+
+
+def test_processes_share_out_the_batches_of_one() -> None:
+    alone = EpochBatches(LENGTHS, 12, seed=0)
+    alone.set_epoch(2)
+    steps = shares()
+    assert len(steps) == len(alone) == 6
+    for step, batch in zip(steps, alone, strict=True):
+        assert sorted(chain(*step)) == sorted(index for _, index in batch)
+        assert max(map(len, step)) - min(map(len, step)) <= 1
+
+
+def test_processes_have_about_as_many_tokens() -> None:
+    for step in shares():
+        tokens = [sum(LENGTHS[i] for i in share) for share in step]
+        longest = max(LENGTHS[i] for share in step for i in share)
+        if len(set(map(len, step))) == 1:
+            assert max(tokens) - min(tokens) <= longest / 2
+
+
+def test_what_is_too_little_for_all_processes_is_left_out() -> None:
+    batches = [list(EpochBatches(LENGTHS[:14], 4, seed=0, rank=r, num_ranks=3)) for r in range(3)]
+    assert [len(one) for one in batches] == [1, 1, 1]  # of 14 examples 12; 2 are left
+    assert len(EpochBatches(LENGTHS[:14], 4, seed=0, num_ranks=3)) == 1
+
+
+def test_processes_take_packed_batches_in_turn() -> None:
+    settings = {"max_tokens": 300, "packed": True}
+    alone = [[index for _, index in batch] for batch in order(epoch=2, **settings)]
+    steps = shares(**settings)
+    assert list(chain(*steps)) == alone[: 3 * len(steps)]
+    assert len(steps) == len(alone) // 3
+
+
+def test_processes_go_on_together() -> None:
+    for rank in range(3):
+        batches = EpochBatches(LENGTHS, 4, seed=0, rank=rank, num_ranks=3)
+        whole = list(batches)
+        batches.go_on(0, 2)
+        assert list(batches) == whole[2:]

@@ -22,6 +22,20 @@ def test_job_of_many_processes_is_refused_where_it_has_one(target: str, name: st
         check_processes(TrainerConfig(devices="2"), target)
 
 
+def test_job_on_many_machines_is_refused_where_it_has_one_process() -> None:
+    with pytest.raises(ConfigError, match=r"trainer\.devices=1 trainer\.num_nodes=2 starts"):
+        check_processes(TrainerConfig(num_nodes=2), BASIC)
+
+
+def test_multirun_of_a_launch_of_many_processes_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name, value in {"TORCHELASTIC_RUN_ID": "x", "RANK": "0", "WORLD_SIZE": "2"}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ConfigError, match="cannot be started by torchrun or srun"):
+        check_processes(TrainerConfig(), BASIC)
+
+
 @pytest.mark.parametrize(
     ("devices", "target"), [("1", BASIC), ("2", SLURM), ("2", "others.Launcher")]
 )

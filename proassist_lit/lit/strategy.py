@@ -1,0 +1,30 @@
+"""How several devices train one model, in Lightning's terms."""
+
+from __future__ import annotations
+
+from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy, Strategy
+
+from proassist_lit.config import Parallel, TrainerConfig
+from proassist_lit.errors import ConfigError
+
+
+def build_strategy(trainer: TrainerConfig) -> Strategy | str:
+    """The strategy of a run; ``auto`` for one device."""
+    many = trainer.num_nodes > 1 or trainer.devices != "1"
+    if trainer.strategy is Parallel.FSDP2:
+        if trainer.devices == "auto":
+            raise ConfigError(
+                "trainer.strategy=fsdp2 needs a number of devices; set trainer.devices to the "
+                "devices of a machine."
+            )
+        return ModelParallelStrategy(
+            data_parallel_size=int(trainer.devices) * trainer.num_nodes,
+            tensor_parallel_size=1,
+            save_distributed_checkpoint=False,  # one file, that one process can go on from too
+        )
+    if trainer.strategy is Parallel.DDP or (many and trainer.devices != "auto"):
+        # Buffers are constants here. A batch without a span of a kind leaves that head unused.
+        return DDPStrategy(
+            broadcast_buffers=False, find_unused_parameters=True, gradient_as_bucket_view=True
+        )
+    return "auto"

@@ -1,0 +1,117 @@
+"""Several processes train and answer as one does."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy
+
+from proassist_lit.config import Parallel, TrainerConfig
+from proassist_lit.errors import ConfigError
+from proassist_lit.lit.strategy import build_strategy
+
+REPO = Path(__file__).parents[2]
+
+SETTINGS = (
+    "+experiment=per_turn", "trainer.accelerator=cpu", "trainer.max_steps=4",
+    "trainer.val_every_steps=2", "trainer.log_every_steps=1", "data.toy.num_train=10",
+    "data.toy.num_val=2", "data.toy.num_test=2", "model.tiny.hidden_size=32",
+    "model.tiny.mlp_size=64", "model.tiny.num_layers=2", "stream.max_new_tokens=3",
+    "stream.max_dst_tokens=3", "stream.theta_speak=0.5", "stream.theta_dst=0.5",
+    "trainer.optimizer.warmup_steps=0", "trainer.optimizer.final_ratio=1.0",  # the same to any end
+    "evaluation.similarity=words", "evaluation.streams_on_validation=2", "logger.wandb=disabled",
+)  # fmt: skip
+
+
+def run(
+    folder: Path, *changes: str, start: tuple[str, ...] = (), common: tuple[str, ...] = SETTINGS
+) -> Path:
+    command = [sys.executable, *start, str(REPO / "train.py"), *common, *changes]
+    done = subprocess.run(
+        [*command, f"data.cache={folder / 'data'}"], cwd=folder, capture_output=True, text=True,
+        env={**os.environ, "PYTHONPATH": str(REPO), "OMP_NUM_THREADS": "1"}, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    [found] = (folder / "outputs/per_turn").iterdir()
+    return found
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of one process."""
+    return run(tmp_path_factory.mktemp("alone"), "data.batch_size=4")
+
+
+def curves(run_dir: Path) -> list[dict[str, float]]:
+    with (run_dir / "metrics.csv").open() as file:
+        rows = [{k: float(v) for k, v in row.items() if v} for row in csv.DictReader(file)]
+    own = ("_per_s", "padding_share", "peak_memory")  # of a process, not of what is learnt
+    return [{k: v for k, v in row.items() if not any(part in k for part in own)} for row in rows]
+
+
+TORCHRUN = (
+    "-m", "torch.distributed.run", "--nproc-per-node=2", "--rdzv-backend=c10d",
+    "--rdzv-endpoint=127.0.0.1:0",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("changes", "start"),
+    [
+        pytest.param(("trainer.strategy=ddp",), TORCHRUN, id="torchrun", marks=pytest.mark.road),
+        pytest.param(("trainer.strategy=fsdp2",), (), id="fsdp2", marks=pytest.mark.road),
+        pytest.param(("trainer.strategy=ddp",), (), id="ddp", marks=pytest.mark.slow),
+        pytest.param(("trainer.micro_tokens=600",), (), id="parts", marks=pytest.mark.slow),
+    ],
+)
+def test_two_processes_give_the_numbers_of_one(
+    changes: tuple[str, ...], start: tuple[str, ...], alone: Path, tmp_path: Path
+) -> None:
+    two = run(tmp_path, "trainer.devices=2", "data.batch_size=2", *changes, start=start)
+    want, got = curves(alone), curves(two)
+    assert len(want) == len(got) >= 6
+    for mine, other in zip(got, want, strict=True):
+        assert mine == pytest.approx(other, rel=1e-5, abs=1e-5)
+    metrics = [json.loads((folder / "metrics.json").read_text()) for folder in (alone, two)]
+    numbers, others = ({k: v for k, v in m.items() if isinstance(v, float)} for m in metrics)
+    assert len(numbers) > 100
+    assert others == pytest.approx(numbers, rel=1e-5, abs=1e-5)
+    streams = [sorted(p.name for p in (folder / "streams").iterdir()) for folder in (alone, two)]
+    assert streams[0] == streams[1]
+    assert (two / "report.html").exists()
+
+
+@pytest.mark.slow
+def test_shards_are_gone_on_from_by_one_process(alone: Path, tmp_path: Path) -> None:
+    where = f"hydra.run.dir={tmp_path}/outputs/per_turn/x"
+    run(tmp_path, "trainer.strategy=fsdp2", "trainer.devices=2", "data.batch_size=2", where,
+        "trainer.max_steps=2")  # fmt: skip
+    whole = run(tmp_path, "data.batch_size=4", "resume=auto", where)
+    mine, other = ({row["step"]: row for row in curves(of) if "train/loss" in row}
+                   for of in (whole, alone))  # fmt: skip
+    assert len(other) == 4
+    assert mine == {step: pytest.approx(row, rel=1e-5) for step, row in other.items()}
+
+
+def test_strategies() -> None:
+    def built(**settings: object) -> object:
+        return build_strategy(TrainerConfig(**settings))  # type: ignore[arg-type]
+
+    assert built() == "auto"
+    assert built(devices="auto") == "auto"
+    assert isinstance(built(devices="2"), DDPStrategy)
+    assert isinstance(built(num_nodes=2), DDPStrategy)
+    assert isinstance(built(devices="2", strategy=Parallel.FSDP2), ModelParallelStrategy)
+    with pytest.raises(ConfigError, match="fsdp2 needs a number of devices"):
+        built(devices="auto", strategy=Parallel.FSDP2)
+
+
+def test_shards_cannot_learn_in_parts() -> None:
+    with pytest.raises(ConfigError, match=r"trainer.micro_tokens does not go with .*fsdp2"):
+        TrainerConfig(strategy=Parallel.FSDP2, devices="2", micro_tokens=100)
