@@ -54,8 +54,8 @@ def _head(plan: Plan, study: Study) -> Iterator[str]:
         "Written by `python -m benchmarks.paper report`; nothing here is typed by hand. "
         "Numbers are means over seeds ± standard deviation of a seed; n is the number of seeds. "
         "They are of the test streams where there are any, else of val, on which thresholds are "
-        f"chosen. A difference counts as seen where Welch's t-test over seeds gives p < {CHANCE:g}; "
-        "few seeds see large ones only."
+        "chosen. A difference counts as seen where Welch's t-test over seeds gives "
+        f"p < {CHANCE:g}; few seeds see large ones only."
     )
     yield ""
     missing = [row.label for row in plan.rows.values() if not study.runs[row.name]]
@@ -82,7 +82,8 @@ def _table(table: Table, plan: Plan, study: Study) -> Iterator[str]:
     if lacking and not table.thresholds:
         yield f"Missing: {'; '.join(lacking)}."
         yield ""
-    if splits := sorted({run.split for row in rows for run in study.runs[row.name]}):
+    splits = sorted({run.split for row in rows for run in study.runs[row.name]})
+    if splits and not table.thresholds:
         yield f"Split: {', '.join(splits)}."
         yield ""
 
