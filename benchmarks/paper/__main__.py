@@ -36,6 +36,9 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument(
         "--only", nargs="+", default=[], metavar="TABLE[/ROW]", help="these tables or rows alone"
     )
+    run.add_argument(
+        "--without", nargs="+", default=[], metavar="TABLE[/ROW]", help="all but these"
+    )
     run.add_argument("--seeds", type=_seeds, default=[1, 2, 3], help="default: 1,2,3")
     run.add_argument("--jobs", type=int, metavar="N", help="runs at a time (cores / threads)")
     run.add_argument("--threads", type=int, default=1, metavar="T", help="of each run (default: 1)")
@@ -64,7 +67,7 @@ def run(arguments: argparse.Namespace) -> int:
     at_once = arguments.jobs or max(1, cores() // arguments.threads)
     if at_once < 1 or arguments.threads < 1:
         raise ConfigError("--jobs and --threads must be at least 1.")
-    rows = read_plan().select(arguments.only, cook=root is not None)
+    rows = read_plan().select(arguments.only, cook=root is not None, without=arguments.without)
     jobs = make_jobs(rows, study, seeds=arguments.seeds, extra=arguments.extra, root=root)
     configs = check_rows(jobs)
     seconds = 60 * arguments.minutes if arguments.minutes else None

@@ -119,12 +119,13 @@ class Plan:
     metrics: Mapping[str, str]
     lower_is_better: Collection[str]
 
-    def select(self, only: Sequence[str], *, cook: bool) -> list[Row]:
+    def select(self, only: Sequence[str], *, cook: bool, without: Sequence[str] = ()) -> list[Row]:
         """Rows to run, with those whose runs they evaluate.
 
         Args:
             only: ``TABLE`` or ``TABLE/ROW``; empty for all.
             cook: whether there is CaptainCook4D.
+            without: likewise, of those that are left out, with what evaluates their runs.
 
         Raises:
             ConfigError: there is no such table or row, or it needs what is not there.
@@ -137,18 +138,20 @@ class Plan:
                     f"--only: {', '.join(lacking)} needs the annotation files of CaptainCook4D; "
                     "name their folder with --cook DIR."
                 )
+        left_out = {name for text in without for name in self._named(text, option="--without")}
+        wanted = {n for n in wanted if n not in left_out and self.rows[n].of not in left_out}
         wanted |= {self.rows[name].of for name in wanted} - {""}
         return [row for row in self.rows.values() if row.name in wanted and (cook or not row.cook)]
 
-    def _named(self, text: str) -> Sequence[str]:
+    def _named(self, text: str, *, option: str = "--only") -> Sequence[str]:
         name, _, row = text.partition("/")
         tables = {table.name: table for table in self.tables}
         if name not in tables:
-            raise ConfigError(f"--only {text}: {_unknown('table', name, tables)}")
+            raise ConfigError(f"{option} {text}: {_unknown('table', name, tables)}")
         if not row:
             return tables[name].rows
         if row not in tables[name].rows:
-            raise ConfigError(f"--only {text}: {_unknown('row', row, tables[name].rows)}")
+            raise ConfigError(f"{option} {text}: {_unknown('row', row, tables[name].rows)}")
         return [row]
 
 

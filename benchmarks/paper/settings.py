@@ -12,6 +12,8 @@ from proassist_lit.config import RunConfig
 from proassist_lit.data.generate import generate, generated_folder
 from proassist_lit.errors import ConfigError
 
+CONF = ROOT / "conf"
+
 
 def check_rows(jobs: Sequence[Job]) -> list[RunConfig]:
     """Configuration of every row, once for all its seeds.
@@ -21,11 +23,15 @@ def check_rows(jobs: Sequence[Job]) -> list[RunConfig]:
     """
     rows = {job.row.name: job for job in jobs}
     trained: dict[str, RunConfig] = {}
+    composed: dict[tuple[str, ...], RunConfig] = {}
     faults, found = [], []
     for job in sorted(rows.values(), key=lambda j: bool(j.row.of)):
         try:
             if not job.row.of:
-                trained[job.row.name] = compose(job.overrides, conf_dir=ROOT / "conf")
+                chosen, settings = _apart(job.overrides)
+                if chosen not in composed:  # Hydra takes its time
+                    composed[chosen] = compose(chosen, conf_dir=CONF)
+                trained[job.row.name] = override(composed[chosen], settings)
                 found.append(trained[job.row.name])
             elif job.row.of in trained:
                 found.append(override(trained[job.row.of], job.overrides))
@@ -34,6 +40,16 @@ def check_rows(jobs: Sequence[Job]) -> list[RunConfig]:
     if faults:
         raise ConfigError("\n".join(faults))
     return found
+
+
+def _apart(overrides: Sequence[str]) -> tuple[tuple[str, ...], list[str]]:
+    """Overrides that choose files (and the folder that those need), and those that set keys."""
+    keys = [text.lstrip("+").partition("=")[0] for text in overrides]
+    chooses = [key == "data.root" or (CONF / key).is_dir() for key in keys]
+    return (
+        tuple(text for text, is_choice in zip(overrides, chooses, strict=True) if is_choice),
+        [text for text, is_choice in zip(overrides, chooses, strict=True) if not is_choice],
+    )
 
 
 def prepare_data(
