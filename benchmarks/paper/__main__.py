@@ -50,6 +50,9 @@ def _parser() -> argparse.ArgumentParser:
         "--set", nargs="+", default=[], metavar="KEY=VALUE", dest="extra",
         help="settings of all runs, say logger.wandb=disabled",
     )  # fmt: skip
+    run.add_argument(
+        "--commit", default="", help="of the sources, where they were copied without their git"
+    )
     report = commands.add_parser("report", help="write the page from the runs that are there")
     report.add_argument("study", type=Path, metavar="DIR", help="directory of the study")
     report.add_argument(
@@ -71,7 +74,9 @@ def run(arguments: argparse.Namespace) -> int:
     jobs = make_jobs(rows, study, seeds=arguments.seeds, extra=arguments.extra, root=root)
     configs = check_rows(jobs)
     seconds = 60 * arguments.minutes if arguments.minutes else None
-    runner = Runner(jobs, at_once=at_once, threads=arguments.threads, seconds=seconds)
+    runner = Runner(
+        jobs, at_once=at_once, threads=arguments.threads, seconds=seconds, commit=arguments.commit
+    )
     study.mkdir(parents=True, exist_ok=True)
     _note_command(study)
     prepare_data(configs)

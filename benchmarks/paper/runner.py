@@ -51,14 +51,16 @@ class Runner:
         at_once: processes at a time; >= 1.
         threads: of each of them.
         seconds: after which all are stopped as by Ctrl-C; None for no limit.
+        commit: of the sources, where git cannot tell.
         say: told every line of progress.
     """
 
     def __init__(
         self, jobs: Sequence[Job], *, at_once: int, threads: int, seconds: float | None = None,
+        commit: str = "",
         say: Say = lambda line: print(line, flush=True),
     ) -> None:  # fmt: skip
-        self._at_once, self._threads, self._say = at_once, threads, say
+        self._at_once, self._threads, self._commit, self._say = at_once, threads, commit, say
         self._ends = None if seconds is None else time.monotonic() + seconds
         self._outcome = Outcome()
         self._waiting: list[Job] = []
@@ -113,6 +115,7 @@ class Runner:
             {
                 "command": job.command, "cpu": cpu_name(), "cores": cores(),
                 "threads": self._threads, "at_once": self._at_once,
+                "commit": self._commit,
                 "started": datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S"),
             }
         )  # fmt: skip

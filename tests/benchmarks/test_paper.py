@@ -395,6 +395,17 @@ def test_page_shows_baselines_once_and_where_numbers_come_from(tmp_path: Path) -
     assert "| `one` | `+experiment=per_token f1=0.5` | 7200 s |" in text
 
 
+def test_page_takes_the_commit_that_was_told_where_git_could_not(tmp_path: Path) -> None:
+    plan = plan_of(table("one"))
+    directory = tmp_path / "study" / "one" / "seed1"
+    metrics_of(directory, utterance_f1=0.5)
+    (directory / "notes.json").write_text(json.dumps({"git commit": "unknown"}))
+    (directory / "machine.json").write_text(json.dumps({"commit": "abc123"}))
+    write_page(plan, Study(tmp_path / "study", plan), tmp_path / "results.md")
+
+    assert "- commit: abc123\n" in (tmp_path / "results.md").read_text()
+
+
 def test_page_draws_a_setting_and_thresholds(tmp_path: Path) -> None:
     plan = plan_of(
         table("one", "two", curve="objective.rho", log=True),
