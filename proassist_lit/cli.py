@@ -150,6 +150,25 @@ def _is_of_hydra(error: Exception) -> bool:
     return isinstance(error, ValueError | OSError) and raised_in in ("hydra", "pathlib", "os")
 
 
+def compose(overrides: Sequence[str], *, conf_dir: Path) -> RunConfig:
+    """The configuration that ``overrides`` ask for, checked as ``run_app`` does; nothing is run.
+
+    Args:
+        overrides: as on the command line.
+        conf_dir: folder of ``config.yaml`` and the config groups.
+
+    Raises:
+        ConfigError: something in the files or in ``overrides`` is wrong.
+    """
+    ConfigStore.instance().store("base_config", node=plain_twin(RunConfig()))
+    try:
+        _check(get_args_parser().parse_args([*overrides]), conf_dir)
+        with hydra.initialize_config_dir(str(conf_dir.resolve()), version_base="1.3"):
+            return _to_config(hydra.compose("config", [*overrides]))
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ConfigError(_one_line(error)) from error
+
+
 def _parse_arguments() -> argparse.Namespace:
     parser = get_args_parser()
 

@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 import yaml
 
+from proassist_lit.cli import compose
 from proassist_lit.config import Compat, RunConfig
 from proassist_lit.config_schema import read_config
 from proassist_lit.data.config import Source
-from proassist_lit.errors import StreamError
+from proassist_lit.errors import ConfigError, StreamError
 from proassist_lit.objectives import ObjectiveKind
 from proassist_lit.streaming.config import Strategy
 from tests.app import REPO_CONF, App
@@ -341,6 +342,26 @@ def test_errors_reach_the_shell(tmp_path: Path) -> None:
     )
     assert (good.returncode, good.stdout, good.stderr) == (0, "ran 1 out\n", "")
     assert (tmp_path / "out/train.log").exists()
+
+
+def test_compose_gives_what_a_job_would_get() -> None:
+    config = compose(["+experiment=per_token", "objective.rho=0.5"], conf_dir=REPO_CONF)
+    assert (config.name, config.objective.kind) == ("per_token", ObjectiveKind.PER_TOKEN)
+    assert config.objective.rho == 0.5
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("objective.roh=0.5", r"objective\.roh=0\.5: .*objective\.rho"),
+        ("+experiment=per_tokn", r"per_tokn.*per_token"),
+        ("seed=[1", r"seed=\[1"),
+        ("objective.rho=2", r"objective\.rho must be in \[0, 1\], got 2"),
+    ],
+)
+def test_compose_refuses_what_a_run_would_refuse(override: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        compose([override], conf_dir=REPO_CONF)
 
 
 def test_every_key_of_the_configuration_is_explained() -> None:

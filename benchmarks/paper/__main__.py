@@ -1,0 +1,116 @@
+"""Run the study of what the framework learns, and write its page.
+
+python -m benchmarks.paper run /tmp/study --seeds 1,2,3 --jobs 8 --threads 2
+python -m benchmarks.paper run /tmp/study --only rho context/parts_summarize
+python -m benchmarks.paper report /tmp/study --out docs/results.md
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from benchmarks.paper.jobs import cores, make_jobs
+from benchmarks.paper.page import write_page
+from benchmarks.paper.plan import read_plan
+from benchmarks.paper.results import Study
+from benchmarks.paper.runner import Runner, exit_code, summary, write_error
+from proassist_lit.atomic import write_text
+from proassist_lit.errors import ConfigError, ProAssistError
+
+
+def _seeds(text: str) -> list[int]:
+    return [int(part) for part in text.split(",")]
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.paper", description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    commands = parser.add_subparsers(dest="command", required=True)
+    run = commands.add_parser("run", help="run what is missing; again the same command: go on")
+    run.add_argument("study", type=Path, metavar="DIR", help="directory of the study")
+    run.add_argument(
+        "--only", nargs="+", default=[], metavar="TABLE[/ROW]", help="these tables or rows alone"
+    )
+    run.add_argument(
+        "--without", nargs="+", default=[], metavar="TABLE[/ROW]", help="all but these"
+    )
+    run.add_argument("--seeds", type=_seeds, default=[1, 2, 3], help="default: 1,2,3")
+    run.add_argument("--jobs", type=int, metavar="N", help="runs at a time (cores / threads)")
+    run.add_argument("--threads", type=int, default=1, metavar="T", help="of each run (default: 1)")
+    run.add_argument("--minutes", type=float, help="stop gently after so many; go on another time")
+    run.add_argument(
+        "--cook", type=Path, metavar="DIR", help="annotation files of CaptainCook4D, for its table"
+    )
+    run.add_argument(
+        "--set", nargs="+", default=[], metavar="KEY=VALUE", dest="extra",
+        help="settings of all runs, say logger.wandb=disabled",
+    )  # fmt: skip
+    run.add_argument(
+        "--commit", default="", help="of the sources, where they were copied without their git"
+    )
+    report = commands.add_parser("report", help="write the page from the runs that are there")
+    report.add_argument("study", type=Path, metavar="DIR", help="directory of the study")
+    report.add_argument(
+        "--out", type=Path, default=Path("docs/results.md"), help="default: docs/results.md"
+    )
+    return parser
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run the missing jobs; return the exit code."""
+    from benchmarks.paper.settings import check_rows, prepare_data  # with torch
+
+    study = arguments.study.resolve()
+    root = arguments.cook.resolve() if arguments.cook else None
+    at_once = arguments.jobs or max(1, cores() // arguments.threads)
+    if at_once < 1 or arguments.threads < 1:
+        raise ConfigError("--jobs and --threads must be at least 1.")
+    rows = read_plan().select(arguments.only, cook=root is not None, without=arguments.without)
+    jobs = make_jobs(rows, study, seeds=arguments.seeds, extra=arguments.extra, root=root)
+    configs = check_rows(jobs)
+    seconds = 60 * arguments.minutes if arguments.minutes else None
+    runner = Runner(
+        jobs, at_once=at_once, threads=arguments.threads, seconds=seconds, commit=arguments.commit
+    )
+    study.mkdir(parents=True, exist_ok=True)
+    _note_command(study)
+    prepare_data(configs)
+    outcome = runner.run()
+    print(summary(outcome))
+    return exit_code(outcome)
+
+
+def _note_command(study: Path) -> None:
+    """Keep every command line with which the study was run, once each."""
+    path = study / "study.json"
+    commands = json.loads(path.read_text(encoding="utf-8"))["commands"] if path.is_file() else []
+    command = ["python", "-m", "benchmarks.paper", *sys.argv[1:]]
+    if command not in commands:
+        write_text(path, json.dumps({"commands": [*commands, command]}, indent=1) + "\n")
+
+
+def main() -> int:
+    """Run the command; return its exit code."""
+    arguments = _parser().parse_args()
+    try:
+        if arguments.command == "run":
+            return run(arguments)
+        plan = read_plan()
+        written = write_page(plan, Study(arguments.study.resolve(), plan), arguments.out)
+        print("\n".join(map(str, written)))
+    except ProAssistError as error:
+        write_error(str(error))
+        return 2
+    except KeyboardInterrupt:
+        write_error("interrupted")
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
