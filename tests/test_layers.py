@@ -16,7 +16,7 @@ EDGE = {"lit", "cli", "commands", "sweep"}  # the only places that may import th
 EDGE_ONLY = {"lightning", "pytorch_lightning", "hydra", "wandb", "omegaconf"}
 
 LAYERS = (
-    {"types", "errors", "atomic", "cache_folder", "fingerprint", "frame_speed"},
+    {"types", "errors", "atomic", "cache_folder", "fingerprint", "frame_speed", "rendezvous"},
     {"vision"},  # encoders of frames: data.generate draws and encodes what it invents
     {"data"},
     {"encoding"},  # from videos to feature files
