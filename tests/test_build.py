@@ -30,7 +30,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def config(cache: Path, **changes: Any) -> RunConfig:
     toy = ToyConfig(num_train=1, num_val=1, num_test=1)
     settings = {
-        "data": DataConfig(cache=str(cache), encoder="thumbnail4", toy=toy),
+        "data": DataConfig(cache=str(cache), encoder="thumbnail4", toy=toy, packing=True),
         "model": ModelConfig(tiny=TinyConfig(hidden_size=16, num_layers=2, num_heads=2)),
         "stream": StreamConfig(max_new_tokens=2, max_dst_tokens=2, strategy=Strategy.DROP_MIDDLE),
         "evaluation": EvaluationConfig(similarity="words"),

@@ -69,7 +69,7 @@ class DataConfig:
     as fit. At least the longest of them; null: ``batch_size`` conversations, whatever their
     lengths."""
 
-    packing: bool = True
+    packing: bool = False
     """Whether the conversations of a batch are written one behind the other, without padding, and
     see only themselves. The losses are the same. The rules of the DST extension need padding, and
     so do a few backbones, which is said when training begins."""

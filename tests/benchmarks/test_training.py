@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import subprocess
 import sys
 
 import pytest
@@ -74,3 +75,41 @@ def test_memory_is_what_the_process_grew_by() -> None:
     del held
 
     assert before < 2**24 < 0.95 * 2**26 < memory.growth() < 2**27
+
+
+def filled(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> training.argparse.Namespace:
+    asked = list[training.argparse.Namespace]()
+    monkeypatch.setattr(training, "measure", lambda options: asked.append(options) or {})
+    monkeypatch.setattr(sys, "argv", ["training", *arguments])
+    training.main()
+    return asked[0]
+
+
+def test_options_suit_the_device_and_the_shape_unless_they_are_given(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    small = filled(monkeypatch, "--quick", "--device", "cpu")
+    assert (small.shape, small.dtype, small.lora, small.rounds) == ("tiny", "float32", 0, 1)
+    large = filled(monkeypatch, "--shape", "1b", "--device", "cuda")
+    assert (large.dtype, large.lora, large.checkpointing) == ("bfloat16", 0, "none")
+    largest = filled(monkeypatch, "--shape", "8b", "--device", "cuda", "--lora", "16")
+    assert (largest.dtype, largest.lora, largest.checkpointing) == ("bfloat16", 16, "full")
+    assert training.uses_autocast(largest)
+    assert not training.uses_autocast(small)
+
+
+def test_a_benchmark_without_a_timed_step_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(SystemExit, match=r"--warmup is 2 of 2 steps; leave at least one"):
+        filled(monkeypatch, *ARGUMENTS, "--warmup", "2")
+
+
+@pytest.mark.road
+def test_it_runs_without_hydra_and_data_sets() -> None:
+    code = (
+        "import sys; sys.modules.update(dict.fromkeys("
+        "('hydra', 'omegaconf', 'wandb', 'av', 'datasets', 'plotly')));"  # as if not installed
+        "import benchmarks.training; print(benchmarks.training.SIDES)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+
+    assert done.stdout.strip() == "('baseline', 'ours')", done.stderr

@@ -125,7 +125,8 @@ def test_the_kernel_for_gpus_is_asked_for_causal_attention_of_each_conversation(
             outs.append(torch.einsum("hqk,khd->qhd", scores.softmax(-1), values))
         return torch.cat(outs)
 
-    model = assistant(causal_lm("Llama"))
+    heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 8}
+    model = assistant(causal_lm("Llama", **heads))
     plain, _ = packed_and_apart(model)
     monkeypatch.setattr(segments, "_KERNEL", kernel)
     monkeypatch.setattr(segments, "_fits_kernel", lambda query: True)

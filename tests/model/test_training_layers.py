@@ -156,6 +156,7 @@ def test_layers_are_compiled_in_training_only(monkeypatch: pytest.MonkeyPatch) -
 
 
 @OF_TORCH
+@pytest.mark.road
 def test_compiled_layers_learn_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     def traced(run: Any, *, dynamic: bool) -> Any:  # as far as no compiler is needed
         return torch._dynamo.optimize("aot_eager", dynamic=dynamic)(run)
