@@ -175,7 +175,7 @@ def _origin(plan: Plan, study: Study) -> Iterator[str]:
             f"{m['cpu']}, {m['cores']} cores, {m['threads']} threads a run, {m['at_once']} runs at "
             "once" for m in machines if "cpu" in m
         ),
-        "device": _each(n.get("machine") for n in notes),
+        "machine": _each(n.get("machine") for n in notes),
         "versions": _each(
             ", ".join(f"{name} {n[name]}" for name in ("torch", "lightning", "transformers"))
             for n in notes if "torch" in n
