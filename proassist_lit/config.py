@@ -94,6 +94,14 @@ class TrainerConfig:
     gradient_clip: float = 1.0
     """Largest norm of the gradient; 0 for no limit."""
 
+    ema_decay: float = 0.0
+    """Share of a moving average of the weights that an optimizer step leaves, say 0.999; the
+    average is what is validated, kept and evaluated. 0 for none."""
+
+    spike_factor: float = 50.0
+    """A loss above so many times the median of the last 100 batches stops the run, after the
+    warm-up; 0 for never. A loss or gradient that is no number always does."""
+
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     """Optimizer and learning-rate schedule."""
 
@@ -108,6 +116,14 @@ class TrainerConfig:
         if self.save_every_steps < 0:
             raise ConfigError(
                 f"trainer.save_every_steps must be >= 0, got {self.save_every_steps}; 0 for none."
+            )
+        if not 0 <= self.ema_decay < 1:
+            raise ConfigError(
+                f"trainer.ema_decay must be in [0, 1), got {self.ema_decay}; 0 for no average."
+            )
+        if self.spike_factor != 0 and self.spike_factor <= 1:
+            raise ConfigError(
+                f"trainer.spike_factor must be above 1, or 0 for never, got {self.spike_factor}."
             )
         if self.gradient_clip < 0:
             raise ConfigError(

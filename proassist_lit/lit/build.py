@@ -14,8 +14,10 @@ from proassist_lit.lit.callbacks import StreamingEvaluation
 from proassist_lit.lit.datamodule import ConversationDataModule
 from proassist_lit.lit.last_checkpoint import LastCheckpoint
 from proassist_lit.lit.logs import Logs
+from proassist_lit.lit.loss_guard import LossGuard
 from proassist_lit.lit.module import AssistantModule
 from proassist_lit.lit.random_state import RandomState
+from proassist_lit.lit.weight_average import WeightAverage
 from proassist_lit.run_directory import RunDirectory
 
 
@@ -61,10 +63,17 @@ def build_trainer(
         logger=list(logs.loggers),
         callbacks=[
             *build_checkpointing(config, run),
+            LossGuard(
+                run,
+                spike_factor=trainer.spike_factor,
+                read_every_steps=trainer.log_every_steps,
+                warmup_steps=trainer.optimizer.warmup_steps,
+            ),
             RichProgressBar(leave=True),
             logs.identity,
             RandomState(),
             evaluation,
+            *([WeightAverage(trainer.ema_decay)] if trainer.ema_decay else []),
         ],
         enable_model_summary=False,
         default_root_dir=run.path,
