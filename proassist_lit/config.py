@@ -78,6 +78,9 @@ class TrainerConfig:
     val_every_steps: int = 200
     """Steps between validations; >= 1."""
 
+    patience: int = 0
+    """Validations without a lower loss on val after which training ends; 0 for no such end."""
+
     accumulate: int = 1
     """Batches whose gradients make one optimizer step; >= 1."""
 
@@ -116,6 +119,10 @@ class TrainerConfig:
         if self.save_every_steps < 0:
             raise ConfigError(
                 f"trainer.save_every_steps must be >= 0, got {self.save_every_steps}; 0 for none."
+            )
+        if self.patience < 0:
+            raise ConfigError(
+                f"trainer.patience must be >= 0, got {self.patience}; 0 for no early end."
             )
         if not 0 <= self.ema_decay < 1:
             raise ConfigError(

@@ -16,6 +16,7 @@ from proassist_lit.lit.last_checkpoint import LastCheckpoint
 from proassist_lit.lit.logs import Logs
 from proassist_lit.lit.loss_guard import LossGuard
 from proassist_lit.lit.module import AssistantModule
+from proassist_lit.lit.patience import Patience
 from proassist_lit.lit.random_state import RandomState
 from proassist_lit.lit.weight_average import WeightAverage
 from proassist_lit.run_directory import RunDirectory
@@ -74,6 +75,7 @@ def build_trainer(
             RandomState(),
             evaluation,
             *([WeightAverage(trainer.ema_decay)] if trainer.ema_decay else []),
+            *([Patience(trainer.patience)] if trainer.patience else []),
         ],
         enable_model_summary=False,
         default_root_dir=run.path,
