@@ -56,6 +56,19 @@ class OptimizerConfig:
             )
 
 
+class ProfilerKind(StrEnum):
+    """What measures where the time of training goes."""
+
+    NONE = "none"
+    """Nothing."""
+
+    SIMPLE = "simple"
+    """The parts of the training loop."""
+
+    TORCH = "torch"
+    """The operators of a few steps, with a trace to look at."""
+
+
 @dataclass(kw_only=True)
 class TrainerConfig:
     """How long and on what the run trains."""
@@ -100,6 +113,10 @@ class TrainerConfig:
     ema_decay: float = 0.0
     """Share of a moving average of the weights that an optimizer step leaves, say 0.999; the
     average is what is validated, kept and evaluated. 0 for none."""
+
+    profiler: ProfilerKind = ProfilerKind.NONE
+    """none, simple (time by part of the training loop, in fit-profile.txt of the run directory)
+    or torch (by operator, with a trace as JSON)."""
 
     spike_factor: float = 50.0
     """A loss above so many times the median of the last 100 batches stops the run, after the

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -67,6 +68,10 @@ class DataConfig:
     num_workers: int = 0
     """Processes that load batches; 0 loads in the main process."""
 
+    share: float = 1.0
+    """Share of the conversations of every split that is used, the first of them and at least one;
+    in (0, 1]."""
+
     max_train: int = 0
     """Most conversations (captaincook4d: recordings) of train that are used; 0 for all."""
 
@@ -102,6 +107,8 @@ class DataConfig:
                 "data.root is empty; name the folder of the CaptainCook4D annotation files, say "
                 "data.root=captaincook4d/annotations."
             )
+        if not 0 < self.share <= 1:
+            raise ConfigError(f"data.share must be in (0, 1], got {self.share}; 1 for all.")
         for name, least in (("batch_size", 1), ("num_workers", 0), ("max_seq_len", 64),
                             ("max_train", 0), ("max_val", 0), ("max_test", 0)):  # fmt: skip
             if getattr(self, name) < least:
@@ -112,7 +119,7 @@ class DataConfig:
     def limited(self, split: str, records: list[_T]) -> list[_T]:
         """The first records of ``split``, as many as are wanted."""
         limit = {"train": self.max_train, "val": self.max_val, "test": self.max_test}[split]
-        return records[: limit or None]
+        return records[: math.ceil(len(records) * self.share)][: limit or None]
 
     @property
     def source_root(self) -> Path:

@@ -17,6 +17,7 @@ from proassist_lit.lit.logs import Logs
 from proassist_lit.lit.loss_guard import LossGuard
 from proassist_lit.lit.module import AssistantModule
 from proassist_lit.lit.patience import Patience
+from proassist_lit.lit.profiling import build_profiler
 from proassist_lit.lit.random_state import RandomState
 from proassist_lit.lit.weight_average import WeightAverage
 from proassist_lit.run_directory import RunDirectory
@@ -61,6 +62,7 @@ def build_trainer(
         log_every_n_steps=trainer.log_every_steps,
         gradient_clip_val=trainer.gradient_clip or None,
         use_distributed_sampler=False,  # the order is a function of seed and epoch already
+        profiler=build_profiler(trainer.profiler, run),
         logger=list(logs.loggers),
         callbacks=[
             *build_checkpointing(config, run),
