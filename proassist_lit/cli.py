@@ -194,6 +194,7 @@ def _check(arguments: argparse.Namespace, conf_dir: Path) -> None:
     by_choice = {("hydra/sweeper", NAME): with_search}
     files.check(schema, by_choice=by_choice)
     overrides = [_plain_override(item, files.groups) for item in parsed]
+    _check_debug_is_last(overrides)
     choices = files.choices(overrides)
     files.check_overrides(
         [*_params(files), *overrides],
@@ -201,6 +202,19 @@ def _check(arguments: argparse.Namespace, conf_dir: Path) -> None:
     )
     for group, option in choices:
         check_installed(f"{group}={option}")
+
+
+def _check_debug_is_last(overrides: Sequence[Override]) -> None:
+    """Refuse a preset that an experiment would take back: of two files the later one counts."""
+    presets = [item for item in overrides if item.key == "debug"]
+    later = [item for item in overrides if item.key in ("experiment", "sweep")]
+    for preset in presets:
+        for item in later:
+            if overrides.index(item) > overrides.index(preset):
+                raise ConfigError(
+                    f"{preset.text}: stands before {item.text}, whose settings would replace its "
+                    f"own; write {item.text} {preset.text}"
+                )
 
 
 _SearchHydraConf = make_dataclass(

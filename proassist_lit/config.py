@@ -70,6 +70,19 @@ class Parallel(StrEnum):
     """Every device holds a shard of weights, gradients and optimizer state."""
 
 
+class ProfilerKind(StrEnum):
+    """What measures where the time of training goes."""
+
+    NONE = "none"
+    """Nothing."""
+
+    SIMPLE = "simple"
+    """The parts of the training loop."""
+
+    TORCH = "torch"
+    """The operators of a few steps, with a trace to look at."""
+
+
 @dataclass(kw_only=True)
 class TrainerConfig:
     """How long and on what the run trains."""
@@ -97,6 +110,9 @@ class TrainerConfig:
 
     val_every_steps: int = 200
     """Steps between validations; >= 1."""
+
+    patience: int = 0
+    """Validations without a lower loss on val after which training ends; 0 for no such end."""
 
     accumulate: int = 1
     """Batches whose gradients make one optimizer step; >= 1."""
@@ -133,6 +149,18 @@ class TrainerConfig:
     gradient_clip: float = 1.0
     """Largest norm of the gradient; 0 for no limit."""
 
+    ema_decay: float = 0.0
+    """Share of a moving average of the weights that an optimizer step leaves, say 0.999; the
+    average is what is validated, kept and evaluated. 0 for none."""
+
+    profiler: ProfilerKind = ProfilerKind.NONE
+    """none, simple (time by part of the training loop, in fit-profile.txt of the run directory)
+    or torch (by operator, with a trace as JSON)."""
+
+    spike_factor: float = 50.0
+    """A loss above so many times the median of the last 100 batches stops the run, after the
+    warm-up; 0 for never. A loss or gradient that is no number always does."""
+
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     """Optimizer and learning-rate schedule."""
 
@@ -164,6 +192,18 @@ class TrainerConfig:
                 "trainer.micro_tokens does not go with trainer.strategy=fsdp2, which adds up "
                 "gradients as shards; lower data.batch_size or data.max_tokens, or set "
                 "trainer.gradient_checkpointing=true."
+            )
+        if self.patience < 0:
+            raise ConfigError(
+                f"trainer.patience must be >= 0, got {self.patience}; 0 for no early end."
+            )
+        if not 0 <= self.ema_decay < 1:
+            raise ConfigError(
+                f"trainer.ema_decay must be in [0, 1), got {self.ema_decay}; 0 for no average."
+            )
+        if self.spike_factor != 0 and self.spike_factor <= 1:
+            raise ConfigError(
+                f"trainer.spike_factor must be above 1, or 0 for never, got {self.spike_factor}."
             )
         if self.gradient_clip < 0:
             raise ConfigError(

@@ -15,7 +15,7 @@ from proassist_lit.config_check import ConfigFiles
 from proassist_lit.config_schema import describe, to_plain
 
 _INDENT = 6
-_LISTED = ("experiment", "sweep")  # groups whose files have a line each
+_LISTED = ("experiment", "sweep", "debug")  # groups whose files have a line each
 
 
 def help_text(
@@ -32,6 +32,7 @@ def help_text(
     """
     experiments = [file for file in files.files if file.group == "experiment"]
     sweeps = [file for file in files.files if file.group == "sweep"]
+    presets = [file for file in files.files if file.group == "debug"]
     first = experiments[0].option if experiments else "NAME"
     groups = {name: options for name, options in files.groups.items() if name}
     parts = [
@@ -50,6 +51,8 @@ def help_text(
         _columns([(file.option, file.title) for file in experiments]),
         "Sweeps (-m +sweep=NAME):",
         _columns([(file.option, file.title) for file in sweeps]),
+        "Presets for looking for faults (+debug=NAME, after the experiment):",
+        _columns([(file.option, file.title) for file in presets]),
         "Config groups (GROUP=OPTION):",
         _columns([(n, ", ".join(o)) for n, o in groups.items() if n not in _LISTED]),
         "Keys (KEY=VALUE), with the values they have where no file of conf/ says otherwise:",

@@ -25,6 +25,10 @@ class CheckpointError(ProAssistError):
     """A checkpoint is missing, incomplete, or does not fit the model."""
 
 
+class TrainingError(ProAssistError):
+    """Training cannot go on: names the step, the conversations, and what to go on from."""
+
+
 class StreamError(ProAssistError):
     """A stream cannot be processed: names the stream and the frame."""
 

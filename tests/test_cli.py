@@ -317,6 +317,7 @@ def test_every_yaml_of_the_repository_composes(app: App, path: Path) -> None:
         ".": [],
         "experiment": [f"+experiment={path.stem}"],
         "sweep": [f"+sweep={path.stem}"],
+        "debug": [f"+debug={path.stem}"],
     }.get(group)
     assert app(*(choice if choice is not None else [f"{group}={path.stem}"]), "data.root=x") == 0
     assert len(app.jobs) == 1

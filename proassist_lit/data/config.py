@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -77,6 +78,10 @@ class DataConfig:
     num_workers: int = 0
     """Processes that load batches; 0 loads in the main process."""
 
+    share: float = 1.0
+    """Share of the conversations of every split that is used, the first of them and at least one;
+    in (0, 1]."""
+
     max_train: int = 0
     """Most conversations (captaincook4d: recordings) of train that are used; 0 for all."""
 
@@ -116,6 +121,8 @@ class DataConfig:
             raise ConfigError(
                 f"data.max_tokens must be at least 1, got {self.max_tokens}; null for no limit."
             )
+        if not 0 < self.share <= 1:
+            raise ConfigError(f"data.share must be in (0, 1], got {self.share}; 1 for all.")
         for name, least in (("batch_size", 1), ("num_workers", 0), ("max_seq_len", 64),
                             ("max_train", 0), ("max_val", 0), ("max_test", 0)):  # fmt: skip
             if getattr(self, name) < least:
@@ -126,7 +133,7 @@ class DataConfig:
     def limited(self, split: str, records: list[_T]) -> list[_T]:
         """The first records of ``split``, as many as are wanted."""
         limit = {"train": self.max_train, "val": self.max_val, "test": self.max_test}[split]
-        return records[: limit or None]
+        return records[: math.ceil(len(records) * self.share)][: limit or None]
 
     @property
     def source_root(self) -> Path:

@@ -50,6 +50,8 @@ def generated_folder(config: DataConfig) -> Path:
     else:
         relevant["root"] = str(config.source_root.resolve())
         relevant["limits"] = [config.max_train, config.max_val, config.max_test]
+        if config.share < 1:
+            relevant["share"] = config.share
     text = json.dumps(relevant, sort_keys=True, default=str)
     digest = hashlib.blake2b(text.encode(), digest_size=4).hexdigest()
     base = config.source_root if config.source is Source.TOY else Path(config.cache)

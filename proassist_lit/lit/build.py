@@ -17,11 +17,15 @@ from proassist_lit.lit.callbacks import StreamingEvaluation
 from proassist_lit.lit.datamodule import ConversationDataModule
 from proassist_lit.lit.last_checkpoint import LastCheckpoint
 from proassist_lit.lit.logs import Logs
+from proassist_lit.lit.loss_guard import LossGuard
 from proassist_lit.lit.module import AssistantModule
+from proassist_lit.lit.patience import Patience
 from proassist_lit.lit.precision import HalfWeights
+from proassist_lit.lit.profiling import build_profiler
 from proassist_lit.lit.random_state import RandomState
 from proassist_lit.lit.strategy import build_strategy
 from proassist_lit.lit.throughput import ThroughputLogging
+from proassist_lit.lit.weight_average import WeightAverage
 from proassist_lit.model.training_layers import prepare_layers
 from proassist_lit.run_directory import RunDirectory
 from proassist_lit.sequence.batching import EpochBatches
@@ -88,6 +92,7 @@ def build_trainer(
         log_every_n_steps=trainer.log_every_steps,
         gradient_clip_val=trainer.gradient_clip or None,
         use_distributed_sampler=False,  # the order is a function of seed and epoch already
+        profiler=build_profiler(trainer.profiler, run),
         logger=list(logs.loggers),
         callbacks=[
             *build_checkpointing(config, run),
@@ -96,10 +101,18 @@ def build_trainer(
                 peak=trainer.peak_tflops,
                 every_steps=trainer.log_every_steps,
             ),
+            LossGuard(
+                run,
+                spike_factor=trainer.spike_factor,
+                read_every_steps=trainer.log_every_steps,
+                warmup_steps=trainer.optimizer.warmup_steps,
+            ),
             RichProgressBar(leave=True),
             logs.identity,
             RandomState(),
             evaluation,
+            *([WeightAverage(trainer.ema_decay)] if trainer.ema_decay else []),
+            *([Patience(trainer.patience)] if trainer.patience else []),
         ],
         enable_model_summary=False,
         default_root_dir=run.path,

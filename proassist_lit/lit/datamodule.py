@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -63,6 +65,16 @@ class ConversationDataModule(L.LightningDataModule):
     def val_dataloader(self) -> DataLoader[Batch]:
         """Always the same, in order."""
         return self._loader("val", shuffle=False)
+
+    def train_records(self, epoch: int, batch_idx: int) -> list[str]:
+        """Names of the conversations in a batch of training, each with its file and line."""
+        trainer = self.trainer
+        assert trainer is not None
+        batches = copy.copy(trainer.train_dataloader.batch_sampler)  # type: ignore[union-attr]
+        batches.go_on(-1, 0)  # the whole epoch, though training was resumed in the middle of it
+        batches.set_epoch(epoch)
+        batch = next(itertools.islice(batches, batch_idx, None))
+        return [self._examples["train"].name(index) for _, index in batch]
 
     def _loader(self, split: str, *, shuffle: bool) -> DataLoader[Batch]:
         examples = self._examples[split]

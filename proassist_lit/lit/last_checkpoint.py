@@ -16,6 +16,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from rich.console import Console
 
 from proassist_lit.atomic import replacing
+from proassist_lit.errors import TrainingError
 from proassist_lit.run_directory import RunDirectory
 
 Handler = Callable[[int, FrameType | None], Any] | int | signal.Handlers | None
@@ -27,7 +28,7 @@ class LastCheckpoint(Checkpoint):
     SIGTERM lets the step under way end, saves and stops. So does SIGUSR1, which Slurm sends before
     the time is up (``sbatch --signal=SIGUSR1@120``); the job is then put into the queue again. So
     does an error or Ctrl-C, unless it comes in the middle of an update of the
-    weights: the file then stays as it was.
+    weights, or the loss turned out to be none (``LossGuard``): the file then stays as it was.
 
     Whenever a checkpoint is written, its counters are set to the last whole optimizer step: batches
     of a step that was not finished are taken again.
@@ -98,13 +99,19 @@ class LastCheckpoint(Checkpoint):
     def on_exception(
         self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException
     ) -> None:
-        """Save where that is safe, and say how to go on."""
+        """Save where that is safe, and say how to go on; a state that is bad is not saved."""
         self._give_signals_back()
         if self._stop or trainer.global_step == 0 or trainer.state.fn != "fit":
             return
+        if isinstance(exception, TrainingError):  # its message says what to go on from
+            return
         is_safe = not self._is_updating and trainer.world_size == 1
         if is_safe:
-            self._save(trainer)
+            try:
+                self._save(trainer)
+            except TrainingError as error:
+                self._print(str(error))
+                return
         what = f"Stopped at step {trainer.global_step} by {type(exception).__name__}"
         self._say(what, saved=is_safe)
 
@@ -153,11 +160,13 @@ class LastCheckpoint(Checkpoint):
         state = "the state of training is in" if saved else "in the middle of an update; go on from"
         if not saved and not target.exists():
             return
-        Console(stderr=True).print(
-            f"{what}; {state} {target}. Go on with: hydra.run.dir={self._run.path} resume=auto",
-            highlight=False,
-            soft_wrap=True,
+        self._print(
+            f"{what}; {state} {target}. Go on with: hydra.run.dir={self._run.path} resume=auto"
         )
+
+    @staticmethod
+    def _print(text: str) -> None:
+        Console(stderr=True).print(text, highlight=False, soft_wrap=True, markup=False)
 
 
 def requeue() -> None:

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import logging
+import warnings
 
 
 def quiet_libraries() -> None:
     """Silence what the libraries say of themselves."""
     import transformers
 
-    for name in ("lightning.pytorch.utilities.rank_zero", "sentence_transformers"):
+    for name in (
+        "lightning.pytorch.utilities.rank_zero",
+        "lightning.pytorch.trainer.connectors.checkpoint_connector",  # at every checkpoint
+        "sentence_transformers",
+    ):
         logging.getLogger(name).setLevel(logging.WARNING)
+    # Lightning's own use of something that torch has put aside
+    warnings.filterwarnings("ignore", message=r".*isinstance\(treespec, LeafSpec\)")
     transformers.utils.logging.disable_progress_bar()

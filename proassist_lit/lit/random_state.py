@@ -37,8 +37,18 @@ class RandomState(L.Callback):
             _restore(self._to_restore)
             self._to_restore = None
         if trainer.global_step != self._num_steps or trainer.global_step == 0 == batch_idx:
-            self._num_steps = trainer.global_step
-            self._state = _state()
+            self._note(trainer)
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any,
+        batch_idx: int,
+    ) -> None:  # fmt: skip
+        """Note the state after a step: validation, which comes now, may be where training stops."""
+        if trainer.global_step != self._num_steps:
+            self._note(trainer)
+
+    def _note(self, trainer: L.Trainer) -> None:
+        self._num_steps, self._state = trainer.global_step, _state()
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Note the state before validation."""

@@ -16,6 +16,7 @@ from proassist_lit.lit.build import build_datamodule, build_module, build_traine
 from proassist_lit.lit.callbacks import StreamingEvaluation
 from proassist_lit.lit.logs import build_logs
 from proassist_lit.lit.parts import check_heads_train, parts_table
+from proassist_lit.lit.patience import early_end
 from proassist_lit.lit.pruning import Pruning
 from proassist_lit.lit.quiet import quiet_libraries
 from proassist_lit.report.from_run import gather_report
@@ -69,6 +70,8 @@ def train(config: RunConfig, run_dir: Path) -> float:
         if not trainer.is_global_zero:
             failed = False
             return _value(result)
+        if reason := early_end(trainer):
+            notes["training ended"] = f"at step {trainer.global_step}: {reason}"
         notes["duration"] = f"{time.monotonic() - started:.0f} s"
         config_file = run.path / "config.yaml"
         report = gather_report(

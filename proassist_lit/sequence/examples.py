@@ -97,6 +97,11 @@ class ExampleSet(Dataset[Example]):
         """Tokens of every sequence."""
         return [len(sequence.input_ids) for sequence in self.sequences]
 
+    def name(self, index: int) -> str:
+        """Name of the conversation of example ``index``, with the file and line it is from."""
+        conversation = self._conversations[index]
+        return f"{conversation.id} ({conversation.source})"
+
     def __len__(self) -> int:
         return len(self.sequences)
 

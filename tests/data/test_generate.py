@@ -173,6 +173,19 @@ def test_max_val_and_max_test_keep_the_first(made: Path) -> None:
     assert len(few["train"]) == len(every["train"])
 
 
+def test_share_keeps_the_first_of_every_split(made: Path) -> None:
+    every, few = load_data(data_config(made)), load_data(data_config(made, share=0.3))
+
+    assert few["train"].conversations == every["train"].conversations[:2]  # of 6
+    assert few["test"].conversations == every["test"].conversations[:1]
+
+
+@pytest.mark.parametrize("share", [0.0, 1.5])
+def test_share_outside_its_range_is_refused(share: float) -> None:
+    with pytest.raises(ConfigError, match=rf"data\.share must be in \(0, 1\], got {share}; 1 for"):
+        DataConfig(share=share)
+
+
 def test_training_texts_hold_what_is_said_and_all_state_marks(made: Path) -> None:
     train = load_data(data_config(made))["train"]
     texts = list(training_texts(train))

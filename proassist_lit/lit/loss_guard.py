@@ -1,0 +1,188 @@
+"""Stops training when loss or gradient are no numbers any more, or when the loss jumps."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import lightning as L
+import torch
+from torch import Tensor
+
+from proassist_lit.errors import TrainingError
+from proassist_lit.lit.datamodule import ConversationDataModule
+from proassist_lit.lit.wandb_run import step_of
+from proassist_lit.run_directory import RunDirectory
+
+WINDOW = 100
+"""Batches whose median loss is the level that a spike is measured by."""
+
+LEAST = 20
+"""Batches that make a level."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Seen:
+    """A batch that was trained on; its numbers are still on the device."""
+
+    step: int
+    epoch: int
+    batch_idx: int
+    loss: Tensor
+    gradient_norm: Tensor | None  # of the update that came after it
+
+
+class LossGuard(L.Callback):
+    """Looks at the loss of every batch and at the gradient of every update.
+
+    On a CPU at once; elsewhere the numbers are left on the device and read now and then together,
+    since reading waits for the device, but always before validation and before a checkpoint is
+    written: none is ever made of a bad state. With 16-mixed precision the gradient is left to the
+    scaler, which skips updates that are no numbers.
+
+    Args:
+        run: whose checkpoints are there to go on from.
+        spike_factor: a loss above so many times the median of the last ``WINDOW`` batches stops
+            training, once there are some and the rate has risen; 0 for never.
+        read_every_steps: optimizer steps between two readings.
+        warmup_steps: steps over which the rate rises.
+    """
+
+    def __init__(
+        self, run: RunDirectory, *, spike_factor: float, read_every_steps: int, warmup_steps: int
+    ) -> None:
+        self._run, self._spike_factor = run, spike_factor
+        self._read_every_steps, self._warmup_steps = read_every_steps, warmup_steps
+        self._losses: deque[float] = deque(maxlen=WINDOW)
+        self._unread: list[_Seen] = []
+        self._gradient_norm: Tensor | None = None
+        self._step = 0
+
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Note the step under way, counted as in ``metrics.csv``."""
+        self._step = trainer.global_step
+
+    def on_before_optimizer_step(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, optimizer: Any
+    ) -> None:
+        """Note the norm of the gradient before it is clipped."""
+        gradients = [p.grad for p in pl_module.parameters() if p.grad is not None]
+        norm: Any = torch.nn.utils.get_total_norm(gradients)
+        norm = norm.full_tensor() if hasattr(norm, "full_tensor") else norm  # of sharded weights
+        pl_module.log("train/gradient_norm", norm)
+        if getattr(trainer.precision_plugin, "scaler", None) is None:
+            self._gradient_norm = norm.float()
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any,
+        batch_idx: int,
+    ) -> None:  # fmt: skip
+        """Note the loss, and read what is due.
+
+        Raises:
+            TrainingError: loss or gradient are no numbers, or the loss jumped.
+        """
+        loss = outputs["loss"].detach().float() * trainer.accumulate_grad_batches
+        self._unread.append(
+            _Seen(
+                step=self._step, epoch=trainer.current_epoch, batch_idx=batch_idx,
+                loss=loss, gradient_norm=self._gradient_norm,
+            )
+        )  # fmt: skip
+        self._gradient_norm = None
+        most = self._read_every_steps * trainer.accumulate_grad_batches
+        if trainer.strategy.root_device.type == "cpu" or len(self._unread) >= most:
+            self._read(trainer)
+
+    def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Read what is left, so that nothing bad is validated."""
+        self._read(trainer)
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Read what is left, so that nothing bad is evaluated."""
+        self._read(trainer)
+
+    def on_save_checkpoint(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Read what is left, so that nothing bad is kept; keep the level."""
+        self._read(trainer)
+        checkpoint["loss_guard"] = list(self._losses)
+
+    def on_load_checkpoint(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Go on with the level."""
+        self._losses.extend(checkpoint.get("loss_guard", ()))
+
+    def _read(self, trainer: L.Trainer) -> None:
+        """Look at the batches that were not looked at; all processes do so at the same step."""
+        seen, self._unread = self._unread, []
+        if not seen:
+            return
+        losses = torch.stack([batch.loss for batch in seen]).tolist()
+        norms = torch.stack(
+            [torch.zeros_like(b.loss) if b.gradient_norm is None else b.gradient_norm for b in seen]
+        ).tolist()
+        message = ""
+        for batch, loss, norm in zip(seen, losses, norms, strict=True):
+            if fault := self._fault(batch.step, loss, norm):
+                message = self._message(trainer, batch, fault)
+                break
+            self._losses.append(loss)
+        if trainer.strategy.reduce_boolean_decision(bool(message), all=False):
+            raise TrainingError(
+                message
+                or f"training stopped at step {seen[-1].step}: another process met a loss "
+                "that is too high or no number; see what it says."
+            )
+
+    def _fault(self, step: int, loss: float, norm: float) -> str:
+        """What is wrong with a batch; empty if nothing is."""
+        level = statistics.median(self._losses) if self._losses else math.nan
+        known = f"; the median of the last {len(self._losses)} is {level:.4g}"
+        if not math.isfinite(loss):
+            return f"the loss of the batch is {loss}{known if self._losses else ''}"
+        if not math.isfinite(norm):
+            return (
+                f"the norm of the gradient is {norm}, after a loss of {loss:.4g}"
+                f"{known if self._losses else ''}"
+            )
+        is_settled = len(self._losses) >= LEAST and step >= self._warmup_steps
+        if self._spike_factor and is_settled and loss > self._spike_factor * level:
+            return (
+                f"the loss of the batch is {loss:.4g}, above trainer.spike_factor="
+                f"{self._spike_factor:g} times its level{known}"
+            )
+        return ""
+
+    def _message(self, trainer: L.Trainer, batch: _Seen, fault: str) -> str:
+        last = self._run.last_checkpoint
+        if last.exists():
+            remedy = (
+                f"The last good checkpoint is {last} (step {step_of(str(last))}); go on from it "
+                f"with hydra.run.dir={self._run.path} resume=auto and something changed (seed, for "
+                "another order; trainer.gradient_clip; trainer.precision; the conversations), or "
+                "begin anew with a lower trainer.optimizer.lr."
+            )
+        else:
+            remedy = (
+                "No checkpoint was written yet; begin anew with a lower trainer.optimizer.lr, or "
+                "mend the conversations."
+            )
+        return (
+            f"training stopped at step {batch.step}: {fault}. Batch {batch.batch_idx} of epoch "
+            f"{batch.epoch} holds {', '.join(_records(trainer, batch))}. {remedy}"
+        )
+
+
+def _records(trainer: L.Trainer, batch: _Seen) -> Sequence[str]:
+    datamodule = trainer.datamodule  # type: ignore[attr-defined]
+    assert isinstance(datamodule, ConversationDataModule)
+    return datamodule.train_records(batch.epoch, batch.batch_idx)

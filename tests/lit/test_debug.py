@@ -1,0 +1,101 @@
+"""The presets for looking for faults, under both experiments."""
+
+from __future__ import annotations
+
+import logging
+import re
+from pathlib import Path
+
+import pytest
+from lightning.pytorch.profilers import PyTorchProfiler, SimpleProfiler
+
+from proassist_lit.config import ProfilerKind
+from proassist_lit.lit.profiling import build_profiler
+from proassist_lit.lit.quiet import quiet_libraries
+from proassist_lit.run_directory import RunDirectory
+from tests.app import App
+from tests.lit.resuming import curves
+from tests.lit.test_experiments import run_small
+
+PRESETS = ("fdr", "limit", "overfit", "profile")
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("experiment", ["per_turn", "per_token", "proassist_8b_i1"])
+def test_preset_goes_before_the_experiment(app: App, preset: str, experiment: str) -> None:
+    assert app(f"+experiment={experiment}", f"+debug={preset}", "data.root=x") == 0
+    ((config, _),) = app.jobs
+    trainer = config.trainer
+    assert config.name == f"debug_{preset}"
+    assert config.objective.kind == ("per_turn" if experiment == "per_turn" else "per_token")
+    assert (0 < trainer.max_steps <= 200, trainer.max_epochs) == (True, -1)
+    assert (trainer.profiler is ProfilerKind.SIMPLE) == (preset == "profile")
+    assert (trainer.val_every_steps > trainer.max_steps) == (preset == "overfit")
+    few = config.data.max_train and config.data.max_val and config.data.max_test
+    assert few or config.data.share == 0.05
+
+
+def test_preset_that_an_experiment_would_take_back_is_refused(app: App) -> None:
+    assert app("+debug=fdr", "+experiment=per_turn") == 2
+    assert app.said() == (
+        "error: +debug=fdr: stands before +experiment=per_turn, whose settings would replace its "
+        "own; write +experiment=per_turn +debug=fdr"
+    )
+    assert app.jobs == []
+
+
+def test_help_shows_the_presets(app: App) -> None:
+    assert app("--help") == 0
+    listed = app.out.partition("(+debug=NAME, after the experiment):")[2].partition("Config")[0]
+    assert re.findall(r"^  (\w+) +[A-Z]", listed, re.MULTILINE) == list(PRESETS)
+    assert re.search(r"fdr +A few steps of everything", listed)
+
+
+def test_profilers_write_into_the_run_directory(tmp_path: Path) -> None:
+    run = RunDirectory(tmp_path)
+    assert build_profiler(ProfilerKind.NONE, run) is None
+    for kind, made in (
+        (ProfilerKind.SIMPLE, SimpleProfiler),
+        (ProfilerKind.TORCH, PyTorchProfiler),
+    ):
+        profiler = build_profiler(kind, run)
+        assert isinstance(profiler, made)
+        assert (profiler.dirpath, profiler.filename) == (tmp_path, "profile")
+
+
+def test_libraries_say_nothing_of_themselves_at_every_checkpoint(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO)
+    logger = logging.getLogger("lightning.pytorch.trainer.connectors.checkpoint_connector")
+    before = logger.level
+    try:
+        quiet_libraries()
+        logger.info("`weights_only` was not set, defaulting to `False`.")
+    finally:
+        logger.setLevel(before)
+    assert caplog.records == []
+
+
+@pytest.mark.road
+@pytest.mark.filterwarnings("ignore")  # of Lightning: not tested here
+@pytest.mark.parametrize(
+    ("experiment", "preset"),
+    [("per_turn", "fdr"), ("per_token", "fdr"), ("per_turn", "overfit"), ("per_token", "limit"),
+     ("per_turn", "profile")],
+)  # fmt: skip
+def test_preset_runs_to_the_report(
+    experiment: str, preset: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = ("trainer.max_steps=4", "trainer.val_every_steps=2") if preset == "fdr" else ()
+
+    metrics = run_small(
+        tmp_path, monkeypatch, f"+experiment={experiment}", f"+debug={preset}", *kept
+    )
+
+    run = tmp_path / "run"
+    assert "test/utterance_f1" in metrics
+    assert (run / "report.html").exists()
+    assert (run / "fit-profile.txt").exists() == (preset == "profile")
+    steps = [row["step"] for row in curves(run) if "train/loss" in row]
+    assert steps == [str(i) for i in range(4 if preset == "fdr" else 2)]
