@@ -17,6 +17,12 @@ from numpy.typing import NDArray
 
 from proassist_lit.errors import VideoError
 
+VIDEO_SUFFIXES = (
+    ".3gp", ".avi", ".flv", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts",
+    ".ogv", ".ts", ".webm", ".wmv",
+)  # fmt: skip
+"""What is taken from folders. A file that is named itself may have any suffix."""
+
 _TOLERANCE_S = 0.25
 """Headers round: what is off by less is no fault."""
 
