@@ -68,7 +68,7 @@ def build_core(config: RunConfig, *, tokenizer_folder: Path | None = None) -> Co
     model = build_model(config, tokenizer, vision_size)
     chat = model.chat
     assert chat is not None
-    _check_context(config, model)
+    check_context(config, model)
     if not config.streams_as_reference:  # now, not after an hour of training
         room_to_write(chat, config.stream, config.data.num_tokens_per_img)
     evaluator = Evaluator(
@@ -113,8 +113,12 @@ def build_model(config: RunConfig, tokenizer: Any, vision_size: int) -> Assistan
     return model
 
 
-def _check_context(config: RunConfig, model: AssistantModel) -> None:
-    """Refuse now what ``AssistantModel.hidden_states`` would refuse in the middle of the run."""
+def check_context(config: RunConfig, model: AssistantModel) -> None:
+    """Refuse now what ``AssistantModel.hidden_states`` would refuse in the middle of the run.
+
+    Raises:
+        ConfigError: a context or a sequence may become longer than the backbone's.
+    """
     if model.context_limit is None:
         return
     most, reason = model.context_limit

@@ -1,25 +1,34 @@
-"""What the commands with a trained assistant have in common: a run, loaded and ready to watch."""
+"""What the commands with a trained assistant have in common: it is loaded and ready to watch."""
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from proassist_lit.commands.evaluate import find_checkpoint, override
+from proassist_lit.commands.trained import Trained, find_trained
+from proassist_lit.errors import ConfigError, ProAssistError
 
 if TYPE_CHECKING:
+    import torch
+
+    from proassist_lit.config import RunConfig
     from proassist_lit.data.dataset import ConversationSet
     from proassist_lit.live.assistant import LiveAssistant
     from proassist_lit.live.task import Task
+    from proassist_lit.vision.encoder import FrameEncoder
 
 
 def add_assistant_options(parser: argparse.ArgumentParser) -> None:
     """Options that say who watches."""
     parser.add_argument(
-        "run", type=Path, metavar="RUN", help="a run's directory, or a .ckpt file in one"
+        "run",
+        type=Path,
+        metavar="RUN",
+        help="a run's directory, a .ckpt file in one, or a folder that export or import wrote; one "
+        "trained with compat=proassist is stepped by our own rules, not by the reference's",
     )
     parser.add_argument(
         "--set",
@@ -50,7 +59,7 @@ class LoadedRun:
 
     Attributes:
         assistant: ready to watch.
-        data: recordings by split.
+        data: recordings by split; none for a folder whose data is not here.
     """
 
     assistant: LiveAssistant
@@ -64,51 +73,98 @@ class LoadedRun:
         return find_task(wanted, [c for split in splits for c in self.data.get(split, ())])
 
     def no_task(self) -> Task:
-        """The prompt of the training recordings alone."""
+        """The prompt of the training recordings alone.
+
+        Raises:
+            ConfigError: they are not here.
+        """
         from proassist_lit.live.task import task_of_recording
 
+        if not self.data:
+            raise ConfigError(
+                "the data that the assistant was trained on is not here, nor its prompt: give "
+                '--task FILE.json with {"prompt": "...", "steps": [...]}.'
+            )
         return task_of_recording(self.data["train"].conversations[0], steps=False)
 
 
 def load_run(arguments: argparse.Namespace) -> LoadedRun:
-    """Load the run that ``arguments`` name.
+    """Load the run, or the folder of an assistant, that ``arguments`` name.
+
+    The data of a run must be here; a folder does without.
 
     Raises:
         ProAssistError: there is no such run, its data or its encoder is missing, or it has no
             thresholds.
     """
-    from proassist_lit.build import build_core
-    from proassist_lit.config import RunConfig
-    from proassist_lit.config_schema import read_config
-    from proassist_lit.data.config import Source
+    from proassist_lit.build import check_context
+    from proassist_lit.data.dataset import load_data
     from proassist_lit.lit.quiet import quiet_libraries
     from proassist_lit.live.assistant import LiveAssistant
-    from proassist_lit.live.run_encoder import load_run_encoder
     from proassist_lit.live.thresholds import NAMES, with_thresholds
-    from proassist_lit.model.checkpoint import load_weights
-    from proassist_lit.run_directory import RunDirectory
     from proassist_lit.vision.encoders import choose_device
 
     quiet_libraries()
-    folder, checkpoint = find_checkpoint(arguments.run, arguments.checkpoint)
-    config = override(read_config(RunConfig, folder / "config.yaml"), arguments.set)
-    # Nothing is scored here: no similarity model needs to be loaded.
-    config = replace(config, evaluation=replace(config.evaluation, similarity="words"))
+    trained = find_trained(arguments.run, arguments.checkpoint, arguments.set)
+    config, about = trained.config, trained.about
     device = choose_device(arguments.device)
-    metrics = RunDirectory(folder).read_metrics()
     given = [name for name in NAMES if any(s.startswith(f"stream.{name}=") for s in arguments.set)]
-    stream = with_thresholds(config.stream, metrics, given=given)
-    tokenizer = folder / "tokenizer"
-    core = build_core(config, tokenizer_folder=tokenizer if tokenizer.is_dir() else None)
-    load_weights(core.model, checkpoint)
-    first = core.data["train"].conversations[0]
-    drawn = config.data.source in (Source.TOY, Source.CAPTAINCOOK4D)
+    stream = with_thresholds(config.stream, trained.metrics, given=given)
+    data = load_data(config.data) if about is None else _data_if_here(config)
+    encoder = _load_encoder(trained, data, device, arguments.encoder)
+    model = trained.load_model()
+    check_context(config, model)
+    assert model.chat is not None
+    if about is not None:
+        fps = about.fps
+    elif config.data.source.is_prepared:
+        fps = data["train"].conversations[0].fps
+    else:
+        fps = config.data.dialogue.fps
     assistant = LiveAssistant(
-        model=core.model.to(device).eval(),
-        chat=core.chat,
+        model=model.to(device),
+        chat=model.chat,
         config=stream,
-        encoder=load_run_encoder(core.data["train"], device, name=arguments.encoder),
+        encoder=encoder,
         num_tokens_per_img=config.data.num_tokens_per_img,
-        fps=config.data.dialogue.fps if drawn else first.fps,
+        fps=fps,
     )
-    return LoadedRun(assistant, core.data)
+    return LoadedRun(assistant, data)
+
+
+def _data_if_here(config: RunConfig) -> Mapping[str, ConversationSet]:
+    """The data of an exported assistant; it is not drawn anew, and may be elsewhere."""
+    from proassist_lit.data.dataset import load_data
+    from proassist_lit.data.generate import is_generated
+
+    if not config.data.source.is_prepared and not is_generated(config.data):
+        return {}
+    try:
+        return load_data(config.data)
+    except ProAssistError:
+        return {}
+
+
+def _load_encoder(
+    trained: Trained,
+    data: Mapping[str, ConversationSet],
+    device: torch.device,
+    name: str | None,
+) -> FrameEncoder:
+    from proassist_lit.live.run_encoder import load_encoder_that_made, load_run_encoder
+    from proassist_lit.model.assistant_folder import DESCRIPTION
+    from proassist_lit.vision.encoders import load_encoder
+    from proassist_lit.vision.network import NetworkOptions
+
+    about, source = trained.about, trained.config.data.source
+    if name is None and about is not None and about.features:
+        where = str(trained.folder / DESCRIPTION)
+        return load_encoder_that_made(about.features, device, where=where)
+    if name is None and data:
+        return load_run_encoder(data["train"], device)
+    if name is None and source.is_prepared:
+        raise ConfigError(
+            f"{trained.folder}: does not say which encoder made the features that it was trained "
+            "on; name it by --encoder."
+        )
+    return load_encoder(name or trained.config.data.encoder, NetworkOptions(device=device))

@@ -104,6 +104,14 @@ def add_parser(commands: Any) -> None:
         help="of the files: ours, or ProAssist's (default: safetensors)",
     )
     parser.add_argument(
+        "--decoder",
+        choices=("pyav", "torchcodec"),
+        default="pyav",
+        help="what decodes the videos: PyAV on the CPU, or TorchCodec (pip install torchcodec) on "
+        "the device of the encoder; the frames are the same, their colours not to the last digit "
+        "(default: pyav)",
+    )
+    parser.add_argument(
         "--keep-damaged",
         action="store_true",
         help="keep what could be decoded of damaged videos instead of giving them up",
@@ -117,6 +125,7 @@ def encode_videos(arguments: argparse.Namespace) -> int:
     from proassist_lit.encoding.jobs import choose_shard, find_jobs
     from proassist_lit.encoding.manifest import Settings, claim_folder
     from proassist_lit.encoding.progress import EncodingProgress, list_failures
+    from proassist_lit.vision.decoders import choose_decoder
 
     grids = _grids(arguments)
     if not arguments.fps > 0:
@@ -130,7 +139,14 @@ def encode_videos(arguments: argparse.Namespace) -> int:
             f"{len(jobs)} videos\n"
         )
     encoder = _load(arguments)
-    settings = Settings.of(encoder, grids=grids, fps=arguments.fps, file_format=arguments.format)
+    choose_decoder(arguments.decoder, encoder.device)  # is it there? before the folder is claimed
+    settings = Settings.of(
+        encoder,
+        grids=grids,
+        fps=arguments.fps,
+        file_format=arguments.format,
+        decoder=arguments.decoder,
+    )
     claim_folder(arguments.out, settings)
     with EncodingProgress(_expected(ours, arguments.fps), len(ours)) as progress:
         outcome = encode_videos(

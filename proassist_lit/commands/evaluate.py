@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from proassist_lit.commands.terminal import console
-from proassist_lit.errors import CheckpointError, ConfigError
+from proassist_lit.commands.trained import find_trained
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -63,12 +63,8 @@ def evaluate(arguments: argparse.Namespace) -> int:
     import torch
 
     from proassist_lit.build import build_core
-    from proassist_lit.config import RunConfig
-    from proassist_lit.config_schema import read_config, write_config
-    from proassist_lit.exchange.description import read_assistant
+    from proassist_lit.config_schema import write_config
     from proassist_lit.lit.quiet import quiet_libraries
-    from proassist_lit.model.assistant_folder import DESCRIPTION
-    from proassist_lit.model.checkpoint import load_weights
     from proassist_lit.report.dashboard_files import DashboardFiles
     from proassist_lit.report.from_evaluation import gather_dashboard
     from proassist_lit.report.from_run import gather_report
@@ -76,23 +72,16 @@ def evaluate(arguments: argparse.Namespace) -> int:
     from proassist_lit.run_directory import RunDirectory
 
     quiet_libraries()
-    is_assistant = (arguments.run / DESCRIPTION).is_file()
-    if is_assistant:
-        folder = checkpoint = tokenizer = arguments.run
-        config = read_assistant(folder).config
-    else:
-        folder, checkpoint = find_checkpoint(arguments.run, arguments.checkpoint)
-        config, tokenizer = read_config(RunConfig, folder / "config.yaml"), folder / "tokenizer"
-    config = override(config, arguments.overrides)
+    trained = find_trained(arguments.run, arguments.checkpoint, arguments.overrides)
+    folder, config = trained.folder, trained.config
     started = time.monotonic()
-    core = build_core(config, tokenizer_folder=tokenizer if tokenizer.is_dir() else None)
-    if not is_assistant:
-        load_weights(core.model, checkpoint)
+    core = build_core(config, tokenizer_folder=trained.tokenizer)
+    trained.load_weights(core.model)
     core.model.to("cuda" if _wants_cuda(config) and torch.cuda.is_available() else "cpu")
     stamp = time.strftime("%Y-%m-%d_%H-%M-%S")
     out = RunDirectory(arguments.out or folder / "evaluations" / stamp)
     write_config(config, out.path / "config.yaml")
-    notes = out.write_notes() | {"checkpoint": str(checkpoint)}
+    notes = out.write_notes() | {"checkpoint": str(trained.checkpoint or folder)}
     result = core.evaluator.evaluate(
         core.model, on_stream=out.write_stream, answers=folder / "answers"
     )
@@ -113,64 +102,6 @@ def evaluate(arguments: argparse.Namespace) -> int:
         terminal.print(table)
     terminal.print(f"Report: {out.report}", highlight=False, soft_wrap=True)
     return 0
-
-
-def find_checkpoint(path: Path, which: str) -> tuple[Path, Path]:
-    """Directory of a run and the checkpoint to take.
-
-    Args:
-        path: the directory, or a checkpoint that lies in it.
-        which: ``last`` or ``best``, of a directory.
-
-    Raises:
-        CheckpointError: there is no such run or checkpoint.
-    """
-    if path.is_dir():
-        folder, checkpoint = path, path / "checkpoints" / f"{which}.ckpt"
-    else:
-        checkpoint = path
-        folder = next((p for p in path.resolve().parents if (p / "config.yaml").is_file()), path)
-    if not (folder / "config.yaml").is_file():
-        raise CheckpointError(
-            f"{path}: is no directory of a run (with config.yaml in it) and no checkpoint within "
-            "one; give the directory that train.py wrote, such as outputs/latest."
-        )
-    if not checkpoint.is_file():
-        raise CheckpointError(
-            f"{checkpoint}: there is no such checkpoint; train the run first, or give another with "
-            "--checkpoint."
-        )
-    return folder, checkpoint
-
-
-def override(config: RunConfig, overrides: list[str]) -> RunConfig:
-    """``config`` with ``key=value`` settings, checked.
-
-    Raises:
-        ConfigError: a setting is no ``key=value``, its key is unknown, or its value is wrong.
-    """
-    from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
-
-    from proassist_lit.config import RunConfig
-    from proassist_lit.config_schema import from_plain, to_plain
-
-    if wrong := [text for text in overrides if "=" not in text]:
-        raise ConfigError(
-            f"command line: {', '.join(map(repr, wrong))} is no KEY=VALUE; write a setting as "
-            "stream.theta_speak=0.4."
-        )
-    try:
-        merged = OmegaConf.merge(
-            OmegaConf.create(to_plain(config)), OmegaConf.from_dotlist(overrides)
-        )
-        data = OmegaConf.to_container(merged, resolve=True)
-    except OmegaConfBaseException as error:
-        raise ConfigError(f"command line: {' '.join(str(error).split())}") from error
-    assert isinstance(data, dict)
-    return from_plain(
-        RunConfig, {str(key): value for key, value in data.items()}, where="command line"
-    )
 
 
 def result_tables(result: EvaluationResult) -> list[Table]:

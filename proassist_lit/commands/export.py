@@ -7,10 +7,13 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from proassist_lit.commands.evaluate import find_checkpoint
-from proassist_lit.errors import CheckpointError, ProAssistError
+from proassist_lit.commands.trained import Trained, find_trained
+from proassist_lit.errors import ProAssistError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from proassist_lit.config import RunConfig
     from proassist_lit.exchange.description import Description
     from proassist_lit.model.assistant import AssistantModel
 
@@ -21,8 +24,9 @@ def add_parser(commands: Any) -> None:
         "export",
         help="write a trained assistant as a folder of Hugging Face's layout",
         description="Write backbone or adapter, projector, heads, tokenizer, settings and a model "
-        "card. The folder can be evaluated (proassist-lit evaluate DIR) and trained on "
-        "(model.init_from=DIR). It appears whole or not at all.",
+        "card. The folder can be evaluated (proassist-lit evaluate DIR), watch videos "
+        "(proassist-lit watch DIR) and be trained on (model.init_from=DIR). It appears whole or "
+        "not at all.",
     )
     parser.add_argument(
         "run", type=Path, metavar="RUN", help="a run's directory, a .ckpt file in one, or a folder "
@@ -75,52 +79,49 @@ def load_assistant(path: Path, which: str = "last") -> tuple[AssistantModel, Des
     Raises:
         ProAssistError: it cannot be found or read, or its files are not those of the model.
     """
-    from transformers import AutoTokenizer
-
-    from proassist_lit.build import build_model
-    from proassist_lit.exchange.description import read_assistant
-    from proassist_lit.model.assistant_folder import DESCRIPTION
-    from proassist_lit.model.checkpoint import load_weights
-
-    if (path / DESCRIPTION).is_file():
-        about = read_assistant(path)
-        tokenizer = AutoTokenizer.from_pretrained(path)
-        return build_model(about.config, tokenizer, about.vision_size).eval(), about
-    folder, checkpoint = find_checkpoint(path, which)
-    about = _describe(folder, checkpoint, has_metrics=which == "last")
-    tokenizer = AutoTokenizer.from_pretrained(folder / "tokenizer")
-    model = build_model(about.config, tokenizer, about.vision_size)
-    load_weights(model, checkpoint)
-    return model.eval(), about
+    trained = find_trained(path, which)
+    model = trained.load_model()
+    return model, trained.about or _describe(trained, has_metrics=which == "last")
 
 
-def _describe(folder: Path, checkpoint: Path, *, has_metrics: bool) -> Description:
-    from proassist_lit.config import RunConfig
-    from proassist_lit.config_schema import read_config
+def _describe(trained: Trained, *, has_metrics: bool) -> Description:
     from proassist_lit.exchange.description import Description, with_thresholds
-    from proassist_lit.model.checkpoint import read_checkpoint
-    from proassist_lit.run_directory import RunDirectory
 
-    config = read_config(RunConfig, folder / "config.yaml")
-    state = read_checkpoint(checkpoint)
-    if "projector.0.weight" not in state:
-        raise CheckpointError(
-            f"{checkpoint}: holds no projector (projector.0.weight is missing), so it is no "
-            "checkpoint of a run; give one that training wrote."
-        )
-    try:
-        metrics = RunDirectory(folder).read_metrics()
-    except ProAssistError:
-        metrics = {}
+    config = trained.config
+    fps, features = _features(config)
     return Description(
-        config=with_thresholds(config, metrics),
-        vision_size=int(state["projector.0.weight"].shape[1]),
-        fps=config.data.dialogue.fps,
-        metrics=metrics if has_metrics else {},
+        config=with_thresholds(config, trained.metrics),
+        vision_size=trained.vision_size(),
+        fps=fps,
+        metrics=trained.metrics if has_metrics else {},
         train=config.model.train.value,
-        command=_command(folder, config.name),
-        origin=str(checkpoint),
+        command=_command(trained.folder, config.name),
+        origin=str(trained.checkpoint),
+        features=features,
     )
+
+
+def _features(config: RunConfig) -> tuple[float, Mapping[str, Any]]:
+    """Frames per second of the data, and how its features were made, as far as is known."""
+    from proassist_lit.data.dataset import load_data
+    from proassist_lit.live.run_encoder import read_how_made
+
+    if not config.data.source.is_prepared:
+        return config.data.dialogue.fps, {}
+    try:
+        data = load_data(config.data)["train"]
+    except ProAssistError as error:
+        fps = config.data.dialogue.fps
+        sys.stderr.write(
+            f"the data of the run is not here, {fps:g} frames a second are taken for its own, and "
+            f"its encoder will have to be named: {error}\n"
+        )
+        return fps, {}
+    try:
+        made = read_how_made(data)
+    except ProAssistError:
+        made = {}  # of ProAssist's own features, say, which tell nothing
+    return data.conversations[0].fps, made
 
 
 def _command(folder: Path, name: str) -> str:

@@ -19,6 +19,7 @@ from proassist_lit.commands import (
     import_,
     inspect,
     judge,
+    prepare,
     report,
     runs,
     validate,
@@ -54,8 +55,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"proassist-lit {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     everything = (
-        validate, inspect, encode, convert, evaluate, report, judge, runs, export, import_, watch,
-        demo,
+        validate, inspect, encode, prepare, convert, evaluate, report, judge, runs, export,
+        import_, watch, demo,
     )  # fmt: skip
     for command in everything:
         command.add_parser(commands)

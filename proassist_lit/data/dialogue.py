@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -66,6 +66,9 @@ class DialogueConfig:
             )
 
 
+RECORDED = "recorded"
+"""Stands for the user type where words were really said."""
+
 _REMARKS_AND_QUESTIONS = {
     UserType.NO_TALK: (0, 0),
     UserType.TALK_SOME: (1, 1),
@@ -80,6 +83,21 @@ _QUIET_S = 3.5
 def event_frame(time_s: float, fps: float) -> int:
     """First frame with ``frame / fps >= time_s``: the assistant speaks after that frame."""
     return max(math.ceil(time_s * fps - 1e-6), 0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Utterance:
+    """Words that were really said.
+
+    Attributes:
+        time_s: when, seconds from the start of the recording.
+        words: what was said.
+        by_user: whether the user said it.
+    """
+
+    time_s: float
+    words: str
+    by_user: bool
 
 
 @dataclass
@@ -102,26 +120,58 @@ def write_dialogue(
         user_type: how much the user says.
         seed: seed of the wording; with the recording and the user type it decides everything.
     """
-    return _Writer(timeline, config, user_type, seed).write()
+    most = _REMARKS_AND_QUESTIONS[user_type]
+    return _Writer(timeline, config, user_type.value, seed, most).write()
+
+
+def write_recorded_dialogue(
+    timeline: Timeline, config: DialogueConfig, said: Iterable[Utterance], *, seed: int
+) -> Conversation:
+    """Write the conversation that there really was over ``timeline``; no word is invented.
+
+    Args:
+        timeline: what happened.
+        config: frame rate and what the prompt holds.
+        said: everything that was said.
+        seed: seed of the prompt.
+    """
+    return _Writer(timeline, config, RECORDED, seed).replay(said)
 
 
 class _Writer:
     def __init__(
-        self, timeline: Timeline, config: DialogueConfig, user_type: UserType, seed: int
-    ) -> None:
-        self.timeline, self.config, self.user_type = timeline, config, user_type
-        self.rng = stable_rng("dialogue", seed, timeline.video_uid, user_type.value)
+        self, timeline: Timeline, config: DialogueConfig, user: str, seed: int,
+        most: tuple[int, int] = (0, 0),
+    ) -> None:  # fmt: skip
+        self.timeline, self.config, self.user = timeline, config, user
+        self.max_questions, self.max_remarks = most
+        self.rng = stable_rng("dialogue", seed, timeline.video_uid, user)
         self.by_id = {step.id: step for step in timeline.steps}
         self.state: dict[str, StepState] = {s.id: StepState.NOT_STARTED for s in timeline.steps}
         self.num_frames = event_frame(timeline.duration_s, config.fps) + 1
         self.events: dict[int, _FrameEvents] = {}
         self.noticed: set[str] = set()
 
+    def replay(self, said: Iterable[Utterance]) -> Conversation:
+        moments: list[tuple[float, int, Step | Utterance]] = [
+            (utterance.time_s, 2, utterance) for utterance in said
+        ]
+        for step in self._performed():
+            assert step.start_s is not None
+            assert step.end_s is not None
+            moments += [(step.start_s, 1, step), (step.end_s, 0, step)]
+        # At one time steps end, then begin, then somebody speaks of it.
+        for time_s, order, what in sorted(moments, key=lambda m: m[:2]):
+            if isinstance(what, Step):
+                self._update(time_s, what, Transition.START if order else Transition.COMPLETE)
+            elif what.by_user:
+                self._user(time_s, what.words)
+            else:
+                self._assistant(time_s, what.words, RECORDED, ())
+        return self._conversation()
+
     def write(self) -> Conversation:
-        performed = sorted(
-            (s for s in self.timeline.steps if s.start_s is not None),
-            key=lambda s: (s.start_s, s.id),
-        )
+        performed = self._performed()
         goal_s = self._goal_time(performed)
         self._say_goal(goal_s, performed)
         moments: list[tuple[float, int, str, Step, int]] = []
@@ -143,6 +193,13 @@ class _Writer:
             else:
                 self._answer(time_s, index, performed)
         return self._conversation()
+
+    def _performed(self) -> list[Step]:
+        """The steps that were not skipped, in the order of their beginnings."""
+        return sorted(
+            (s for s in self.timeline.steps if s.start_s is not None),
+            key=lambda s: (s.start_s, s.id),
+        )
 
     # -- the acts ---------------------------------------------------------------------------
 
@@ -184,8 +241,7 @@ class _Writer:
         self._assistant(mistake.time_s, text, "correction", mistake.keywords)
 
     def _answer(self, time_s: float, index: int, performed: Sequence[Step]) -> None:
-        max_questions, _ = _REMARKS_AND_QUESTIONS[self.user_type]
-        if index >= max_questions:
+        if index >= self.max_questions:
             self._user(time_s, self._pick(phrases.REMARKS))
             return
         step = self._current(performed)
@@ -217,10 +273,10 @@ class _Writer:
 
     def _question_times(self, goal_s: float, busy: Sequence[float]) -> list[float]:
         """Times of questions, then of remarks; each away from everything else that is said."""
-        max_questions, max_remarks = _REMARKS_AND_QUESTIONS[self.user_type]
+        max_remarks = self.max_remarks
         num_remarks = int(self.rng.integers(0, max_remarks + 1)) if max_remarks else 0
         taken, found = [goal_s, *busy], list[float]()
-        for _ in range(max_questions + num_remarks):
+        for _ in range(self.max_questions + num_remarks):
             for _attempt in range(20):
                 low, high = goal_s + _QUIET_S, self.timeline.duration_s - 2.0
                 time_s = float(self.rng.uniform(low, max(high, low + 0.1)))
@@ -319,7 +375,7 @@ class _Writer:
             initial_state={s.id: StepState.NOT_STARTED for s in steps} if config.steps else {},
             metadata={
                 **timeline.metadata,
-                "user_type": self.user_type.value,
+                "user_type": self.user,
                 "task_goal": timeline.task,
                 "knowledge": f"{timeline.task}\n{knowledge}",
                 "rendered": True,

@@ -58,6 +58,11 @@ def generated_folder(config: DataConfig) -> Path:
     return base / f"{config.source.value}-{digest}"
 
 
+def is_generated(config: DataConfig) -> bool:
+    """Whether the data set of ``config`` is there already."""
+    return (generated_folder(config) / "manifest.json").exists()
+
+
 def generate(config: DataConfig) -> Path:
     """Make the data set of ``config`` if it is not there yet; return its folder.
 
@@ -65,7 +70,7 @@ def generate(config: DataConfig) -> Path:
     ``features/<encoder>`` and, written last, ``manifest.json``.
     """
     folder = generated_folder(config)
-    if (folder / "manifest.json").exists():
+    if is_generated(config):
         return folder
     timelines = _timelines(config)
     folder.mkdir(parents=True, exist_ok=True)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from proassist_lit.encoding.jobs import Job
 from proassist_lit.errors import ProAssistError, VideoError
+from proassist_lit.vision.decoders import Decode
 from proassist_lit.vision.encoder import UNIT, FrameEncoder, filled_up
 from proassist_lit.vision.video import decode_video
 
@@ -57,13 +58,14 @@ class Decoders:
         fps: frames per second.
         num_workers: threads; where there are fewer videos, each is decoded by several.
         ahead: units that may wait for the encoder.
+        decode: decodes a video.
     """
 
     def __init__(
         self, jobs: Sequence[Job], encoder: FrameEncoder, *, fps: float, num_workers: int,
-        ahead: int,
+        ahead: int, decode: Decode = decode_video,
     ) -> None:  # fmt: skip
-        self._encoder, self._fps = encoder, fps
+        self._encoder, self._fps, self._decode = encoder, fps, decode
         self._jobs: queue.SimpleQueue[Job] = queue.SimpleQueue()
         for job in jobs:
             self._jobs.put(job)
@@ -128,7 +130,7 @@ class Decoders:
         """(F, H, W, 3) frames, UNIT at a time; what could be decoded comes before the error."""
         frames: list[NDArray[np.uint8]] = []
         error: VideoError | None = None
-        decoded = decode_video(job.video, self._fps, threads=self._threads_each)
+        decoded = self._decode(job.video, self._fps, threads=self._threads_each)
         while True:
             try:
                 frame = next(decoded, None)

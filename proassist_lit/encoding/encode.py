@@ -15,6 +15,7 @@ from proassist_lit.encoding.decoding import Decoders, Unit
 from proassist_lit.encoding.jobs import Job
 from proassist_lit.encoding.manifest import Settings, is_done, notes_for
 from proassist_lit.errors import FeatureError, ProAssistError
+from proassist_lit.vision.decoders import choose_decoder
 from proassist_lit.vision.encoder import UNIT, FrameEncoder
 
 
@@ -72,13 +73,17 @@ def encode_videos(
         batch: frames that are sent to the encoder at a time, rounded up to whole units.
         num_workers: threads that decode; >= 1.
         keep_damaged: write what could be decoded of damaged videos, too.
+
+    Raises:
+        ConfigError: the decoder of ``settings`` is not installed.
     """
+    decode = choose_decoder(settings.decoder, encoder.device)
     todo = [job for job in jobs if not is_done(job, settings)]
     outcome = Outcome(num_before=len(jobs) - len(todo))
     num_units = max(1, -(-batch // UNIT))
     parts: dict[Job, list[dict[str, Tensor]]] = {}
     with Decoders(
-        todo, encoder, fps=settings.fps, num_workers=num_workers, ahead=num_units
+        todo, encoder, fps=settings.fps, num_workers=num_workers, ahead=num_units, decode=decode
     ) as decoders:
         for items in decoders.batches(num_units):
             units = [item for item in items if isinstance(item, Unit)]

@@ -8,12 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from proassist_lit.errors import ConfigError
-
-VIDEO_SUFFIXES = (
-    ".3gp", ".avi", ".flv", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts",
-    ".ogv", ".ts", ".webm", ".wmv",
-)  # fmt: skip
-"""What is taken from folders. A file that is named itself may have any suffix."""
+from proassist_lit.vision.video_file import VIDEO_SUFFIXES
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,13 @@ from proassist_lit.data.feature_content import read_notes
 from proassist_lit.encoding.jobs import Job
 from proassist_lit.errors import ConfigError, FeatureError
 from proassist_lit.fingerprint import fingerprint
+from proassist_lit.vision.decoders import DECODERS
 from proassist_lit.vision.encoder import FrameEncoder
 
 MANIFEST = "manifest.json"
+
+_UNSAID = {"decoder": DECODERS[0]}
+"""Goes without saying: files that were written before there was a choice stay as they are."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +37,7 @@ class Settings:
         dtype: precision that it computed in; stored is always float16.
         fps: frames per second.
         format: of the files.
+        decoder: what decoded the videos; their colours differ in the last digits.
     """
 
     encoder: str
@@ -44,21 +49,41 @@ class Settings:
     dtype: str
     fps: float
     format: str
+    decoder: str = DECODERS[0]
 
     @classmethod
     def of(
-        cls, encoder: FrameEncoder, *, grids: tuple[str, ...], fps: float, file_format: str
+        cls,
+        encoder: FrameEncoder,
+        *,
+        grids: tuple[str, ...],
+        fps: float,
+        file_format: str,
+        decoder: str = DECODERS[0],
     ) -> Settings:
         """The settings of an encoder, run like this."""
         return cls(
             encoder=encoder.name, revision=encoder.revision, width=encoder.width, grids=grids,
             layer=encoder.layer, preprocessing=encoder.preprocessing,
             dtype=str(encoder.dtype).removeprefix("torch."), fps=fps, format=file_format,
+            decoder=decoder,
         )  # fmt: skip
 
     def plain(self) -> dict[str, Any]:
-        """As JSON holds it."""
-        return {**asdict(self), "grids": list(self.grids)}
+        """As JSON holds it; the usual decoder goes without saying."""
+        plain = {**asdict(self), "grids": list(self.grids)}
+        return {key: value for key, value in plain.items() if _UNSAID.get(key) != value}
+
+    def differing(self, found: Mapping[str, Any]) -> list[str]:
+        """Which of these settings are others in what was ``found``, with both values.
+
+        Raises:
+            KeyError: one of them is not there.
+        """
+        got, wanted = _UNSAID | dict(found), _UNSAID | self.plain()
+        return [
+            f"{key} {got[key]}, now {value}" for key, value in wanted.items() if got[key] != value
+        ]
 
 
 def claim_folder(out: Path, settings: Settings) -> None:
@@ -72,8 +97,7 @@ def claim_folder(out: Path, settings: Settings) -> None:
         plain = {**settings.plain(), "package": __version__}
         write_text(path, json.dumps(plain, indent=2) + "\n")
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        differing = [key for key, value in settings.plain().items() if found[key] != value]
+        differing = settings.differing(json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ConfigError(
             f"{path}: is no manifest of features ({error!r}); choose another --out, or remove it "
@@ -82,7 +106,7 @@ def claim_folder(out: Path, settings: Settings) -> None:
     if differing:
         raise ConfigError(
             f"{path}: the features in this folder were made differently: "
-            + "; ".join(f"{key} {found[key]}, now {settings.plain()[key]}" for key in differing)
+            + "; ".join(differing)
             + ". Choose another --out, or run as before; to make all anew, remove the folder."
         )
 
@@ -114,7 +138,7 @@ def is_done(job: Job, settings: Settings) -> bool:
         return False
     try:
         made: Mapping[str, Any] = json.loads(read_notes(job.target)["made"])
-        wanted = {**settings.plain(), "video_fingerprint": fingerprint([job.video])}
+        same_video = made["video_fingerprint"] == fingerprint([job.video])
+        return same_video and not settings.differing(made)
     except (FeatureError, OSError, ValueError, KeyError):
         return False  # damaged, of someone else, or the video is gone: encoding it will tell
-    return all(made.get(key) == value for key, value in wanted.items())

@@ -29,6 +29,8 @@ class Description:
         train: which parameters of the backbone were trained (``TrainMode``).
         command: that trained it; empty where it is not known.
         origin: a run, or what it was imported from.
+        features: how the features of its training data were made, as ``encode`` notes it in them;
+            empty where it is not known, or for drawn data.
     """
 
     config: RunConfig
@@ -38,6 +40,7 @@ class Description:
     train: str = TrainMode.FULL.value
     command: str = ""
     origin: str = ""
+    features: Mapping[str, Any] = field(default_factory=dict)
 
     def to_json(self, tensors: Mapping[str, list[int]]) -> dict[str, Any]:
         """The content of the file; ``tensors`` are the shapes in the folder."""
@@ -57,6 +60,7 @@ class Description:
             "train": self.train,
             "command": self.command,
             "origin": self.origin,
+            "features": dict(self.features),
             "metrics": dict(self.metrics),
             "config": to_plain(settled(config)),
             "tensors": dict(tensors),
@@ -87,6 +91,7 @@ def read_assistant(folder: Path) -> Description:
         train=str(data["train"]),
         command=str(data["command"]),
         origin=str(data["origin"]),
+        features=data.get("features", {}),  # older folders say nothing of them
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 
@@ -36,7 +37,23 @@ def load_run_encoder(
     if not data.config.source.is_prepared:
         return load_encoder(data.config.encoder, NetworkOptions(device=device))
     path = data.feature_path(data.conversations[0])
-    made = _how_made(path.name, read_notes(path))
+    return load_encoder_that_made(read_how_made(data), device, where=str(path))
+
+
+def load_encoder_that_made(
+    made: Mapping[str, Any], device: torch.device, *, where: str
+) -> FrameEncoder:
+    """Load an encoder by what its features say of it.
+
+    Args:
+        made: as ``read_how_made`` gives it.
+        device: where it shall compute.
+        where: file that says so, for messages.
+
+    Raises:
+        FeatureError: something is not said.
+        ConfigError: it cannot be loaded, or its weights are others.
+    """
     try:
         options = NetworkOptions(device=device)
         if not made["encoder"].startswith("thumbnail"):
@@ -52,7 +69,7 @@ def load_run_encoder(
         revision = made["revision"]
     except (KeyError, AttributeError, TypeError, ValueError) as error:
         raise FeatureError(
-            f"{path}: does not say in full how it was made ({error!r}); name the encoder by "
+            f"{where}: does not say in full how it was made ({error!r}); name the encoder by "
             "--encoder."
         ) from error
     try:
@@ -70,11 +87,19 @@ def load_run_encoder(
     return encoder
 
 
-def _how_made(name: str, notes: Mapping[str, str]) -> dict[str, str]:
+def read_how_made(data: ConversationSet) -> dict[str, Any]:
+    """What the features of prepared data say of how ``proassist-lit encode`` made them.
+
+    Raises:
+        ConfigError: they say nothing.
+        FeatureError: they are missing or damaged.
+    """
+    path = data.feature_path(data.conversations[0])
+    notes = read_notes(path)
     try:
         return dict(json.loads(notes["made"]))
     except (KeyError, ValueError, TypeError) as error:
         raise ConfigError(
-            f"{name}: the features of the run do not say which encoder made them; name it by "
+            f"{path.name}: the features of the run do not say which encoder made them; name it by "
             "--encoder (ProAssist's own are of google/siglip-so400m-patch14-384)."
         ) from error

@@ -167,7 +167,5 @@ def find_task(wanted: str, recordings: Iterable[Conversation]) -> Task:
     if wanted in by_name:
         return task_of_recording(by_name[wanted])
     near = difflib.get_close_matches(wanted, by_name, _SHOWN, cutoff=0.5) or list(by_name)[:_SHOWN]
-    raise RecordError(
-        f"task {wanted!r}: is no JSON file and no recording of the run's data; say, "
-        f"{', '.join(near)}."
-    )
+    say = f"; say, {', '.join(near)}" if near else ", which is not here; write a JSON file"
+    raise RecordError(f"task {wanted!r}: is no JSON file and no recording of the run's data{say}.")

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from proassist_lit.errors import ConfigError, VideoError
-from proassist_lit.vision.video_file import Picture, VideoFile
+from proassist_lit.vision.video_file import VideoFile
+
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,40 +89,107 @@ def decode_video(
         VideoError: it cannot be opened (before the first frame), or it is damaged or cut off
             (after all frames that could be decoded). Damage may leave grey or smeared frames.
     """
-    if not (math.isfinite(fps) and fps > 0):
-        raise ConfigError(f"fps must be above 0, got {fps}; 2 is usual.")
-    rate = _exact(fps)
-    end = None if end_s is None else _exact(end_s)
-    index = math.ceil(max(_exact(start_s), Fraction(0)) * rate)
-    if end is not None and index / rate >= end:
+    raster = Raster.of(fps, start_s, end_s)
+    if raster.is_empty:
         return
+    num_frames = 0
     with VideoFile(path, threads=threads) as video:
-        for picture, until_s in _spans(video, index / rate):
-            rgb = None
-            while index / rate < until_s and (end is None or index / rate < end):
-                rgb = video.to_rgb(picture) if rgb is None else rgb
+        pictures = ((p, p.time_s, p.duration_s) for p in video.pictures(raster.first_s))
+        for picture, count in raster.choose(pictures, video):
+            rgb = video.to_rgb(picture)
+            for _ in range(count):
                 yield rgb
-                index += 1
-            if end is not None and index / rate >= end:
-                break
+            num_frames += count
         if video.fault:
-            raise VideoError(
-                f"{path}: is damaged: {video.fault}; frames to {float((index - 1) / rate):.2f} s "
-                "could be decoded. Copy or record it again, or take what is there "
-                "(encode --keep-damaged)."
-            )
+            raise raster.damaged(video, num_frames)
 
 
-def _spans(video: VideoFile, start_s: Fraction) -> Iterator[tuple[Picture, Fraction]]:
-    """Pictures, each with the time at which it is gone; from the one shown at ``start_s`` on."""
-    shown: Picture | None = None
-    for picture in video.pictures(start_s):
+@dataclass(frozen=True)
+class Raster:
+    """The times at which a video is looked at, and the rule which picture is shown at each.
+
+    Attributes:
+        rate: frames per second.
+        first: number of the first frame that is wanted.
+        end_s: all frames are earlier; None for all to the end.
+    """
+
+    rate: Fraction
+    first: int
+    end_s: Fraction | None
+
+    @classmethod
+    def of(cls, fps: float, start_s: float, end_s: float | None) -> Raster:
+        """As of ``decode_video``.
+
+        Raises:
+            ConfigError: ``fps`` is not above 0.
+        """
+        if not (math.isfinite(fps) and fps > 0):
+            raise ConfigError(f"fps must be above 0, got {fps}; 2 is usual.")
+        rate = _exact(fps)
+        first = math.ceil(max(_exact(start_s), Fraction(0)) * rate)
+        return cls(rate, first, None if end_s is None else _exact(end_s))
+
+    @property
+    def first_s(self) -> Fraction:
+        """Time of the first frame."""
+        return self.first / self.rate
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether no frame is wanted, however long the video is."""
+        return self.end_s is not None and self.first_s >= self.end_s
+
+    def choose(
+        self, pictures: Iterable[tuple[_T, Fraction, Fraction | None]], video: VideoFile
+    ) -> Iterator[tuple[_T, int]]:
+        """The pictures that are shown at the frames, each with how many frames show it.
+
+        Args:
+            pictures: in the order they are shown, each with its time and length.
+            video: where they come from.
+
+        Raises:
+            VideoError: there is no picture.
+        """
+        index = self.first
+        for picture, until_s in _spans(pictures, video):
+            count = 0
+            while (index + count) / self.rate < until_s and not self._is_over(index + count):
+                count += 1
+            index += count
+            if count:
+                yield picture, count
+            if self._is_over(index):
+                return
+
+    def damaged(self, video: VideoFile, num_frames: int) -> VideoError:
+        """The error for a video with a fault, after so many frames."""
+        last_s = float((self.first + num_frames - 1) / self.rate)
+        upto = f"frames to {last_s:.2f} s" if num_frames else "no frame"
+        return VideoError(
+            f"{video.path}: is damaged: {video.fault}; {upto} could be decoded. Copy or record it "
+            "again, or take what is there (encode --keep-damaged)."
+        )
+
+    def _is_over(self, index: int) -> bool:
+        return self.end_s is not None and index / self.rate >= self.end_s
+
+
+def _spans(
+    pictures: Iterable[tuple[_T, Fraction, Fraction | None]], video: VideoFile
+) -> Iterator[tuple[_T, Fraction]]:
+    """Pictures, each with the time at which it is gone."""
+    shown: tuple[_T, Fraction, Fraction | None] | None = None
+    for picture in pictures:
         if shown is not None:
-            yield shown, picture.time_s
+            yield shown[0], picture[1]
         shown = picture
     if shown is None:
         raise _without_pictures(video)
-    yield shown, shown.time_s + (shown.duration_s or 1 / video.rate)
+    what, time_s, duration_s = shown
+    yield what, time_s + (duration_s or 1 / video.rate)
 
 
 def _exact(value: float) -> Fraction:

@@ -17,6 +17,12 @@ from numpy.typing import NDArray
 
 from proassist_lit.errors import VideoError
 
+VIDEO_SUFFIXES = (
+    ".3gp", ".avi", ".flv", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts",
+    ".ogv", ".ts", ".webm", ".wmv",
+)  # fmt: skip
+"""What is taken from folders. A file that is named itself may have any suffix."""
+
 _TOLERANCE_S = 0.25
 """Headers round: what is off by less is no fault."""
 
@@ -116,6 +122,36 @@ class VideoFile:
             self._container.close()  # not every format can be sought back to its first packet
             self._open()
         yield from self._decode(start_s)
+
+    def times(self) -> list[tuple[Fraction, Fraction | None]]:
+        """When each picture is shown, and how long if the file says so; nothing is decoded.
+
+        Ascending, seconds from the start of the video track. What is missing is noted in
+        ``fault``.
+        """
+        shown: list[tuple[int, int]] = []
+        for packet in self._packets():
+            ticks = packet.dts if packet.pts is None else packet.pts
+            if packet.size and not packet.is_discard and ticks is not None:
+                shown.append((ticks, packet.duration or 0))
+                if packet.is_corrupt:
+                    self._note("some of it is missing")
+        shown.sort()
+        base = self._stream.time_base
+        return [
+            (self._time(ticks, i), duration * base if duration else None)
+            for i, (ticks, duration) in enumerate(shown)
+        ]
+
+    @property
+    def zero_s(self) -> Fraction:
+        """Where the file's own clock stands at the start of the video track."""
+        return self._zero or Fraction(0)
+
+    @property
+    def track(self) -> int:
+        """Number of the video track among all tracks of the file."""
+        return int(self._stream.index)
 
     def to_rgb(self, picture: Picture) -> NDArray[np.uint8]:
         """(H, W, 3) uint8 RGB as it is to be shown: turned and mirrored as the file asks."""

@@ -6,10 +6,12 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
 from proassist_lit.commands.main import main
 from proassist_lit.data.feature_content import read_content
 from tests.vision.clips import make_clip, make_sound
+from tests.vision.fake_torchcodec import install, uninstall
 
 Captured = pytest.CaptureFixture[str]
 
@@ -136,6 +138,34 @@ def test_damaged_video_is_kept_if_asked(videos: Path, tmp_path: Path, capsys: Ca
     assert "encode --keep-damaged" in capsys.readouterr().err
     assert encode(videos, tmp_path / "out", "--keep-damaged") == 0
     assert (tmp_path / "out/v0.safetensors").exists()
+
+
+def test_another_decoder_is_noted_and_not_mixed_with_the_usual_one(
+    videos: Path, tmp_path: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert encode(videos, tmp_path / "pyav") == 0
+    assert "decoder" not in json.loads((tmp_path / "pyav/manifest.json").read_text())
+    fake = install(monkeypatch)
+    assert encode(videos, tmp_path / "out", "--decoder", "torchcodec") == 0
+    assert [options["device"] for options in fake.made] == ["cpu"] * 3
+    assert json.loads((tmp_path / "out/manifest.json").read_text())["decoder"] == "torchcodec"
+    assert encode(videos, tmp_path / "out", "--decoder", "torchcodec") == 0
+    assert "3 were done before" in capsys.readouterr().out
+    for i in range(3):
+        one, two = (read_content(tmp_path / d / f"v{i}.safetensors")[0] for d in ("pyav", "out"))
+        assert all(torch.equal(one[grid], two[grid]) for grid in ("cls", "2x2"))
+    for folder, made_by, now in (("out", "torchcodec", "pyav"), ("pyav", "pyav", "torchcodec")):
+        assert encode(videos, tmp_path / folder, "--decoder", now) == 2
+        assert f"decoder {made_by}, now {now}" in capsys.readouterr().err
+
+
+def test_a_decoder_that_is_not_installed_is_told_before_the_folder_is_made(
+    videos: Path, tmp_path: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uninstall(monkeypatch, ImportError("No module named 'torchcodec'"))
+    assert encode(videos, tmp_path / "out", "--decoder", "torchcodec") == 2
+    assert "error: --decoder torchcodec: it cannot be loaded" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 def test_convert_says_what_it_does(videos: Path, tmp_path: Path, capsys: Captured) -> None:

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from proassist_lit.commands.evaluate import find_checkpoint, override
 from proassist_lit.commands.main import main
+from proassist_lit.commands.trained import find_checkpoint, override
 from proassist_lit.config import RunConfig
 from proassist_lit.config_schema import write_config
 from proassist_lit.errors import CheckpointError, ConfigError

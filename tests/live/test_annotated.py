@@ -91,6 +91,24 @@ def test_pictures_come_as_in_the_video_and_words_in_between(
     assert extra[1] == pytest.approx(1.75, abs=0.05)
 
 
+@pytest.mark.parametrize("sound_s", [0.0, 1.0, 9.0], ids=["silent", "shorter", "longer"])
+def test_sound_changes_nothing_and_is_left_out(tmp_path: Path, sound_s: float) -> None:
+    clip = make_clip(tmp_path / "clip.mp4", [100 * i for i in range(30)], sound_s=sound_s)
+    with av.open(str(clip)) as container:
+        kinds = [track.type for track in container.streams]
+        assert kinds == (["audio", "video"] if sound_s else ["video"])
+    frames = [frame(i, fps=4.0) for i in range(12)]
+    write_annotated(tmp_path / "out.mp4", clip, frames, [], fps=4.0)
+    *shown, _ = pictures(tmp_path / "out.mp4")
+    assert shown == [(round(number / 10, 3), number) for number in range(30)]
+    with av.open(str(tmp_path / "out.mp4")) as container:
+        (track,) = container.streams
+        assert track.type == "video"
+        assert track.duration is not None
+        assert track.time_base is not None
+        assert float(track.duration * track.time_base) == pytest.approx(3.0, abs=0.05)
+
+
 def test_without_a_codec_or_a_place_nothing_is_left(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

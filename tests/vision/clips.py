@@ -44,11 +44,17 @@ def make_clip(
     gop: int = 12,
     orientation: tuple[float, bool, bool] | None = None,
     faststart: bool = False,
+    sound_s: float = 0.0,
 ) -> Path:
-    """Write a video with pictures at ``ticks`` times ``time_base``; x264 reorders some."""
+    """Write a video with pictures at ``ticks`` times ``time_base``; x264 reorders some.
+
+    Its first track is ``sound_s`` seconds of sound, if any.
+    """
     container_options = {"movflags": "faststart"} if faststart else {}
     path.parent.mkdir(parents=True, exist_ok=True)
     with av.open(str(path), "w", options=container_options) as container:
+        if sound_s:
+            sound = container.add_stream("aac", rate=44100)
         stream = container.add_stream(codec, rate=30, options=dict(options or {}))
         stream.width, stream.height = size
         stream.pix_fmt = pix_fmt
@@ -62,7 +68,19 @@ def make_clip(
             frame.pts, frame.time_base = tick, time_base
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
+        if sound_s:
+            for start in range(0, int(sound_s * 44100), 1024):
+                container.mux(sound.encode(_beep(start)))
+            container.mux(sound.encode(None))
     return path
+
+
+def _beep(start: int) -> av.AudioFrame:
+    """1024 samples of a tone."""
+    wave = np.sin(np.arange(start, start + 1024) / 16).astype(np.float32)
+    frame = av.AudioFrame.from_ndarray(np.stack([wave, wave]), format="fltp", layout="stereo")
+    frame.rate, frame.pts = 44100, start
+    return frame
 
 
 def noise(num_pictures: int, size: tuple[int, int] = (64, 48)) -> list[NDArray[np.uint8]]:
@@ -75,11 +93,7 @@ def make_sound(path: Path) -> Path:
     """Write a file of sound alone."""
     with av.open(str(path), "w") as container:
         stream = container.add_stream("aac", rate=44100)
-        frame = av.AudioFrame.from_ndarray(
-            np.zeros((2, 1024), np.float32), format="fltp", layout="stereo"
-        )
-        frame.rate, frame.pts = 44100, 0
-        container.mux(stream.encode(frame))
+        container.mux(stream.encode(_beep(0)))
         container.mux(stream.encode(None))
     return path
 

@@ -1,0 +1,180 @@
+"""What was trained, found on the disk: a run with one of its checkpoints, or an exported folder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from proassist_lit.errors import CheckpointError, ConfigError, ProAssistError
+
+if TYPE_CHECKING:
+    from proassist_lit.config import RunConfig
+    from proassist_lit.exchange.description import Description
+    from proassist_lit.model.assistant import AssistantModel
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A trained assistant on the disk, not yet loaded.
+
+    Attributes:
+        folder: directory of the run, or the folder that ``export`` or ``import`` wrote.
+        config: of its training, with other settings where they were asked for.
+        checkpoint: of a run; None for a folder, whose weights the configuration begins from.
+        about: what a folder says of itself; None for a run.
+        metrics: what it reached, flat; empty if it was not evaluated.
+    """
+
+    folder: Path
+    config: RunConfig
+    checkpoint: Path | None = None
+    about: Description | None = None
+    metrics: Mapping[str, float | str] = field(default_factory=dict)
+
+    @property
+    def tokenizer(self) -> Path | None:
+        """Folder of its tokenizer; None for a run that kept none."""
+        folder = self.folder / "tokenizer" if self.about is None else self.folder
+        return folder if folder.is_dir() else None
+
+    def load_weights(self, model: AssistantModel) -> None:
+        """Give a model that its configuration built what was trained.
+
+        Raises:
+            CheckpointError: the checkpoint cannot be read, or is not one of this model.
+        """
+        from proassist_lit.model.checkpoint import load_weights
+
+        if self.checkpoint is not None:
+            load_weights(model, self.checkpoint)
+
+    def vision_size(self) -> int:
+        """E, size of a feature vector.
+
+        Raises:
+            CheckpointError: the checkpoint cannot be read, or is none of a run.
+        """
+        from proassist_lit.model.checkpoint import read_checkpoint
+
+        if self.about is not None:
+            return self.about.vision_size
+        assert self.checkpoint is not None
+        state = read_checkpoint(self.checkpoint)
+        if "projector.0.weight" not in state:
+            raise CheckpointError(
+                f"{self.checkpoint}: holds no projector (projector.0.weight is missing), so it is "
+                "no checkpoint of a run; give one that training wrote."
+            )
+        return int(state["projector.0.weight"].shape[1])
+
+    def load_model(self) -> AssistantModel:
+        """The trained model, in evaluation mode; its data is not needed.
+
+        Raises:
+            ProAssistError: its files are missing, or not those of the model.
+        """
+        from transformers import AutoTokenizer
+
+        from proassist_lit.build import build_model
+
+        if self.tokenizer is None:
+            raise CheckpointError(
+                f"{self.folder / 'tokenizer'}: there is no tokenizer; restore the directory of the "
+                "run, or train it again."
+            )
+        vision_size = self.vision_size()
+        tokenizer = AutoTokenizer.from_pretrained(self.tokenizer)
+        model = build_model(self.config, tokenizer, vision_size)
+        self.load_weights(model)
+        return model.eval()
+
+
+def find_trained(path: Path, which: str = "last", overrides: Sequence[str] = ()) -> Trained:
+    """Find a trained assistant.
+
+    Args:
+        path: a run's directory, a checkpoint in one, or a folder that export or import wrote.
+        which: ``last`` or ``best``, of a run.
+        overrides: ``key=value`` settings other than its own.
+
+    Raises:
+        ProAssistError: it is none of these, or a setting is wrong.
+    """
+    from proassist_lit.config import RunConfig
+    from proassist_lit.config_schema import read_config
+    from proassist_lit.exchange.description import read_assistant
+    from proassist_lit.model.assistant_folder import DESCRIPTION
+    from proassist_lit.run_directory import RunDirectory
+
+    if (path / DESCRIPTION).is_file():
+        about = read_assistant(path)
+        config = override(about.config, overrides)
+        return Trained(path, config, about=about, metrics=about.metrics)
+    folder, checkpoint = find_checkpoint(path, which)
+    config = override(read_config(RunConfig, folder / "config.yaml"), overrides)
+    try:
+        metrics = RunDirectory(folder).read_metrics()
+    except ProAssistError:
+        metrics = {}
+    return Trained(folder, config, checkpoint, metrics=metrics)
+
+
+def find_checkpoint(path: Path, which: str) -> tuple[Path, Path]:
+    """Directory of a run and the checkpoint to take.
+
+    Args:
+        path: the directory, or a checkpoint that lies in it.
+        which: ``last`` or ``best``, of a directory.
+
+    Raises:
+        CheckpointError: there is no such run or checkpoint.
+    """
+    if path.is_dir():
+        folder, checkpoint = path, path / "checkpoints" / f"{which}.ckpt"
+    else:
+        checkpoint = path
+        folder = next((p for p in path.resolve().parents if (p / "config.yaml").is_file()), path)
+    if not (folder / "config.yaml").is_file():
+        raise CheckpointError(
+            f"{path}: is no directory of a run (with config.yaml in it) and no checkpoint within "
+            "one, nor a folder that export or import wrote; give what train.py wrote, such as "
+            "outputs/latest."
+        )
+    if not checkpoint.is_file():
+        raise CheckpointError(
+            f"{checkpoint}: there is no such checkpoint; train the run first, or give another with "
+            "--checkpoint."
+        )
+    return folder, checkpoint
+
+
+def override(config: RunConfig, overrides: Sequence[str]) -> RunConfig:
+    """``config`` with ``key=value`` settings, checked.
+
+    Raises:
+        ConfigError: a setting is no ``key=value``, its key is unknown, or its value is wrong.
+    """
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    from proassist_lit.config import RunConfig
+    from proassist_lit.config_schema import from_plain, to_plain
+
+    if wrong := [text for text in overrides if "=" not in text]:
+        raise ConfigError(
+            f"command line: {', '.join(map(repr, wrong))} is no KEY=VALUE; write a setting as "
+            "stream.theta_speak=0.4."
+        )
+    try:
+        merged = OmegaConf.merge(
+            OmegaConf.create(to_plain(config)), OmegaConf.from_dotlist(list(overrides))
+        )
+        data = OmegaConf.to_container(merged, resolve=True)
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"command line: {' '.join(str(error).split())}") from error
+    assert isinstance(data, dict)
+    return from_plain(
+        RunConfig, {str(key): value for key, value in data.items()}, where="command line"
+    )
