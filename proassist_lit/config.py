@@ -115,7 +115,8 @@ class TrainerConfig:
     """Validations without a lower loss on val after which training ends; 0 for no such end."""
 
     accumulate: int = 1
-    """Batches whose gradients make one optimizer step; >= 1."""
+    """Batches that make one optimizer step, one after the other in the memory of one; >= 1. Losses
+    are divided by what all of them count: the step is that of one large batch."""
 
     save_every_steps: int = 100
     """Steps between two saves of last.ckpt, which is also saved after each validation; 0 for none
@@ -187,11 +188,13 @@ class TrainerConfig:
             raise ConfigError(
                 f"trainer.peak_tflops must be > 0, got {self.peak_tflops}; null if it is not known."
             )
-        if self.micro_tokens is not None and self.strategy is Parallel.FSDP2:
+        in_parts = self.micro_tokens is not None or self.accumulate > 1
+        if in_parts and self.strategy is Parallel.FSDP2:
+            name = "accumulate" if self.micro_tokens is None else "micro_tokens"
             raise ConfigError(
-                "trainer.micro_tokens does not go with trainer.strategy=fsdp2, which adds up "
-                "gradients as shards; lower data.batch_size or data.max_tokens, or set "
-                "trainer.gradient_checkpointing=true."
+                f"trainer.{name} does not go with trainer.strategy=fsdp2, which adds up gradients "
+                "as shards; lower data.batch_size or data.max_tokens, or set "
+                "trainer.gradient_checkpointing=full."
             )
         if self.patience < 0:
             raise ConfigError(

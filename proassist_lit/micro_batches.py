@@ -19,7 +19,7 @@ from proassist_lit.types import IGNORE_INDEX, Batch
 
 def compute_losses_in_parts(
     model: AssistantModel, batch: Batch, config: ObjectiveConfig, max_tokens: int | None,
-    counts: Tensor | None = None,
+    counts: Tensor | None = None, *, max_conversations: int | None = None,
 ) -> Losses:  # fmt: skip
     """The losses of ``compute_losses``, of which each part has gone forward and backward in turn.
 
@@ -34,8 +34,9 @@ def compute_losses_in_parts(
         max_tokens: most tokens of a part, but for a single longer conversation; None for one part.
         counts: what each loss is divided by, if the batch is a part of something larger: as
             ``count_terms`` gives them, added over all parts.
+        max_conversations: most of a part; None for no limit.
     """
-    parts = [batch] if max_tokens is None else split(batch, max_tokens)
+    parts = split(batch, max_tokens, max_conversations)
     if len(parts) == 1 or not torch.is_grad_enabled():
         losses = compute_losses(model, batch, config)
         return losses if counts is None else _of_larger(losses, counts, model.decision, config)

@@ -99,17 +99,22 @@ def pack(examples: Sequence[Example]) -> Batch:
     )
 
 
-def split(batch: Batch, max_tokens: int) -> list[Batch]:
-    """Parts of a batch: as many neighbouring conversations as ``max_tokens`` hold, at least one.
+def split(
+    batch: Batch, max_tokens: int | None, max_conversations: int | None = None
+) -> list[Batch]:
+    """Parts of a batch: as many neighbouring conversations as the limits allow, at least one.
 
     Args:
         batch: made by ``pack`` or ``collate``; waits for no device.
-        max_tokens: most tokens of a part, padding included.
+        max_tokens: most tokens of a part, padding included; None for no limit.
+        max_conversations: most conversations of a part; None for no limit.
     """
     packed, starts = batch.segment_ids is not None, [0]
     for number in range(1, len(batch.lengths)):
         held = batch.lengths[starts[-1] : number + 1]
-        if (sum(held) if packed else max(held) * len(held)) > max_tokens:
+        tokens = sum(held) if packed else max(held) * len(held)
+        is_full = max_conversations is not None and len(held) > max_conversations
+        if is_full or (max_tokens is not None and tokens > max_tokens):
             starts.append(number)
     ends = [*starts[1:], len(batch.lengths)]
     return [_part(batch, start, end) for start, end in zip(starts, ends, strict=True)]

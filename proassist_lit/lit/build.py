@@ -47,6 +47,7 @@ def build_datamodule(config: RunConfig, core: Core) -> ConversationDataModule:
         batches=partial(
             EpochBatches,
             batch_size=config.data.batch_size,
+            joined=config.trainer.accumulate,
             max_tokens=config.data.max_tokens,
             packed=packs(config, core),
         ),
@@ -59,8 +60,13 @@ def build_module(config: RunConfig, core: Core, num_batches: int) -> AssistantMo
     """The Lightning module; ``num_batches`` per epoch give the length of the schedule."""
     limits = [config.trainer.max_steps] if config.trainer.max_steps >= 0 else []
     if config.trainer.max_epochs >= 0:
-        limits.append(config.trainer.max_epochs * -(-num_batches // config.trainer.accumulate))
-    trainer = config.trainer
+        limits.append(config.trainer.max_epochs * num_batches)
+    trainer, data = config.trainer, config.data
+    micro_tokens, micro_conversations = trainer.micro_tokens, None
+    if trainer.accumulate > 1 and data.max_tokens is None:
+        micro_conversations = data.batch_size
+    elif trainer.accumulate > 1:
+        micro_tokens = micro_tokens or data.max_tokens
     prepare_layers(core.model.lm, trainer.gradient_checkpointing, compiles=trainer.compile)
     return AssistantModule(
         core.model,
@@ -68,7 +74,8 @@ def build_module(config: RunConfig, core: Core, num_batches: int) -> AssistantMo
         trainer.optimizer,
         num_steps=min(limits),
         fused=trainer.fused,
-        micro_tokens=trainer.micro_tokens,
+        micro_tokens=micro_tokens,
+        micro_conversations=micro_conversations,
     )
 
 
@@ -85,8 +92,7 @@ def build_trainer(
         **_precision(trainer.precision),
         max_steps=trainer.max_steps,
         max_epochs=trainer.max_epochs,
-        accumulate_grad_batches=trainer.accumulate,
-        val_check_interval=trainer.val_every_steps * trainer.accumulate,  # counted in batches
+        val_check_interval=trainer.val_every_steps,
         check_val_every_n_epoch=None,  # count steps across epochs
         num_sanity_val_steps=0,
         log_every_n_steps=trainer.log_every_steps,
@@ -132,7 +138,7 @@ def build_checkpointing(config: RunConfig, run: RunDirectory) -> list[L.Callback
     kept: list[L.Callback] = [_lowest_loss(run, "best", ModelCheckpoint, 1)]
     if trainer.save_top_k > 1:
         kept.append(_lowest_loss(run, "step-{step}", TopCheckpoints, trainer.save_top_k))
-    last = LastCheckpoint(run, every_steps=trainer.save_every_steps, accumulate=trainer.accumulate)
+    last = LastCheckpoint(run, every_steps=trainer.save_every_steps)
     return [*kept, last]
 
 

@@ -46,8 +46,6 @@ class ConversationDataModule(L.LightningDataModule):
         trainer = self.trainer
         assert trainer is not None
         completed = trainer.fit_loop.epoch_loop.batch_progress.current.completed
-        if completed != trainer.num_training_batches:  # else the last step was a short one
-            completed -= completed % trainer.accumulate_grad_batches
         return {"epoch": trainer.current_epoch, "num_batches": completed}
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
@@ -80,8 +78,11 @@ class ConversationDataModule(L.LightningDataModule):
         examples = self._examples[split]
         trainer = self.trainer
         # Every process goes through all of val: its losses are then those of a single process.
-        ranks = (trainer.global_rank, trainer.world_size) if shuffle and trainer else (0, 1)
-        batches = self._order(split, shuffle=shuffle, rank=ranks[0], num_ranks=ranks[1])
+        if shuffle:
+            ranks = (trainer.global_rank, trainer.world_size) if trainer else (0, 1)
+            batches = self._order(split, shuffle=True, rank=ranks[0], num_ranks=ranks[1])
+        else:
+            batches = self._order(split, shuffle=False, joined=1)
         if shuffle:
             batches.go_on(*self._consumed)
         return DataLoader(

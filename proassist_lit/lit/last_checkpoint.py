@@ -36,11 +36,10 @@ class LastCheckpoint(Checkpoint):
     Args:
         run: where ``last.ckpt`` lies; it is replaced in one go.
         every_steps: optimizer steps between two saves; 0 for none but after validation.
-        accumulate: batches of an optimizer step.
     """
 
-    def __init__(self, run: RunDirectory, *, every_steps: int, accumulate: int = 1) -> None:
-        self._run, self._every_steps, self._accumulate = run, every_steps, accumulate
+    def __init__(self, run: RunDirectory, *, every_steps: int) -> None:
+        self._run, self._every_steps = run, every_steps
         self._is_due = self._is_updating = self._between_batches = False
         self._saved_step = 0
         self._stop: str = ""
@@ -64,7 +63,7 @@ class LastCheckpoint(Checkpoint):
         """Save if it is due, and stop if told to, where an optimizer step has ended."""
         self._is_updating = False
         step = trainer.global_step
-        if batch_idx % self._accumulate or step == 0:
+        if step == 0:
             return
         due = self._every_steps and step - self._saved_step >= self._every_steps
         if self._is_due or due or self._stop:
@@ -121,14 +120,9 @@ class LastCheckpoint(Checkpoint):
         """Set the counters of ``checkpoint`` to the last whole optimizer step."""
         loops = checkpoint["loops"]["fit_loop"]
         progress = loops["epoch_loop.batch_progress"]
-        completed = progress["current"]["completed"]
-        unfinished = completed % self._accumulate
-        is_last = completed == trainer.num_training_batches
-        back = 0 if is_last else unfinished
         for counts in (progress["current"], progress["total"]):
-            kept = counts["completed"] - back
-            for name in ("ready", "started", "processed", "completed"):
-                counts[name] = kept
+            for name in ("ready", "started", "processed"):
+                counts[name] = counts["completed"]
         if self._between_batches and self._was_validated(trainer, progress):
             # Going on, the loop finds a batch after which it validates, and counts its end again.
             loops["epoch_loop.state_dict"]["_batches_that_stepped"] -= 1

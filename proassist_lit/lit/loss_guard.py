@@ -88,7 +88,7 @@ class LossGuard(L.Callback):
         Raises:
             TrainingError: loss or gradient are no numbers, or the loss jumped.
         """
-        loss = outputs["loss"].detach().float() * trainer.accumulate_grad_batches
+        loss = outputs["loss"].detach().float()
         self._unread.append(
             _Seen(
                 step=self._step, epoch=trainer.current_epoch, batch_idx=batch_idx,
@@ -96,8 +96,8 @@ class LossGuard(L.Callback):
             )
         )  # fmt: skip
         self._gradient_norm = None
-        most = self._read_every_steps * trainer.accumulate_grad_batches
-        if trainer.strategy.root_device.type == "cpu" or len(self._unread) >= most:
+        is_due = len(self._unread) >= self._read_every_steps
+        if trainer.strategy.root_device.type == "cpu" or is_due:
             self._read(trainer)
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:

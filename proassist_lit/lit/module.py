@@ -29,7 +29,8 @@ class AssistantModule(L.LightningModule):
         objective: what is learnt.
         optimizer: how.
         num_steps: steps of the whole run, for the schedule.
-        micro_tokens: most tokens that go forward and backward at a time; None for whole batches.
+        micro_tokens: most tokens that go forward and backward at a time; None for no limit.
+        micro_conversations: most conversations that do; None for no limit.
         fused: whether a Llama on a GPU uses Liger's kernels, if they are installed.
     """
 
@@ -41,12 +42,14 @@ class AssistantModule(L.LightningModule):
         *,
         num_steps: int,
         micro_tokens: int | None = None,
+        micro_conversations: int | None = None,
         fused: bool = False,
     ) -> None:
         super().__init__()
         self.model = model
         self._objective, self._optimizer, self._num_steps = objective, optimizer, num_steps
-        self._micro_tokens, self._fused = micro_tokens, fused
+        self._micro_tokens, self._micro_conversations = micro_tokens, micro_conversations
+        self._fused = fused
         self._reached = False
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -96,8 +99,9 @@ class AssistantModule(L.LightningModule):
         if world > 1:
             counts = self._add_up(count_terms(self.model, batch))
         losses = compute_losses_in_parts(
-            self.model, batch, self._objective, self._micro_tokens, counts
-        )
+            self.model, batch, self._objective, self._micro_tokens, counts,
+            max_conversations=self._micro_conversations,
+        )  # fmt: skip
         self._log("train", losses, batch, on_step=True)
         rate = self.trainer.optimizers[0].param_groups[0]["lr"]
         self.log("train/lr", rate, on_step=True, on_epoch=False)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from functools import cached_property
+from itertools import chain
 
 from torch.utils.data import Sampler
 
@@ -37,6 +38,7 @@ class EpochBatches(Sampler[list[tuple[int, int]]]):
         packed: whether a batch is one row without padding; otherwise padding counts.
         rank: number of this process.
         num_ranks: processes that take a step together.
+        joined: batches that make a step, given as one.
 
     Raises:
         ConfigError: an example has more than ``max_tokens``.
@@ -53,9 +55,10 @@ class EpochBatches(Sampler[list[tuple[int, int]]]):
         packed: bool = False,
         rank: int = 0,
         num_ranks: int = 1,
+        joined: int = 1,
     ) -> None:
         self._lengths, self._batch_size = lengths, batch_size * num_ranks
-        self._rank, self._num_ranks = rank, num_ranks
+        self._rank, self._num_ranks, self._joined = rank, num_ranks, joined
         self._seed, self._shuffle = seed, shuffle
         self._max_tokens, self._packed = max_tokens, packed
         self.epoch = 0
@@ -81,6 +84,11 @@ class EpochBatches(Sampler[list[tuple[int, int]]]):
         self.epoch = epoch
 
     def __len__(self) -> int:
+        return -(-self._num_of_rank // self._joined)
+
+    @property
+    def _num_of_rank(self) -> int:
+        """Batches of each process, before they are joined."""
         if self._max_tokens is not None:
             return self._num_filled // self._num_ranks
         whole, rest = divmod(len(self._lengths), self._batch_size)
@@ -97,6 +105,9 @@ class EpochBatches(Sampler[list[tuple[int, int]]]):
             rng.shuffle(batches)
         if self._num_ranks > 1:
             batches = self._mine(batches)
+        if self._joined > 1:
+            starts = range(0, len(batches), self._joined)
+            batches = [list(chain(*batches[i : i + self._joined])) for i in starts]
         consumed = self._consumed[1] if self._consumed[0] == self.epoch else 0
         for batch in batches[consumed:]:
             yield [(epoch, index) for index in batch]
@@ -104,7 +115,7 @@ class EpochBatches(Sampler[list[tuple[int, int]]]):
     def _mine(self, batches: list[list[int]]) -> list[list[int]]:
         """What of ``batches`` this process takes; as many of all processes."""
         if self._max_tokens is not None:
-            return batches[self._rank :: self._num_ranks][: len(self)]
+            return batches[self._rank :: self._num_ranks][: self._num_of_rank]
         shares = (share_out(self._lengths, batch, self._num_ranks) for batch in batches)
         return [share[self._rank] for share in shares if all(share)]
 

@@ -68,6 +68,9 @@ TORCHRUN = (
         pytest.param(("trainer.strategy=fsdp2",), (), id="fsdp2", marks=pytest.mark.road),
         pytest.param(("trainer.strategy=ddp",), (), id="ddp", marks=pytest.mark.slow),
         pytest.param(("trainer.micro_tokens=600",), (), id="parts", marks=pytest.mark.slow),
+        pytest.param(
+            ("data.batch_size=1", "trainer.accumulate=2"), (), id="joined", marks=pytest.mark.slow
+        ),
     ],
 )
 def test_two_processes_give_the_numbers_of_one(
@@ -113,5 +116,7 @@ def test_strategies() -> None:
 
 
 def test_shards_cannot_learn_in_parts() -> None:
+    with pytest.raises(ConfigError, match=r"trainer.accumulate does not go with .*fsdp2"):
+        TrainerConfig(strategy=Parallel.FSDP2, devices="2", accumulate=2)
     with pytest.raises(ConfigError, match=r"trainer.micro_tokens does not go with .*fsdp2"):
         TrainerConfig(strategy=Parallel.FSDP2, devices="2", micro_tokens=100)

@@ -159,3 +159,19 @@ def test_shares_of_processes_add_up_to_the_batch(
     found = [gradients(assistant, part.total) for part in parts]
     for key, value in wanted.items():
         torch.testing.assert_close(found[0][key] + found[1][key], value, atol=1e-9, rtol=1e-7)
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_parts_have_at_most_so_many_conversations(packed: bool) -> None:
+    from tests.sequence.test_batching import example_set
+
+    made = example_set(rho=1.0)
+    members = [made[0, 0], made[0, 1], made[1, 0]]
+    parts = split((pack if packed else collate)(members), None, 2)
+    assert [part.num_conversations for part in parts] == [2, 1]
+    assistant = tiny_model()
+    whole = compute_losses(assistant, pack(members), ObjectiveConfig())
+    found = compute_losses_in_parts(
+        assistant, pack(members), ObjectiveConfig(), None, max_conversations=2
+    )
+    torch.testing.assert_close(found.total, whole.total)

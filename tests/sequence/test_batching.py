@@ -234,3 +234,15 @@ def test_processes_go_on_together() -> None:
         whole = list(batches)
         batches.go_on(0, 2)
         assert list(batches) == whole[2:]
+
+
+@pytest.mark.parametrize("settings", [{}, {"max_tokens": 300, "packed": True}], ids=str)
+def test_batches_of_a_step_are_joined(settings: dict[str, Any]) -> None:
+    single = order(epoch=2, **settings)
+    joined = order(epoch=2, joined=3, **settings)
+    assert joined == [list(chain(*single[i : i + 3])) for i in range(0, len(single), 3)]
+    assert len(joined) == len(EpochBatches(LENGTHS, 4, seed=0, joined=3, **settings))
+    batches = EpochBatches(LENGTHS, 4, seed=0, joined=3, **settings)
+    batches.set_epoch(2)
+    batches.go_on(2, 2)
+    assert list(batches) == joined[2:]
