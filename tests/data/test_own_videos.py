@@ -109,8 +109,10 @@ def test_words_that_were_said_are_the_dialogue(folder: Path) -> None:
     assert (spoken.content, spoken.time_s) == ("Full enough, thanks.", 6.0)
     assert spoken.progress is not None
     assert "Done: fill the kettle." in spoken.progress
-    updates = [str(u.id) for t in conversation.turns if isinstance(t, DstTurn) for u in t.updates]
-    assert updates == ["S1", "S1", "S2", "S2"]
+    updates = [u for t in conversation.turns if isinstance(t, DstTurn) for u in t.updates]
+    assert [(u.id, u.transition.value) for u in updates] == [
+        ("S1", "start"), ("S1", "complete"), ("S2", "start"), ("S2", "complete"),
+    ]  # fmt: skip
     reference = references(read_script(conversation))[12]
     assert reference.text == "Full enough, thanks."
 
