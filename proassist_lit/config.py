@@ -154,6 +154,10 @@ class TrainerConfig:
     """Share of a moving average of the weights that an optimizer step leaves, say 0.999; the
     average is what is validated, kept and evaluated. 0 for none."""
 
+    find_lr: bool = False
+    """Whether a run that begins first looks for its learning rate: 100 steps with a rising one, of
+    which that is taken at which the loss falls fastest (lr_search.png). On one device."""
+
     profiler: ProfilerKind = ProfilerKind.NONE
     """none, simple (time by part of the training loop, in fit-profile.txt of the run directory)
     or torch (by operator, with a trace as JSON)."""

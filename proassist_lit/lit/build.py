@@ -11,7 +11,7 @@ import lightning as L
 from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar
 
 from proassist_lit.build import Core, build_collate, build_examples, packs
-from proassist_lit.config import RunConfig
+from proassist_lit.config import RunConfig, TrainerConfig
 from proassist_lit.errors import CheckpointError, ConfigError
 from proassist_lit.lit.callbacks import StreamingEvaluation
 from proassist_lit.lit.datamodule import ConversationDataModule
@@ -89,7 +89,7 @@ def build_trainer(
         devices=trainer.devices if trainer.devices == "auto" else _count(trainer.devices),
         num_nodes=trainer.num_nodes,
         strategy=build_strategy(trainer),
-        **_precision(trainer.precision),
+        **precision_of(trainer),
         max_steps=trainer.max_steps,
         max_epochs=trainer.max_epochs,
         val_check_interval=trainer.val_every_steps,
@@ -125,8 +125,9 @@ def build_trainer(
     )
 
 
-def _precision(name: str) -> dict[str, Any]:
+def precision_of(trainer: TrainerConfig) -> dict[str, Any]:
     """What the Trainer is told of the numbers' type."""
+    name = trainer.precision
     if name in ("bf16-true", "16-true"):
         return {"plugins": [HalfWeights(name)]}  # type: ignore[arg-type]
     return {"precision": name}

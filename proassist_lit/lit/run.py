@@ -15,6 +15,7 @@ from proassist_lit.job_result import Pruned
 from proassist_lit.lit.build import build_datamodule, build_module, build_trainer, find_resume
 from proassist_lit.lit.callbacks import StreamingEvaluation
 from proassist_lit.lit.logs import build_logs
+from proassist_lit.lit.lr_search import with_found_lr
 from proassist_lit.lit.parts import check_heads_train, parts_table
 from proassist_lit.lit.patience import early_end
 from proassist_lit.lit.pruning import Pruning
@@ -51,6 +52,10 @@ def train(config: RunConfig, run_dir: Path) -> float:
     if is_first_process():
         core.chat.tokenizer.save_pretrained(run.path / "tokenizer")
     datamodule = build_datamodule(config, core)
+    if config.trainer.find_lr and checkpoint is None:
+        config = with_found_lr(config, core, datamodule, run)
+        notes["learning rate found"] = f"{config.trainer.optimizer.lr:.3g}"
+        Console().print(f"Learning rate found: {config.trainer.optimizer.lr:.3g}")
     logs = build_logs(config, run, checkpoint)
     failed = True
     try:

@@ -48,6 +48,7 @@ def test_help_shows_the_presets(app: App) -> None:
     assert app("--help") == 0
     listed = app.out.partition("(+debug=NAME, after the experiment):")[2].partition("Config")[0]
     assert re.findall(r"^  (\w+) +[A-Z]", listed, re.MULTILINE) == list(PRESETS)
+    assert "\n  debug " not in app.out  # among the groups that are chosen without a plus
     assert re.search(r"fdr +A few steps of everything", listed)
 
 
