@@ -41,7 +41,8 @@ def with_found_lr(
     if trainer.devices != "1" or trainer.num_nodes > 1:
         raise ConfigError(
             f"trainer.find_lr looks on one device, but trainer.devices={trainer.devices}, "
-            f"trainer.num_nodes={trainer.num_nodes}; look on one, then train with trainer.optimizer.lr set to what was found."
+            f"trainer.num_nodes={trainer.num_nodes}; look on one, then "
+            "train with trainer.optimizer.lr set to what was found."
         )
     searcher = L.Trainer(
         accelerator=trainer.accelerator, devices=1, **precision_of(trainer),
