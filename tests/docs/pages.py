@@ -12,6 +12,8 @@ ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 _BLOCK = re.compile(r"^```(\w*)(?: title=\"([^\"]+)\")?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_INLINE = re.compile(r"`((?:python|torchrun|proassist-lit) [^`]+)`")
+_FENCE = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -43,14 +45,21 @@ def commands(text: str) -> Iterator[list[str]]:
             yield words
 
 
+def inline_commands(page: Path) -> Iterator[list[str]]:
+    """Commands in the running text; ``proassist-lit encode`` alone names a command."""
+    for found in _INLINE.finditer(_FENCE.sub("", page.read_text("utf-8"))):
+        for words in commands(found[1].replace("\n", " ")):
+            yield [*words, "--help"] if words[0] == "proassist-lit" and len(words) == 2 else words
+
+
 def all_commands() -> list[tuple[str, list[str]]]:
     """(page, words) of every command of every page, each once."""
     found: dict[tuple[str, ...], str] = {}
     for page in PAGES:
-        for block in blocks(page):
-            if block.language == "bash":
-                for words in commands(block.text):
-                    found.setdefault(tuple(words), page.relative_to(ROOT).as_posix())
+        shell = [b.text for b in blocks(page) if b.language == "bash"]
+        lines = [words for text in shell for words in commands(text)]
+        for words in (*lines, *inline_commands(page)):
+            found.setdefault(tuple(words), page.relative_to(ROOT).as_posix())
     return [(page, list(words)) for words, page in found.items()]
 
 
