@@ -89,11 +89,10 @@ def fast_greedy_generate_with_dst(
         include_dst: whether the state may be updated.
 
     Returns:
-        - (1, N) int64: dst span, then utterance, each from its opening to its end of turn; the
-          silent token alone if there is neither.
-        - the cache.
-        - ``speaking_logits`` and ``dst_update_logits``, each (1, 1, 1); their sigmoid is P(speak)
-          and P(update). Without a dst head there is no ``dst_update_logits``.
+        (1, N) int64: dst span, then utterance, each from its opening to its end of turn, the
+        silent token alone if there is neither; the cache; and ``speaking_logits`` and
+        ``dst_update_logits``, each (1, 1, 1), whose sigmoid is P(speak) and P(update). Without a
+        dst head there is no ``dst_update_logits``.
 
     Raises:
         ConfigError: the model was built without its chat.

@@ -65,6 +65,6 @@ def test_several_devices_are_refused(tmp_path: Path) -> None:
     settings = replace(settings, trainer=replace(settings.trainer, devices="auto"))
     nothing: Any = None
     with pytest.raises(
-        ConfigError, match=r"looks on one device, but trainer\.devices=auto, .*; look on one"
+        ConfigError, match=r"one device, but trainer\.devices=auto, .*; look on one"
     ):
         with_found_lr(settings, nothing, nothing, RunDirectory(tmp_path / "run"))

@@ -1,0 +1,111 @@
+"""What the pages say of the code is so."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from proassist_lit.metrics.lm import TeacherForcedMetrics
+from proassist_lit.metrics.matching import DEFAULT_WINDOW, MATCH_WINDOWS
+from proassist_lit.metrics.similarity import HashedWordSimilarity
+from proassist_lit.metrics.summary import evaluate_transcripts
+from proassist_lit.sequence.script import read_script, references
+from proassist_lit.streaming.config import Strategy
+from proassist_lit.streaming.evaluate import make_transcript
+from proassist_lit.streaming.forced_turns import ForcedTurn
+from proassist_lit.types import FrameOutput, Transcript
+from tests.docs.pages import PAGES, ROOT, blocks
+from tests.fakes import dialogue, random_features, tiny_model, word_chat
+
+DOCS = ROOT / "docs"
+WRITTEN_APART = {"results.md", "your-own-data.md"}
+ASKED_FOR = {"utterance_meteor", "forced_bleu_4"}
+"""Keys that another setting or an optional package brings."""
+
+
+def text_of(page: str) -> str:
+    return (DOCS / page).read_text("utf-8")
+
+
+def nav() -> set[str]:
+    def files(part: object) -> list[str]:
+        if isinstance(part, str):
+            return [part]
+        values = part.values() if isinstance(part, dict) else part
+        return [file for value in values for file in files(value)]
+
+    return set(files(yaml.safe_load((ROOT / "mkdocs.yml").read_text("utf-8"))["nav"]))
+
+
+def test_every_page_is_in_the_navigation() -> None:
+    there = {path.relative_to(DOCS).as_posix() for path in DOCS.rglob("*.md")}
+    assert there | WRITTEN_APART == nav()
+
+
+def perfect() -> Transcript:
+    """A stream answered as its reference is."""
+    script = read_script(dialogue())
+    frames = [
+        FrameOutput(
+            frame_idx=moment.frame_idx,
+            time_s=moment.frame_idx / 2,
+            speak_prob=float(bool(reference.text)),
+            dst_prob=float(bool(reference.updates)),
+            speak=bool(reference.text),
+            dst=bool(reference.updates),
+            text=reference.text,
+            updates=reference.updates,
+            state=reference.state,
+        )
+        for moment, reference in zip(script.moments, references(script), strict=True)
+    ]
+    return make_transcript(dialogue(), script, frames)
+
+
+def test_metrics_of_the_page_are_those_of_a_result() -> None:
+    forced = TeacherForcedMetrics()
+    forced.update([ForcedTurn(2, 2, 1, 0.5, 0)], 2.0)
+    made = set(evaluate_transcripts([perfect()], HashedWordSimilarity())) | set(forced.compute())
+    named = set(
+        re.findall(r"`((?:utterance|speak|dst|forced|content)_\w+)`", text_of("metrics.md"))
+    )
+
+    assert named - ASKED_FOR <= made
+    of_dst_head = {name.replace("speak_", "dst_") for name in named}
+    assert made <= named | of_dst_head
+
+
+def test_match_windows_of_the_page_are_ours() -> None:
+    cells = re.findall(r"\| (\w+) \| (-[\d.]+) / ([\d.]+) (?=\|)", text_of("metrics.md"))
+    assert {name: (float(a), float(b)) for name, a, b in cells} == {
+        name: (window.start_s, window.end_s) for name, window in MATCH_WINDOWS.items()
+    }
+    assert f"{DEFAULT_WINDOW.start_s}/{DEFAULT_WINDOW.end_s}" in text_of("metrics.md")
+
+
+def test_strategies_of_the_page_are_ours() -> None:
+    row = re.compile(r"^\| `(\w+)`(?: \(default\))? \| .* \| `splitting", re.MULTILINE)
+    rows = row.findall(text_of("streaming.md"))
+    assert rows == [strategy.value for strategy in Strategy]
+
+
+def test_live_stream_of_the_page_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    [code] = [b.text for b in blocks(DOCS / "streaming.md") if b.language == "python"]
+    scope: dict[str, object] = {}
+    exec(code, scope)
+    watch = scope["watch"]
+    assert callable(watch)
+    watch(tiny_model(), word_chat(), dialogue(), random_features(), 1)
+    assert re.search(r"^\d+\.\d s: ", capsys.readouterr().out)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.relative_to(ROOT).as_posix())
+def test_page_names_files_that_are_there(page: Path) -> None:
+    own = {block.title for block in blocks(page)}
+    file = re.compile(r"`((?:[a-z_]+/)+\w+\.(?:py|yaml|md))`")
+    for name in file.findall(page.read_text("utf-8")):
+        there = (ROOT / name).exists() or (ROOT / "proassist_lit" / name).exists()
+        assert there or name in own or "NAME" in name, f"{page.name} names {name}"
