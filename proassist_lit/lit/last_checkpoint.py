@@ -11,6 +11,7 @@ from types import FrameType
 from typing import Any
 
 import lightning as L
+import torch
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from rich.console import Console
@@ -18,6 +19,9 @@ from rich.console import Console
 from proassist_lit.atomic import replacing
 from proassist_lit.errors import TrainingError
 from proassist_lit.run_directory import RunDirectory
+
+AGREE_EVERY_STEPS = 5
+"""Steps after which several processes ask each other whether one was told to stop."""
 
 Handler = Callable[[int, FrameType | None], Any] | int | signal.Handlers | None
 
@@ -66,13 +70,15 @@ class LastCheckpoint(Checkpoint):
         if step == 0:
             return
         due = self._every_steps and step - self._saved_step >= self._every_steps
-        if self._is_due or due or self._stop:
+        told = self._told_to_stop(trainer)
+        if self._is_due or due or told:
             self._between_batches = True
             self._save(trainer)
             self._between_batches = False
-        if self._stop:
-            self._say(f"Stopped at step {step} by {self._stop}", saved=True)
-            if self._stop == "SIGUSR1":
+        if told:
+            if trainer.is_global_zero:
+                self._say(f"Stopped at step {step} by {told}", saved=True)
+            if told == "SIGUSR1":
                 requeue()
             raise SIGTERMException
 
@@ -134,12 +140,27 @@ class LastCheckpoint(Checkpoint):
 
     def _save(self, trainer: L.Trainer) -> None:
         target = self._run.last_checkpoint
-        if trainer.world_size > 1:
-            trainer.save_checkpoint(target)  # all processes take part; the first one writes
-        else:
+        if trainer.is_global_zero:
             with replacing(target) as temporary:
                 trainer.save_checkpoint(temporary)
+        else:
+            trainer.save_checkpoint(target)  # it takes part; the first process writes
         self._is_due, self._saved_step = False, trainer.global_step
+
+    def _told_to_stop(self, trainer: L.Trainer) -> str:
+        """Name of the signal that says so; empty if none does.
+
+        Of several processes some hear it a step earlier than others, and all must stop at the same
+        one. They ask each other now and then only, as the answer waits for the device.
+        """
+        if trainer.world_size == 1:
+            return self._stop
+        if trainer.global_step % AGREE_EVERY_STEPS:
+            return ""
+        heard: list[str] = [""] * trainer.world_size
+        torch.distributed.all_gather_object(heard, self._stop)
+        self._stop = next(filter(None, heard), "")
+        return self._stop
 
     def _give_signals_back(self) -> None:
         for number, handler in self._handlers.items():

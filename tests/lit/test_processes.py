@@ -5,11 +5,15 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
+import torch
 from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy
 
 from proassist_lit.config import Parallel, TrainerConfig
@@ -100,6 +104,39 @@ def test_shards_are_gone_on_from_by_one_process(alone: Path, tmp_path: Path) -> 
                    for of in (whole, alone))  # fmt: skip
     assert len(other) == 4
     assert mine == {step: pytest.approx(row, rel=1e-5) for step, row in other.items()}
+
+
+@pytest.mark.slow
+def test_a_signal_to_one_process_stops_all_at_the_same_step(tmp_path: Path) -> None:
+    run_dir = tmp_path / "run"
+    command = [
+        sys.executable, str(REPO / "train.py"), *SETTINGS, "trainer.devices=2", "data.batch_size=2",
+        "trainer.max_steps=500", "trainer.val_every_steps=500", f"hydra.run.dir={run_dir}",
+        f"data.cache={tmp_path / 'data'}",
+    ]  # fmt: skip
+    environment = {**os.environ, "PYTHONPATH": str(REPO), "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(
+        command, cwd=tmp_path, env=environment, text=True, stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+    )  # fmt: skip
+    table = run_dir / "metrics.csv"
+    until = time.monotonic() + 200
+    while not (table.exists() and len(table.read_text().splitlines()) > 3):
+        assert process.poll() is None
+        assert time.monotonic() < until
+        time.sleep(0.1)
+    [second] = [
+        int(path.parent.name) for path in Path("/proc").glob("[0-9]*/stat")
+        if path.read_text().rpartition(")")[2].split()[1] == str(process.pid)
+        and b"train.py" in (path.parent / "cmdline").read_bytes()
+    ]  # fmt: skip
+    os.kill(second, signal.SIGTERM)
+    _, said = process.communicate(timeout=100)
+    assert process.returncode != 0
+    step = int(re.search(r"Stopped at step (\d+) by SIGTERM; the state", said)[1])
+    assert step % 5 == 0
+    saved = torch.load(run_dir / "checkpoints/last.ckpt", weights_only=True)
+    assert saved["global_step"] == step
 
 
 def test_strategies() -> None:
