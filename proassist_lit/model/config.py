@@ -121,6 +121,11 @@ class TinyConfig:
                 f"model.tiny.hidden_size {self.hidden_size} cannot be split into "
                 f"{self.num_heads} heads of an even size; change one of them."
             )
+        if self.quoting and min(self.num_layers, self.num_heads) < 2:
+            raise ConfigError(
+                "model.tiny.quoting takes two layers and two heads, but there are num_layers "
+                f"{self.num_layers} and num_heads {self.num_heads}; raise them, or set it to false."
+            )
 
 
 @dataclass(kw_only=True)

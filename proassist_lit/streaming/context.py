@@ -102,7 +102,18 @@ class ContextManager:
         if strategy is Strategy.DST_REFRESH:
             told = knowledge
         elif strategy is Strategy.SUMMARIZE:
-            told = " ".join(text for text in (summary, knowledge) if text)
+            told = " ".join(text for text in (self._fitted(summary), knowledge) if text)
         else:
             state, told = self._script.initial_state, knowledge
         return Cut(keep=(), feed=tuple(prefix_ids(self._chat, self._script, state, told)))
+
+    def _fitted(self, summary: str) -> str:
+        """As much of ``summary`` as takes no more tokens when it is read than it might be written.
+
+        Text need not become the tokens again that it was written with: broken characters, which
+        an untrained model writes, take several each.
+        """
+        most = self._config.max_summary_tokens
+        while (needed := len(self._chat.encode(summary))) > most:
+            summary = summary[: len(summary) * most // needed]
+        return summary

@@ -343,3 +343,10 @@ def test_tiny_settings_are_checked() -> None:
         TinyConfig(hidden_size=30, num_heads=4)
     with pytest.raises(ConfigError, match="of an even size"):
         TinyConfig(hidden_size=30, num_heads=2)
+
+
+@pytest.mark.parametrize("sizes", [{"num_layers": 1}, {"num_heads": 1}], ids=str)
+def test_quoting_needs_two_layers_and_two_heads(sizes: dict[str, int]) -> None:
+    with pytest.raises(ConfigError, match=r"quoting takes two layers and two heads"):
+        TinyConfig(**sizes)
+    TinyConfig(**sizes, quoting=False)

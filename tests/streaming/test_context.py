@@ -13,6 +13,7 @@ from proassist_lit.sequence.chat import Chat, Role
 from proassist_lit.sequence.script import SUMMARY_QUERY, Text, read_script
 from proassist_lit.streaming.cache import KVCache
 from proassist_lit.streaming.config import ContextSource, Strategy, StreamConfig
+from proassist_lit.streaming.context import ContextManager
 from proassist_lit.streaming.evaluate import stream_conversation
 from proassist_lit.streaming.rotation import KeyRotation
 from proassist_lit.streaming.session import Session
@@ -92,6 +93,27 @@ def test_summary_is_asked_for_and_opens_the_next_context() -> None:
     prefix = prefix_ids(chat, script, script.initial_state, "so far good")
     held, want = session._cache.layers[1], cache_of(model, prefix).layers[1]
     torch.testing.assert_close(held.keys[:, :, : len(prefix)], want.keys[:, :, : len(prefix)])
+
+
+class Stammering(Chat):
+    """Reads every word back as three tokens, as tokenizers do with broken characters."""
+
+    def encode(self, text: str) -> list[int]:
+        return [token for token in super().encode(text) for _ in range(3)]
+
+
+def test_a_summary_that_is_longer_when_it_is_read_is_cut() -> None:
+    chat = word_chat()
+    long = Stammering(chat.format, chat.tokenizer)
+    context = ContextManager(long, read_script(dialogue()), replace(
+        CONFIG, strategy=Strategy.SUMMARIZE, max_context=150, reserve=60
+    ), name="kitchen")  # fmt: skip
+    assert context._fitted("so far") == "so far"  # six tokens
+    kept = context._fitted("so far good so far")
+    assert "so far good so far".startswith(kept)
+    assert kept
+    assert len(long.encode(kept)) <= CONFIG.max_summary_tokens
+    assert context._fitted("") == ""
 
 
 @pytest.mark.parametrize("strategy", [Strategy.DROP_ALL, Strategy.DST_REFRESH, Strategy.SUMMARIZE])
