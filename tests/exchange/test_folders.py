@@ -216,7 +216,10 @@ def test_a_tampered_folder_is_refused_with_the_list(tmp_path: Path, capsys: Capt
     save_file(tensors, out / "model.safetensors", metadata={"format": "pt"})
     save_file(heads, out / "heads.safetensors")
 
-    for command in (["import", str(out), str(tmp_path / "in")], ["evaluate", str(out)]):
+    few = [f"data.cache={tmp_path}", *(f"data.toy.num_{s}=1" for s in ("train", "val", "test"))]
+    for command in (
+        ["import", str(out), str(tmp_path / "in")], ["evaluate", str(out), *few],
+    ):  # fmt: skip
         assert main(command) == 2
         message = error(capsys)
         for part in (

@@ -72,6 +72,7 @@ def test_large_experiments_compose_and_say_what_they_need(
         assert word in header
 
 
+@pytest.mark.road
 @pytest.mark.parametrize(
     "path", [path for path in EXPERIMENTS if path not in LARGE], ids=lambda p: p.stem
 )
