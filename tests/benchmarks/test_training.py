@@ -112,4 +112,4 @@ def test_it_runs_without_hydra_and_data_sets() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
 
-    assert done.stdout.strip() == "('baseline', 'ours')", done.stderr
+    assert done.stdout.splitlines()[-1:] == ["('baseline', 'ours')"], done.stderr
