@@ -46,6 +46,14 @@ def run(
     return found
 
 
+def check_equal(mine: dict[str, float], other: dict[str, float]) -> None:
+    """To 1e-5; what ranks frames jumps where rounding lets two frames change places."""
+    assert mine.keys() == other.keys()
+    for name, value in mine.items():
+        ranks = name.endswith(("_auroc", "_ap"))
+        assert value == pytest.approx(other[name], rel=1e-5, abs=1e-3 if ranks else 1e-5), name
+
+
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of one process."""
@@ -72,9 +80,6 @@ TORCHRUN = (
         pytest.param(("trainer.strategy=fsdp2",), (), id="fsdp2", marks=pytest.mark.road),
         pytest.param(("trainer.strategy=ddp",), (), id="ddp", marks=pytest.mark.slow),
         pytest.param(("trainer.micro_tokens=600",), (), id="parts", marks=pytest.mark.slow),
-        pytest.param(
-            ("data.batch_size=1", "trainer.accumulate=2"), (), id="joined", marks=pytest.mark.slow
-        ),
     ],
 )
 def test_two_processes_give_the_numbers_of_one(
@@ -84,26 +89,46 @@ def test_two_processes_give_the_numbers_of_one(
     want, got = curves(alone), curves(two)
     assert len(want) == len(got) >= 6
     for mine, other in zip(got, want, strict=True):
-        assert mine == pytest.approx(other, rel=1e-5, abs=1e-5)
+        check_equal(mine, other)
     metrics = [json.loads((folder / "metrics.json").read_text()) for folder in (alone, two)]
     numbers, others = ({k: v for k, v in m.items() if isinstance(v, float)} for m in metrics)
     assert len(numbers) > 100
-    assert others == pytest.approx(numbers, rel=1e-5, abs=1e-5)
+    check_equal(others, numbers)
     streams = [sorted(p.name for p in (folder / "streams").iterdir()) for folder in (alone, two)]
     assert streams[0] == streams[1]
     assert (two / "report.html").exists()
 
 
 @pytest.mark.slow
-def test_shards_are_gone_on_from_by_one_process(alone: Path, tmp_path: Path) -> None:
-    where = f"hydra.run.dir={tmp_path}/outputs/per_turn/x"
-    run(tmp_path, "trainer.strategy=fsdp2", "trainer.devices=2", "data.batch_size=2", where,
-        "trainer.max_steps=2")  # fmt: skip
-    whole = run(tmp_path, "data.batch_size=4", "resume=auto", where)
-    mine, other = ({row["step"]: row for row in curves(of) if "train/loss" in row}
-                   for of in (whole, alone))  # fmt: skip
-    assert len(other) == 4
-    assert mine == {step: pytest.approx(row, rel=1e-5) for step, row in other.items()}
+def test_joined_batches_of_two_processes_are_those_of_one(tmp_path: Path) -> None:
+    joined = "trainer.accumulate=2"
+    one, two = tmp_path / "one", tmp_path / "two"
+    one.mkdir(), two.mkdir()
+    want, got = (
+        [row for row in curves(found) if "train/loss" in row]  # val is batched otherwise
+        for found in (
+            run(one, "data.batch_size=2", joined),
+            run(two, "data.batch_size=1", joined, "trainer.devices=2"),
+        )
+    )
+    assert len(want) == len(got) == 4
+    for mine, other in zip(got, want, strict=True):
+        check_equal(mine, other)
+
+
+@pytest.mark.slow
+def test_shards_are_saved_as_one_process_saves(alone: Path, tmp_path: Path) -> None:
+    sharded = run(tmp_path, "trainer.strategy=fsdp2", "trainer.devices=2", "data.batch_size=2")
+    ours, theirs = (
+        torch.load(folder / "checkpoints/last.ckpt", weights_only=True)
+        for folder in (sharded, alone)
+    )
+    assert ours["global_step"] == theirs["global_step"]
+    assert ours["ConversationDataModule"] == theirs["ConversationDataModule"]
+    assert ours["state_dict"].keys() == theirs["state_dict"].keys()
+    for name, tensor in theirs["state_dict"].items():
+        assert type(ours["state_dict"][name]) is torch.Tensor
+        torch.testing.assert_close(ours["state_dict"][name], tensor, atol=1e-4, rtol=1e-3)
 
 
 @pytest.mark.slow
@@ -132,7 +157,6 @@ def test_a_signal_to_one_process_stops_all_at_the_same_step(tmp_path: Path) -> N
     ]  # fmt: skip
     os.kill(second, signal.SIGTERM)
     _, said = process.communicate(timeout=100)
-    assert process.returncode != 0
     step = int(re.search(r"Stopped at step (\d+) by SIGTERM; the state", said)[1])
     assert step % 5 == 0
     saved = torch.load(run_dir / "checkpoints/last.ckpt", weights_only=True)
