@@ -65,7 +65,7 @@ def compute_losses_in_parts(
         return added.tensors
 
     total: Tensor = _AddedUp.apply(add_up, sums, rates, *parameters)  # type: ignore[no-untyped-call]
-    terms = [SumCount(value, count) for value, count in zip(sums, counts, strict=True)]
+    terms = _pairs(sums, counts)
     return replace(weigh(terms, model.decision, config), total=total)
 
 
@@ -74,7 +74,7 @@ def _of_larger(
 ) -> Losses:
     """The share of a part in the losses of the whole, which has so many terms."""
     sums = torch.stack([term.sum for term in losses.terms()])
-    terms = [SumCount(value, count) for value, count in zip(sums, counts, strict=True)]
+    terms = _pairs(sums, counts)
     return weigh(terms, decision, config)
 
 
@@ -138,6 +138,10 @@ def _rates(counts: Tensor, decision: Decision, config: ObjectiveConfig) -> Tenso
     """How much each sum weighs in the total."""
     with torch.enable_grad():
         sums = torch.zeros_like(counts, requires_grad=True)
-        terms = [SumCount(value, count) for value, count in zip(sums, counts, strict=True)]
+        terms = _pairs(sums, counts)
         (rates,) = torch.autograd.grad(weigh(terms, decision, config).total, sums)
     return rates
+
+
+def _pairs(sums: Tensor, counts: Tensor) -> list[SumCount]:
+    return [SumCount(value, count) for value, count in zip(sums, counts, strict=True)]

@@ -76,15 +76,13 @@ class ConversationDataModule(L.LightningDataModule):
 
     def _loader(self, split: str, *, shuffle: bool) -> DataLoader[Batch]:
         examples = self._examples[split]
-        trainer = self.trainer
-        # Every process goes through all of val: its losses are then those of a single process.
         if shuffle:
-            ranks = (trainer.global_rank, trainer.world_size) if trainer else (0, 1)
-            batches = self._order(split, shuffle=True, rank=ranks[0], num_ranks=ranks[1])
-        else:
-            batches = self._order(split, shuffle=False, joined=1)
-        if shuffle:
+            trainer = self.trainer
+            rank, num_ranks = (trainer.global_rank, trainer.world_size) if trainer else (0, 1)
+            batches = self._order(split, shuffle=True, rank=rank, num_ranks=num_ranks)
             batches.go_on(*self._consumed)
+        else:  # every process goes through all of val: its losses are those of a single one
+            batches = self._order(split, shuffle=False, joined=1)
         return DataLoader(
             examples,  # type: ignore[arg-type]
             batch_sampler=batches,

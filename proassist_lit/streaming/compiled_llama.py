@@ -13,7 +13,7 @@ from proassist_lit.streaming.native import NativeLlama
 
 
 class CompiledLlama(Protocol):
-    """Feeds new tokens of some streams to all layers; see ``NativeLlama`` and ``GpuLlama``."""
+    """The layers of a backbone: ``NativeLlama`` on a CPU, ``GpuLlama`` on a GPU."""
 
     def empty_keys(self) -> Tensor:
         """(1, heads, 0, size): the shape and type of keys of no token, and of values."""
@@ -26,7 +26,17 @@ class CompiledLlama(Protocol):
         keys: Sequence[Tensor],
         values: Sequence[Tensor],
     ) -> Tensor:
-        """(N, D) embeddings to (N, D) last hidden states after the final norm."""
+        """Feed new tokens of some streams; their keys and values are written in place.
+
+        Args:
+            inputs_embeds: (N, D), the new tokens of the first stream, of the second, and so on.
+            runs: of each of these streams its slot, tokens held before, new tokens; these sum N.
+            keys: of each layer, (slots, heads, capacity, size); with room for the new ones.
+            values: of each layer, like the keys.
+
+        Returns:
+            (N, D) last hidden states after the final norm.
+        """
         ...
 
 

@@ -88,17 +88,7 @@ class GpuLlama:
         keys: Sequence[Tensor],
         values: Sequence[Tensor],
     ) -> Tensor:
-        """Feed new tokens of some streams; their keys and values are written in place.
-
-        Args:
-            inputs_embeds: (N, D), the new tokens of the first stream, of the second, and so on.
-            runs: of each of these streams its slot, tokens held before, new tokens; these sum N.
-            keys: of each layer, (slots, heads, capacity, size); with room for the new ones.
-            values: of each layer, like the keys.
-
-        Returns:
-            (N, D) last hidden states after the final norm.
-        """
+        """Feed new tokens of some streams; see ``CompiledLlama``."""
         runs = list(runs)
         self._point_to(keys, values)
         out, row = [], 0
