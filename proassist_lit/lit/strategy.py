@@ -6,11 +6,11 @@ from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy, Str
 
 from proassist_lit.config import Parallel, TrainerConfig
 from proassist_lit.errors import ConfigError
+from proassist_lit.sweep.launcher import is_multi_process
 
 
 def build_strategy(trainer: TrainerConfig) -> Strategy | str:
     """The strategy of a run; ``auto`` for one device."""
-    many = trainer.num_nodes > 1 or trainer.devices != "1"
     if trainer.strategy is Parallel.FSDP2:
         if trainer.devices == "auto":
             raise ConfigError(
@@ -22,7 +22,7 @@ def build_strategy(trainer: TrainerConfig) -> Strategy | str:
             tensor_parallel_size=1,
             save_distributed_checkpoint=False,  # one file, that one process can go on from too
         )
-    if trainer.strategy is Parallel.DDP or (many and trainer.devices != "auto"):
+    if trainer.strategy is Parallel.DDP or is_multi_process(trainer):
         # Buffers are constants here. A batch without a span of a kind leaves that head unused.
         return DDPStrategy(
             broadcast_buffers=False, find_unused_parameters=True, gradient_as_bucket_view=True

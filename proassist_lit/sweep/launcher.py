@@ -59,7 +59,7 @@ def check_processes(trainer: TrainerConfig, target: str) -> None:
             "a multirun cannot be started by torchrun or srun, whose processes work on one run; "
             "start it by python, or each job by a command of its own (docs/sweeps.md)."
         )
-    if not _is_multi_process(trainer):
+    if not is_multi_process(trainer):
         return
     nodes = f" trainer.num_nodes={trainer.num_nodes}" if trainer.num_nodes > 1 else ""
     raise ConfigError(
@@ -71,7 +71,8 @@ def check_processes(trainer: TrainerConfig, target: str) -> None:
     )
 
 
-def _is_multi_process(trainer: TrainerConfig) -> bool:
+def is_multi_process(trainer: TrainerConfig) -> bool:
+    """Whether a run has several processes, one for each device."""
     if trainer.num_nodes > 1:
         return True
     if trainer.devices != "auto":

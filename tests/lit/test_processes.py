@@ -171,6 +171,9 @@ def test_strategies() -> None:
     assert built(devices="auto") == "auto"
     assert isinstance(built(devices="2"), DDPStrategy)
     assert isinstance(built(num_nodes=2), DDPStrategy)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.cuda, "device_count", lambda: 2)
+        assert isinstance(built(devices="auto"), DDPStrategy)
     assert isinstance(built(devices="2", strategy=Parallel.FSDP2), ModelParallelStrategy)
     with pytest.raises(ConfigError, match="fsdp2 needs a number of devices"):
         built(devices="auto", strategy=Parallel.FSDP2)
