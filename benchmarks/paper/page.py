@@ -69,7 +69,8 @@ def _table(table: Table, plan: Plan, study: Study) -> Iterator[str]:
     if table.thresholds:
         yield from _threshold_table(table, plan, study)
     else:
-        header = ["run", "n", *(plan.metrics[metric] for metric in table.metrics)]
+        columns = [*(plan.metrics[m] for m in table.metrics), *(f"*{c}*" for c in table.published)]
+        header = ["run", "n", *columns]
         body = [_row(row, table, study) for row in rows]
         yield from _markdown(
             header, [*body, *(_baselines(rows, table, study) if table.baselines else ())]
@@ -90,10 +91,15 @@ def _table(table: Table, plan: Plan, study: Study) -> Iterator[str]:
 
 def _row(row: Row, table: Table, study: Study) -> list[str]:
     runs = study.runs[row.name]
+    published = [
+        f"*{figures[row.name]:g}*" if row.name in figures else ""
+        for figures in table.published.values()
+    ]
     if not runs:
-        return [row.label, "0", *(NOT_RUN for _ in table.metrics)]
+        return [row.label, "0", *(NOT_RUN for _ in table.metrics), *published]
     spreads = [study.spread(row.name, metric) for metric in table.metrics]
-    return [row.label, str(len(runs)), *("–" if s is None else str(s) for s in spreads)]
+    ours = ["–" if s is None else str(s) for s in spreads]
+    return [row.label, str(len(runs)), *ours, *published]
 
 
 def _baselines(rows: Sequence[Row], table: Table, study: Study) -> Iterator[list[str]]:
@@ -110,7 +116,8 @@ def _baselines(rows: Sequence[Row], table: Table, study: Study) -> Iterator[list
             label = f"*{name.replace('_', ' ')}*" + (
                 f" ({first.label})" if name.startswith("blind") else ""
             )
-            yield [label, "", *("–" if s is None else str(s) for s in cells)]
+            published = ["" for _ in table.published]
+            yield [label, "", *("–" if s is None else str(s) for s in cells), *published]
 
 
 def _lacking(row: Row, table: Table, plan: Plan, study: Study) -> list[str]:

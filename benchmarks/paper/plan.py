@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -77,7 +77,9 @@ class Table:
         name: for ``--only``.
         title: heading.
         about: what differs between the rows, and what is the same.
-        paper: what the paper found, and where; its own figures only if they are known for certain.
+        paper: what the paper found, and where.
+        published: figures that the paper printed, by the heading of their column and the row that
+            they stand beside.
         rows: names.
         metrics: keys of ``metrics.json`` without their split.
         claims: what is checked.
@@ -95,6 +97,7 @@ class Table:
     paper: str
     rows: tuple[str, ...]
     metrics: tuple[str, ...]
+    published: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     claims: tuple[Claim, ...] = ()
     curve: str = ""
     log: bool = False
@@ -193,8 +196,8 @@ def _read(kind: type[_T], entry: Mapping[str, Any], where: str) -> _T:
     for key in entry:
         if key not in known:
             raise ConfigError(f"{where}: {_unknown('key', key, known)}")
-    for name, field in known.items():
-        if name not in entry and field.default is MISSING:
+    for name, of in known.items():
+        if name not in entry and of.default is MISSING and of.default_factory is MISSING:
             raise ConfigError(f"{where}: has no {name}; add it.")
     return kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in entry.items()})
 
@@ -219,6 +222,11 @@ def _faults(plan: Plan) -> Iterator[str]:
                 yield f"table {table.name}: {_unknown('row', name, plan.rows)}"
             elif plan.rows[name].cook != table.cook:
                 yield f"table {table.name}: row {name} differs in cook; write the same in both."
+        for column, figures in table.published.items():
+            for name in set(figures) - set(table.rows):
+                yield (
+                    f"table {table.name}: published {column!r}: {_unknown('row', name, table.rows)}"
+                )
         claimed = [c.metric for c in table.claims]
         claimed += [c.share_of_own for c in table.claims if c.share_of_own]
         for key in (*table.metrics, *claimed):

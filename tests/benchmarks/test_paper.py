@@ -262,6 +262,7 @@ def test_select_refuses_what_is_not_there(only: str, message: str) -> None:
         ({"tables": [{"rows": ["b"]}]}, r"table t: there is no row 'b'"),
         ({"tables": [{"metrics": ["f2"]}]}, r"table t: there is no metric 'f2'"),
         ({"tables": [{"cook": True}]}, r"table t: row a differs in cook"),
+        ({"tables": [{"published": {"F1": {"b": 1.0}}}]}, r"published 'F1': there is no row 'b'"),
         (
             {"tables": [{"claims": [{"says": "s", "metric": "f1", "row": "a"}]}]},
             r"the claim 's' needs one of better, same",
@@ -368,6 +369,20 @@ def test_page_shows_means_spreads_missing_metrics_and_rows_not_run(tmp_path: Pat
     assert "| ours | It is so | agrees | 0.700 ± 0.180, ≥ 0.7 |" not in lines  # whose: the paper
     assert "| the paper's direction | It is so | agrees | 0.700 ± 0.180, ≥ 0.7 |" in lines
     assert "Of 4 rows 3 are not run." in lines
+
+
+def test_page_shows_what_the_paper_printed_beside_ours(tmp_path: Path) -> None:
+    published = {"paper: F1": {"one": 32.9, "two": 34.0}}
+    plan = plan_of(table("one", "two", "again", published=published))
+    study = study_of(tmp_path, {"one": (0.5,), "again": (0.25,)}, plan)
+    out = tmp_path / "results.md"
+
+    write_page(plan, study, out)
+    lines = out.read_text().splitlines()
+    assert "| run | n | utterance F1 | *paper: F1* |" in lines
+    assert "| One | 1 | 0.500 | *32.9* |" in lines
+    assert "| Two | 0 | not run | *34* |" in lines
+    assert "| Again | 1 | 0.250 |  |" in lines
 
 
 def test_page_shows_baselines_once_and_where_numbers_come_from(tmp_path: Path) -> None:
