@@ -3,6 +3,7 @@
 python -m benchmarks.paper run /tmp/study --seeds 1,2,3 --jobs 8 --threads 2
 python -m benchmarks.paper run /tmp/study --only rho context/parts_summarize
 python -m benchmarks.paper report /tmp/study --out docs/results.md
+python -m benchmarks.paper compare /tmp/study
 """
 
 from __future__ import annotations
@@ -12,13 +13,16 @@ import json
 import sys
 from pathlib import Path
 
-from benchmarks.paper.jobs import cores, make_jobs
+from benchmarks.paper.committed import repeats
+from benchmarks.paper.jobs import ROOT, cores, make_jobs
 from benchmarks.paper.page import write_page
 from benchmarks.paper.plan import read_plan
 from benchmarks.paper.results import Study
 from benchmarks.paper.runner import Runner, exit_code, summary, write_error
 from proassist_lit.atomic import write_text
 from proassist_lit.errors import ConfigError, ProAssistError
+
+NUMBERS = ROOT / "docs" / "results" / "runs.jsonl"
 
 
 def _seeds(text: str) -> list[int]:
@@ -58,7 +62,25 @@ def _parser() -> argparse.ArgumentParser:
     report.add_argument(
         "--out", type=Path, default=Path("docs/results.md"), help="default: docs/results.md"
     )
+    compare = commands.add_parser(
+        "compare", help="tell whether the runs that are there reach the numbers of the page"
+    )
+    compare.add_argument("study", type=Path, metavar="DIR", help="directory of the study")
+    compare.add_argument(
+        "--with", type=Path, default=NUMBERS, dest="numbers", metavar="FILE",
+        help="what `report` wrote (default: that of docs/results.md)",
+    )  # fmt: skip
     return parser
+
+
+def compare(arguments: argparse.Namespace) -> int:
+    """Print every number beside the one that was kept; return 1 where one differs."""
+    plan = read_plan()
+    found = list(repeats(plan, Study(arguments.study.resolve(), plan), arguments.numbers))
+    print("\n".join(map(str, found)))
+    differ = sum(not repeat.agrees for repeat in found)
+    print(f"{len(found) - differ} of {len(found)} numbers agree")
+    return 1 if differ else 0
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -100,6 +122,8 @@ def main() -> int:
     try:
         if arguments.command == "run":
             return run(arguments)
+        if arguments.command == "compare":
+            return compare(arguments)
         plan = read_plan()
         written = write_page(plan, Study(arguments.study.resolve(), plan), arguments.out)
         print("\n".join(map(str, written)))

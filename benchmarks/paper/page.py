@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
+from benchmarks.paper.committed import write_runs
 from benchmarks.paper.plan import Plan, Row, Table
 from benchmarks.paper.plots import Lines, draw, seeds_of, setting_lines, threshold_lines
 from benchmarks.paper.results import CHANCE, Study
@@ -22,13 +23,15 @@ def write_page(plan: Plan, study: Study, out: Path) -> list[Path]:
     Args:
         plan: tables and claims.
         study: the runs.
-        out: the page; pictures go to a folder of its name beside it.
+        out: the page; pictures, and the numbers of every run, go to a folder of its name beside it.
 
     Returns:
         What was written.
     """
     pictures = out.with_suffix("")
-    written = [out]
+    numbers = pictures / "runs.jsonl"
+    write_runs(plan, study, numbers)
+    written = [out, numbers]
     parts = [*_head(plan, study)]
     for table in plan.tables:
         parts += [f"## {table.title}", "", table.about.strip(), "", *_table(table, plan, study)]
@@ -43,7 +46,7 @@ def write_page(plan: Plan, study: Study, out: Path) -> list[Path]:
                 f"Mean and range over seeds (n = {seeds}).", "",
             ]  # fmt: skip
         parts += _claims(table, study)
-    write_text(out, "\n".join([*parts, *_origin(plan, study)]).rstrip() + "\n")
+    write_text(out, "\n".join([*parts, *_origin(plan, study, numbers)]).rstrip() + "\n")
     return written
 
 
@@ -160,7 +163,7 @@ def _claims(table: Table, study: Study) -> Iterator[str]:
         yield from _markdown(["whose claim", "claim", "here", "numbers"], body)
 
 
-def _origin(plan: Plan, study: Study) -> Iterator[str]:
+def _origin(plan: Plan, study: Study, numbers: Path) -> Iterator[str]:
     """Command, commit, date, hardware and time, as the runs recorded them."""
     runs = study.all_runs
     yield "## Where the numbers come from"
@@ -191,6 +194,10 @@ def _origin(plan: Plan, study: Study) -> Iterator[str]:
         "runs": f"{len(runs)}, {hours:.1f} hours of runs in all",
     }  # fmt: skip
     yield from (f"- {name}: {text}" for name, text in facts.items() if text)
+    yield (
+        f"- numbers of every run: [runs.jsonl]({numbers.parent.name}/{numbers.name}); "
+        "`python -m benchmarks.paper compare DIR` tells whether runs of yours reach them"
+    )
     yield ""
     body = []
     for row in plan.rows.values():

@@ -361,7 +361,7 @@ def test_page_shows_means_spreads_missing_metrics_and_rows_not_run(tmp_path: Pat
     study = study_of(tmp_path, {"one": (0.5, 0.75, 0.85)}, plan)
     out = tmp_path / "docs" / "results.md"
 
-    assert write_page(plan, study, out) == [out]
+    assert write_page(plan, study, out) == [out, tmp_path / "docs" / "results" / "runs.jsonl"]
     lines = out.read_text().splitlines()
     assert "| One | 3 | 0.700 ± 0.180 | – |" in lines
     assert "| Two | 0 | not run | not run |" in lines
@@ -443,8 +443,9 @@ def test_page_draws_a_setting_and_thresholds(tmp_path: Path) -> None:
     out = tmp_path / "results.md"
     written = write_page(plan, Study(tmp_path / "study", plan), out)
 
-    assert [path.name for path in written] == ["results.md", "first.png", "thetas.png"]
-    assert all(path.read_bytes().startswith(b"\x89PNG") for path in written[1:])
+    names = ["results.md", "runs.jsonl", "first.png", "thetas.png"]
+    assert [path.name for path in written] == names
+    assert all(path.read_bytes().startswith(b"\x89PNG") for path in written[2:])
     assert "| 0.25 | 0.625 |\n| 0.75 | 0.375 |\n" in out.read_text()
     assert "0.31" not in out.read_text()  # what calibration adds differs from run to run
     assert "![First](results/first.png)" in out.read_text()
