@@ -138,6 +138,7 @@ class Reference:
         updates: reference state updates of the frame.
         state: reference state of every step after this frame.
         keywords: words that a right utterance must hold (right verb, right object).
+        kinds: what the utterance does, as the source names it: ``correction``, say.
         speak_label: 1 speak, 0 stay silent, None neither (no decision is evaluated here).
         dst_label: the same for the state update.
     """
@@ -146,6 +147,7 @@ class Reference:
     updates: tuple[Update, ...] = ()
     state: DialogueState = field(default_factory=dict)
     keywords: tuple[str, ...] = ()
+    kinds: tuple[str, ...] = ()
     speak_label: int | None = None
     dst_label: int | None = None
 

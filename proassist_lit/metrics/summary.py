@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from torch import Tensor
 
 from proassist_lit.metrics.dst import DstMetrics
+from proassist_lit.metrics.kinds import UtteranceKindMetrics
 from proassist_lit.metrics.matching import MatchConfig, MatchWindow
 from proassist_lit.metrics.meteor import Meteor
 from proassist_lit.metrics.similarity import Similarity
@@ -37,8 +38,8 @@ def evaluate_transcripts(
 
     Returns:
         Value by key, as the classes ``FrameDecisionMetrics``, ``UtteranceMetrics``,
-        ``TextPairMetrics`` and ``DstMetrics`` define them. A key that means nothing for
-        these streams (no steps, no keywords, nothing matched) is left out.
+        ``UtteranceKindMetrics``, ``TextPairMetrics`` and ``DstMetrics`` define them. A key that
+        means nothing for these streams (no steps, no keywords, nothing matched) is left out.
     """
     # Matched once; both metrics that need the pairs are handed them.
     matches = match_transcripts(transcripts, similarity, windows, config)
@@ -50,6 +51,10 @@ def evaluate_transcripts(
     utterances = UtteranceMetrics(similarity)
     utterances.update(transcripts, matches)
     values |= utterances.compute()
+    if similarity is not None:
+        kinds = UtteranceKindMetrics(similarity)
+        kinds.update(transcripts, matches)
+        values |= kinds.compute()
     words = TextPairMetrics("utterance", meteor=meteor)
     words.update(matched_texts(transcripts, matches))
     values |= words.compute()

@@ -6,6 +6,7 @@ data, references of the metrics, and ground-truth context are all read from a sc
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -40,6 +41,7 @@ class Text:
         content: the words.
         updates: of a dst turn, what ``content`` writes.
         keywords: of an assistant turn, words that a right utterance must hold.
+        kinds: of an assistant turn, what it does, as its source names it.
         is_summary: of an assistant turn, whether it answers a request for a summary; it is then
             no utterance that anybody hears.
     """
@@ -48,6 +50,7 @@ class Text:
     content: str
     updates: tuple[Update, ...] = ()
     keywords: tuple[str, ...] = ()
+    kinds: tuple[str, ...] = ()
     is_summary: bool = False
 
 
@@ -191,6 +194,7 @@ def _text(turn: SystemTurn | UserTurn | AssistantTurn | DstTurn, *, is_summary: 
         role=Role.ASSISTANT,
         content=turn.content.strip(),
         keywords=turn.keywords,
+        kinds=tuple(filter(None, re.split(r"[|,\s]+", turn.labels or ""))),
         is_summary=is_summary,
     )
 
@@ -210,6 +214,7 @@ def _with_span(spans: tuple[Text, ...], new: Text, rules: SequenceRules) -> tupl
                 role=Role.ASSISTANT,
                 content=f"{said[0].content} {new.content}".strip(),
                 keywords=said[0].keywords + new.keywords,
+                kinds=tuple(dict.fromkeys(said[0].kinds + new.kinds)),
                 is_summary=said[0].is_summary and new.is_summary,
             )
         ]
@@ -307,6 +312,7 @@ def references(script: Script) -> tuple[Reference, ...]:
                 updates=updates,
                 state=state,
                 keywords=tuple(word for text in said for word in text.keywords),
+                kinds=tuple(dict.fromkeys(kind for text in said for kind in text.kinds)),
                 speak_label=moment.speak_label,
                 dst_label=moment.dst_label,
             )

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import yaml
 
+from proassist_lit.metrics.kinds import KINDS
 from proassist_lit.metrics.lm import TeacherForcedMetrics
 from proassist_lit.metrics.matching import DEFAULT_WINDOW, MATCH_WINDOWS
 from proassist_lit.metrics.similarity import HashedWordSimilarity
@@ -46,7 +48,7 @@ def test_every_page_is_in_the_navigation() -> None:
 
 
 def perfect() -> Transcript:
-    """A stream answered as its reference is."""
+    """A stream answered as its reference is, which corrects a mistake."""
     script = read_script(dialogue())
     frames = [
         FrameOutput(
@@ -62,7 +64,10 @@ def perfect() -> Transcript:
         )
         for moment, reference in zip(script.moments, references(script), strict=True)
     ]
-    return make_transcript(dialogue(), script, frames)
+    stream = make_transcript(dialogue(), script, frames)
+    return replace(
+        stream, references=tuple(replace(r, kinds=("correction",)) for r in stream.references)
+    )
 
 
 def test_metrics_of_the_page_are_those_of_a_result() -> None:
@@ -70,12 +75,15 @@ def test_metrics_of_the_page_are_those_of_a_result() -> None:
     forced.update([ForcedTurn(2, 2, 1, 0.5, 0)], 2.0)
     made = set(evaluate_transcripts([perfect()], HashedWordSimilarity())) | set(forced.compute())
     named = set(
-        re.findall(r"`((?:utterance|speak|dst|forced|content)_\w+)`", text_of("metrics.md"))
+        re.findall(
+            r"`((?:utterance|speak|dst|forced|content|correction)_\w+)`", text_of("metrics.md")
+        )
     )
 
     assert named - ASKED_FOR <= made
     of_dst_head = {name.replace("speak_", "dst_") for name in named}
-    assert made <= named | of_dst_head
+    of_kinds = {name.replace("correction", kind) for name in named for kind in KINDS}
+    assert made <= named | of_dst_head | of_kinds
 
 
 def test_match_windows_of_the_page_are_ours() -> None:

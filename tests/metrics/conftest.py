@@ -28,6 +28,7 @@ def make_transcript() -> MakeTranscript:
         updates: Mapping[int, str] | None = None,
         ref_updates: Mapping[int, str] | None = None,
         keywords: Mapping[int, tuple[str, ...]] | None = None,
+        kinds: Mapping[int, tuple[str, ...]] | None = None,
         num_steps: int = 0,
         fps: float = 2.0,
         dataset: str = "toy",
@@ -64,6 +65,7 @@ def make_transcript() -> MakeTranscript:
                     updates=theirs,
                     state=ref_state,
                     keywords=keywords.get(i, ()),
+                    kinds=(kinds or {}).get(i, ()),
                     speak_label=int(i in refs),
                     dst_label=int(i in ref_updates) if num_steps else None,
                 )

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from proassist_lit.metrics.dst import DstMetrics
+from proassist_lit.metrics.kinds import UtteranceKindMetrics
 from proassist_lit.metrics.matching import MatchConfig, MatchWindow
 from proassist_lit.metrics.similarity import HashedWordSimilarity
 from proassist_lit.metrics.speaking import FrameDecisionMetrics
@@ -23,7 +24,9 @@ from proassist_lit.types import Transcript
 REFS = {3: "slice the carrot", 9: "boil the water", 15: "serve warm soup"}
 UPDATES = {3: "S1->start", 9: "S1->complete;S2->start", 15: "S2->complete"}
 KEYWORDS = {3: ("slice", "carrot"), 9: ("boil", "water"), 15: ("serve",)}
-WHOLE = {"updates": UPDATES, "ref_updates": UPDATES, "num_steps": 2, "keywords": KEYWORDS}
+KINDS = {3: ("instruction",), 9: ("correction",), 15: ("feedback", "instruction")}
+WHOLE = {"updates": UPDATES, "ref_updates": UPDATES, "num_steps": 2, "keywords": KEYWORDS,
+         "kinds": KINDS}  # fmt: skip
 
 
 def test_perfect_streams_score_one_in_every_share(make_transcript) -> None:
@@ -134,6 +137,9 @@ def rank_main(rank: int, store: str, out: str, streams: list[Transcript]) -> Non
     for metric in metrics:
         metric.update(mine)
         values |= {key: float(value) for key, value in metric.compute().items()}
+    kinds = UtteranceKindMetrics(words)
+    kinds.update(mine, match_transcripts(mine, words))
+    values |= {key: float(value) for key, value in kinds.compute().items()}
     texts = TextPairMetrics("utterance")
     texts.update(matched_texts(mine, match_transcripts(mine, words)))
     values |= {key: float(value) for key, value in texts.compute().items()}

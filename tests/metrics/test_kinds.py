@@ -1,0 +1,76 @@
+from __future__ import annotations
+
+import pytest
+
+from proassist_lit.metrics.kinds import UtteranceKindMetrics
+from proassist_lit.metrics.similarity import HashedWordSimilarity
+from proassist_lit.metrics.utterances import match_transcripts
+from proassist_lit.types import Transcript
+
+REFS = {2: "now slice the carrot", 8: "stop take the knife", 14: "well done now boil water"}
+KINDS = {2: ("initiative", "instruction"), 8: ("correction",), 14: ("feedback", "instruction")}
+SIMILARITY = HashedWordSimilarity()
+
+
+def scores(*transcripts: Transcript) -> dict[str, float]:
+    metric = UtteranceKindMetrics(SIMILARITY)
+    metric.update(transcripts, match_transcripts(transcripts, SIMILARITY))
+    return {key: float(value) for key, value in metric.compute().items()}
+
+
+def test_perfect_streams_have_every_kind(make_transcript) -> None:
+    values = scores(make_transcript(20, REFS, REFS, kinds=KINDS))
+    nums = {"instruction": 2.0, "feedback": 1.0, "correction": 1.0}
+    shares = {f"{k}_{name}": 1.0 for k in nums for name in ("precision", "recall", "f1")}
+    assert values == shares | {f"utterance_num_{kind}": num for kind, num in nums.items()}
+
+
+def test_a_correction_is_given_at_the_mistake_whatever_it_says_of_it(make_transcript) -> None:
+    at_the_mistake = REFS | {8: "stop take the spoon"}
+    values = scores(make_transcript(20, at_the_mistake, REFS, kinds=KINDS))
+    assert (values["correction_precision"], values["correction_recall"]) == (1.0, 1.0)
+
+    too_late = {2: REFS[2], 14: REFS[14], 18: "stop take the knife"}
+    values = scores(make_transcript(20, too_late, REFS, kinds=KINDS))
+    assert (values["correction_precision"], values["correction_recall"]) == (0.0, 0.0)
+
+    something_else = REFS | {8: "now slice the carrot"}
+    values = scores(make_transcript(20, something_else, REFS, kinds=KINDS))
+    assert (values["correction_precision"], values["correction_recall"]) == (0.0, 0.0)
+    assert (values["instruction_precision"], values["instruction_recall"]) == (2 / 3, 1.0)
+
+
+def test_false_corrections_cost_precision_also_where_a_stream_has_no_mistake(
+    make_transcript,
+) -> None:
+    faultless = {2: REFS[2], 14: REFS[14]}
+    streams = [
+        make_transcript(20, REFS, REFS, kinds=KINDS),
+        make_transcript(20, {**faultless, 8: "stop take the knife"}, faultless, kinds=KINDS),
+    ]
+    values = scores(*streams)
+    assert (values["correction_precision"], values["correction_recall"]) == (0.5, 1.0)
+    assert values["correction_f1"] == pytest.approx(2 / 3)
+    # What is most like it lies in the other stream, so that the order and the parts do not matter.
+    metric = UtteranceKindMetrics(SIMILARITY)
+    for stream in reversed(streams):
+        metric.update([stream], match_transcripts([stream], SIMILARITY))
+    assert {key: float(value) for key, value in metric.compute().items()} == values
+
+
+def test_the_same_words_are_of_the_kind_that_belongs_there(make_transcript) -> None:
+    refs = {2: "take the knife", 8: "take the knife"}
+    kinds = {2: ("instruction",), 8: ("correction",)}
+    values = scores(make_transcript(12, refs, refs, kinds=kinds))
+    assert values["instruction_f1"] == values["correction_f1"] == 1.0
+
+
+def test_a_silent_assistant_gives_nothing(make_transcript) -> None:
+    values = scores(make_transcript(20, {}, REFS, kinds=KINDS))
+    assert values["correction_recall"] == values["correction_f1"] == 0.0
+    assert values["utterance_num_correction"] == 1.0
+
+
+def test_without_references_or_kinds_there_is_nothing_to_tell(make_transcript) -> None:
+    assert scores(make_transcript(5, {2: "hello"}, {})) == {}
+    assert scores(make_transcript(20, REFS, REFS)) == {}
