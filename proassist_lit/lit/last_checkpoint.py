@@ -30,9 +30,10 @@ class LastCheckpoint(Checkpoint):
     """Saves between two optimizer steps: now and then, after validation, and when told to stop.
 
     SIGTERM lets the step under way end, saves and stops. So does SIGUSR1, which Slurm sends before
-    the time is up (``sbatch --signal=SIGUSR1@120``); the job is then put into the queue again. So
-    does an error or Ctrl-C, unless it comes in the middle of an update of the
-    weights, or the loss turned out to be none (``LossGuard``): the file then stays as it was.
+    the time is up (``sbatch --signal=SIGUSR1@120``); the job is then put into the queue again. The
+    exit code is 128 and the number of the signal: whoever waits for the run must not take it for
+    one that came to its end. So does an error or Ctrl-C, unless it comes in the middle of an update
+    of the weights, or the loss turned out to be none (``LossGuard``): the file then stays as it was.
 
     Whenever a checkpoint is written, its counters are set to the last whole optimizer step: batches
     of a step that was not finished are taken again.
@@ -80,7 +81,7 @@ class LastCheckpoint(Checkpoint):
                 self._say(f"Stopped at step {step} by {told}", saved=True)
             if told == "SIGUSR1":
                 requeue()
-            raise SIGTERMException
+            raise SIGTERMException(128 + signal.Signals[told])  # what a shell says of a signal
 
     def on_before_optimizer_step(
         self, trainer: L.Trainer, pl_module: L.LightningModule, optimizer: Any

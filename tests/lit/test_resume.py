@@ -157,7 +157,7 @@ def test_a_signal_lets_the_step_end_then_saves_and_stops(
 
     with pytest.MonkeyPatch.context() as patch:
         stop_at(patch, 3, lambda: signal.raise_signal(number))  # as the fourth step begins
-        with pytest.raises(SystemExit):
+        with pytest.raises(SystemExit, match=f"^{128 + number}$"):
             fit(settings, tmp_path / "run")
     saved = torch.load(tmp_path / "run/checkpoints/last.ckpt", weights_only=True)
     assert saved["global_step"] == 4
