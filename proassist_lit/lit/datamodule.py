@@ -39,7 +39,7 @@ class ConversationDataModule(L.LightningDataModule):
         super().__init__()
         self._examples, self._collate = examples, collate
         self._batches, self._num_workers, self._seed = batches, num_workers, seed
-        self._consumed = (-1, 0)
+        self._consumed = (0, 0)
 
     def state_dict(self) -> dict[str, int]:
         """Epoch under way, and how many of its batches are in the weights."""
@@ -69,8 +69,7 @@ class ConversationDataModule(L.LightningDataModule):
         trainer = self.trainer
         assert trainer is not None
         batches = copy.copy(trainer.train_dataloader.batch_sampler)  # type: ignore[union-attr]
-        batches.go_on(-1, 0)  # the whole epoch, though training was resumed in the middle of it
-        batches.set_epoch(epoch)
+        batches.go_on(epoch, 0)  # the whole epoch, though training was resumed in the middle of it
         batch = next(itertools.islice(batches, batch_idx, None))
         return [self._examples["train"].name(index) for _, index in batch]
 

@@ -32,8 +32,9 @@ class LastCheckpoint(Checkpoint):
     SIGTERM lets the step under way end, saves and stops. So does SIGUSR1, which Slurm sends before
     the time is up (``sbatch --signal=SIGUSR1@120``); the job is then put into the queue again. The
     exit code is 128 and the number of the signal: whoever waits for the run must not take it for
-    one that came to its end. So does an error or Ctrl-C, unless it comes in the middle of an update
-    of the weights, or the loss turned out to be none (``LossGuard``): the file then stays as it was.
+    one that came to its end. So does an error or Ctrl-C, unless it comes in the middle of an
+    update of the weights, or the loss turned out to be none (``LossGuard``): the file then stays
+    as it was.
 
     Whenever a checkpoint is written, its counters are set to the last whole optimizer step: batches
     of a step that was not finished are taken again.

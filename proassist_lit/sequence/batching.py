@@ -62,7 +62,7 @@ class EpochBatches(Sampler[list[tuple[int, int]]]):
         self._seed, self._shuffle = seed, shuffle
         self._max_tokens, self._packed = max_tokens, packed
         self.epoch = 0
-        self._consumed = (-1, 0)  # epoch, batches of it that training has had
+        self._consumed = (0, 0)  # epoch, batches of it that training has had
         if max_tokens is not None and max(lengths, default=0) > max_tokens:
             raise ConfigError(
                 f"data.max_tokens is {max_tokens}, but the longest conversation has {max(lengths)} "
@@ -71,7 +71,11 @@ class EpochBatches(Sampler[list[tuple[int, int]]]):
             )
 
     def go_on(self, epoch: int, num_batches: int) -> None:
-        """Leave out the first ``num_batches`` of ``epoch``: training has had them."""
+        """Begin in ``epoch``, and leave out its first ``num_batches``: training has had them.
+
+        Loader processes ask for batches before Lightning says which epoch it is.
+        """
+        self.epoch = epoch
         self._consumed = (epoch, num_batches)
 
     @property

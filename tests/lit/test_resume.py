@@ -75,17 +75,21 @@ def stop_at(patch: pytest.MonkeyPatch, batch: int, stop: Callable[[], None]) -> 
 
 @pytest.mark.road
 @pytest.mark.parametrize(
-    ("accumulate", "batch"),
-    [(1, 1), (1, 3), (1, 5), (1, 6), (2, 1), (2, 3), (2, 5), (3, 2), (3, 6)],
-)
+    ("accumulate", "batch", "workers"),
+    [
+        (1, 1, 0), (1, 3, 0), (1, 5, 0), (1, 6, 0), (2, 1, 0), (2, 3, 0), (2, 5, 0), (3, 2, 0),
+        (3, 6, 0), (3, 6, 2),  # in the second epoch
+    ],
+)  # fmt: skip
 def test_a_killed_run_goes_on_bit_for_bit(
     accumulate: int,
     batch: int,
+    workers: int,
     uninterrupted: Whole,
     tmp_path: Path,
 ) -> None:
     whole, expected = uninterrupted(accumulate)
-    settings = config(whole.parent / "data", accumulate=accumulate)
+    settings = config(whole.parent / "data", accumulate=accumulate, workers=workers)
 
     def kill() -> None:
         raise Killed
