@@ -18,4 +18,6 @@ def quiet_libraries() -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
     # Lightning's own use of something that torch has put aside
     warnings.filterwarnings("ignore", message=r".*isinstance\(treespec, LeafSpec\)")
+    # It asks the loader for a state; ours lies in the datamodule (``ConversationDataModule``).
+    warnings.filterwarnings("ignore", message=r".*your dataloader is not resumable")
     transformers.utils.logging.disable_progress_bar()
