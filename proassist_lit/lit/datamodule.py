@@ -45,8 +45,9 @@ class ConversationDataModule(L.LightningDataModule):
         """Epoch under way, and how many of its batches are in the weights."""
         trainer = self.trainer
         assert trainer is not None
-        completed = trainer.fit_loop.epoch_loop.batch_progress.current.completed
-        return {"epoch": trainer.current_epoch, "num_batches": completed}
+        loop = trainer.fit_loop
+        completed = loop.epoch_loop.batch_progress.current.completed
+        return {"epoch": loop.epoch_progress.current.ready - 1, "num_batches": completed}
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
         """Go on from there."""

@@ -9,6 +9,7 @@ import lightning as L
 import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
+from torch.optim.lr_scheduler import LambdaLR
 
 from proassist_lit.config import OptimizerConfig
 from proassist_lit.lit.parts import check_gradients
@@ -88,6 +89,15 @@ class AssistantModule(L.LightningModule):
         if self._fused:
             fuse(self.model.lm)
 
+    def on_train_start(self) -> None:
+        """Follow the schedule of this run: the checkpoint holds a rate of the run that wrote it."""
+        for config in self.trainer.lr_scheduler_configs:
+            schedule = config.scheduler
+            if isinstance(schedule, LambdaLR):
+                groups = zip(schedule.optimizer.param_groups, schedule.base_lrs, strict=True)
+                for group, peak in groups:
+                    group["lr"] = peak * self._rate(schedule.last_epoch)
+
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Loss of one batch, or of this process's share of one.
 
@@ -157,7 +167,7 @@ class AssistantModule(L.LightningModule):
         optimizer = torch.optim.AdamW(
             groups, lr=config.lr, betas=(0.9, config.beta2), weight_decay=config.weight_decay
         )
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, self._rate)
+        schedule = LambdaLR(optimizer, self._rate)
         return {
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": schedule, "interval": "step"},
