@@ -14,11 +14,13 @@ from torch.optim.lr_scheduler import LambdaLR
 from proassist_lit.config import OptimizerConfig
 from proassist_lit.lit.parts import check_gradients
 from proassist_lit.lit.sharding import is_sharded, shard
+from proassist_lit.losses import SumCount
 from proassist_lit.micro_batches import compute_losses_in_parts, count_terms
 from proassist_lit.model.assistant import AssistantModel
 from proassist_lit.model.checkpoint import PREFIX, saved_names
 from proassist_lit.model.fused import fuse
-from proassist_lit.objectives import Losses, ObjectiveConfig, compute_losses
+from proassist_lit.objectives import Losses, ObjectiveConfig, compute_losses, weigh
+from proassist_lit.sequence.batching import SharedOut
 from proassist_lit.types import Batch
 
 
@@ -52,6 +54,7 @@ class AssistantModule(L.LightningModule):
         self._micro_tokens, self._micro_conversations = micro_tokens, micro_conversations
         self._fused = fused
         self._reached = False
+        self._validated: Tensor | None = None  # sums and counts of the losses
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Leave out a backbone that is not trained and can be read again from where it came."""
@@ -112,7 +115,7 @@ class AssistantModule(L.LightningModule):
             self.model, batch, self._objective, self._micro_tokens, counts,
             max_conversations=self._micro_conversations,
         )  # fmt: skip
-        self._log("train", losses, batch, on_step=True)
+        self._log_training(losses, batch)
         rate = self.trainer.optimizers[0].param_groups[0]["lr"]
         self.log("train/lr", rate, on_step=True, on_epoch=False)
         return losses.total * world
@@ -122,34 +125,38 @@ class AssistantModule(L.LightningModule):
         total: Tensor = self.trainer.strategy.reduce(values, reduce_op="sum")
         return total
 
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Teacher-forced losses of one batch."""
-        losses = compute_losses(self.model, batch, self._objective)
-        self._log("val", losses, batch, on_step=False)
+    def on_validation_epoch_start(self) -> None:
+        """Nothing was counted yet."""
+        self._validated = None
 
-    def _log(self, split: str, losses: Losses, batch: Batch, *, on_step: bool) -> None:
-        values = {
-            "loss": losses.total,
-            "loss_response": losses.response.mean(),
-            "loss_speak": losses.speak.balanced(),
-        }
-        if losses.dst_response is not None and losses.dst is not None:
-            values["loss_dst_response"] = losses.dst_response.mean()
-            values["loss_dst"] = losses.dst.balanced()
-        if on_step:
-            values["tokens"] = batch.attention_mask.sum()
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Add up the teacher-forced losses of one batch, and what they are divided by."""
+        terms = compute_losses(self.model, batch, self._objective).terms()
+        found = torch.stack([torch.stack([term.sum, term.count]) for term in terms])  # (terms, 2)
+        found = found.to(torch.float32 if found.device.type == "mps" else torch.float64)
+        batches = getattr(self.trainer.val_dataloaders, "batch_sampler", None)
+        if isinstance(batches, SharedOut) and batches.is_repeated(batch_idx):
+            found = torch.zeros_like(found)  # it was computed since shards need all processes
+        self._validated = found if self._validated is None else self._validated + found
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the losses of all of val: the same for any batches and any number of processes."""
+        if self._validated is None:
+            return
+        found = self._validated
+        if self.trainer.world_size > 1:
+            found = self._add_up(found)
+        losses = weigh([SumCount(*pair) for pair in found], self.model.decision, self._objective)
+        for name, value in _parts(losses).items():
+            self.log(f"val/{name}", value.float(), prog_bar=name == "loss")
+
+    def _log_training(self, losses: Losses, batch: Batch) -> None:
+        values = {**_parts(losses), "tokens": batch.attention_mask.sum()}
         shown = torch.stack([value.detach().float() for value in values.values()])
-        if on_step and self.trainer.world_size > 1:
+        if self.trainer.world_size > 1:
             shown = self._add_up(shown)
         for name, value in zip(values, shown, strict=True):
-            self.log(
-                f"{split}/{name}",
-                value,
-                on_step=on_step,
-                on_epoch=not on_step,
-                prog_bar=name == "loss",
-                batch_size=batch.num_conversations,
-            )
+            self.log(f"train/{name}", value, on_step=True, on_epoch=False, prog_bar=name == "loss")
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         """Let go of the gradients at once: Lightning keeps them through the next forward."""
@@ -182,3 +189,16 @@ class AssistantModule(L.LightningModule):
         share = min((step - config.warmup_steps) / rest, 1.0)
         cosine = 0.5 * (1 + math.cos(math.pi * share))
         return config.final_ratio + (1 - config.final_ratio) * cosine
+
+
+def _parts(losses: Losses) -> dict[str, Tensor]:
+    """The total and the losses that make it, each as it is shown."""
+    parts = {
+        "loss": losses.total,
+        "loss_response": losses.response.mean(),
+        "loss_speak": losses.speak.balanced(),
+    }
+    if losses.dst_response is not None and losses.dst is not None:
+        parts["loss_dst_response"] = losses.dst_response.mean()
+        parts["loss_dst"] = losses.dst.balanced()
+    return parts
