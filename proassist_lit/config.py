@@ -192,14 +192,6 @@ class TrainerConfig:
             raise ConfigError(
                 f"trainer.peak_tflops must be > 0, got {self.peak_tflops}; null if it is not known."
             )
-        in_parts = self.micro_tokens is not None or self.accumulate > 1
-        if in_parts and self.strategy is Parallel.FSDP2:
-            name = "accumulate" if self.micro_tokens is None else "micro_tokens"
-            raise ConfigError(
-                f"trainer.{name} does not go with trainer.strategy=fsdp2, which adds up gradients "
-                "as shards; lower data.batch_size or data.max_tokens, or set "
-                "trainer.gradient_checkpointing=full."
-            )
         if self.patience < 0:
             raise ConfigError(
                 f"trainer.patience must be >= 0, got {self.patience}; 0 for no early end."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import lightning as L
@@ -12,10 +13,15 @@ from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 
 from proassist_lit.config import OptimizerConfig
+from proassist_lit.data.collate import split
 from proassist_lit.lit.parts import check_gradients
 from proassist_lit.lit.sharding import is_sharded, shard
 from proassist_lit.losses import SumCount
-from proassist_lit.micro_batches import compute_losses_in_parts, count_terms
+from proassist_lit.micro_batches import (
+    compute_losses_in_parts,
+    compute_losses_of_shards,
+    count_terms,
+)
 from proassist_lit.model.assistant import AssistantModel
 from proassist_lit.model.checkpoint import PREFIX, saved_names
 from proassist_lit.model.fused import fuse
@@ -108,17 +114,31 @@ class AssistantModule(L.LightningModule):
         count. The strategy takes the mean of the gradients, so each share counts as many times.
         """
         world = self.trainer.world_size
+        in_parts = self._micro_tokens is not None or self._micro_conversations is not None
         counts = None
-        if world > 1:
+        if world > 1 or is_sharded(self.model):
             counts = self._add_up(count_terms(self.model, batch))
-        losses = compute_losses_in_parts(
-            self.model, batch, self._objective, self._micro_tokens, counts,
-            max_conversations=self._micro_conversations,
-        )  # fmt: skip
+        if in_parts and counts is not None and is_sharded(self.model):
+            parts = split(batch, self._micro_tokens, self._micro_conversations)
+            losses = self._losses_of_shards(parts, counts)
+        else:
+            losses = compute_losses_in_parts(
+                self.model, batch, self._objective, self._micro_tokens, counts,
+                max_conversations=self._micro_conversations,
+            )  # fmt: skip
         self._log_training(losses, batch)
         rate = self.trainer.optimizers[0].param_groups[0]["lr"]
         self.log("train/lr", rate, on_step=True, on_epoch=False)
         return losses.total * world
+
+    def _losses_of_shards(self, parts: Sequence[Batch], counts: Tensor) -> Losses:
+        strategy, world = self.trainer.strategy, self.trainer.world_size
+        number = torch.tensor(len(parts), device=self.device)
+        return compute_losses_of_shards(
+            self.model, parts, self._objective, counts,
+            lambda share: strategy.backward(share * world, None),
+            num_parts=int(strategy.reduce(number, reduce_op="max")),
+        )  # fmt: skip
 
     def _add_up(self, values: Tensor) -> Tensor:
         """Sums over all processes."""
@@ -162,6 +182,9 @@ class AssistantModule(L.LightningModule):
         """Let go of the gradients at once: Lightning keeps them through the next forward."""
         super().optimizer_step(*args, **kwargs)
         self.zero_grad(set_to_none=True)
+
+    def optimizer_zero_grad(self, *args: Any, **kwargs: Any) -> None:
+        """Nothing: the last step let go of them, and they hold what parts of this one gave."""
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """AdamW over what is trained; the schedule counts optimizer steps."""
