@@ -158,6 +158,10 @@ class TrainerConfig:
     """Whether a run that begins first looks for its learning rate: 100 steps with a rising one, of
     which that is taken at which the loss falls fastest (lr_search.png). On one device."""
 
+    find_batch_size: int = 0
+    """Most conversations of a batch that a run which begins looks for: it takes as many of the
+    longest as go through on its GPU (batch_size.json) for data.batch_size. 0 looks for none."""
+
     profiler: ProfilerKind = ProfilerKind.NONE
     """none, simple (time by part of the training loop, in fit-profile.txt of the run directory)
     or torch (by operator, with a trace as JSON)."""
@@ -192,17 +196,14 @@ class TrainerConfig:
             raise ConfigError(
                 f"trainer.peak_tflops must be > 0, got {self.peak_tflops}; null if it is not known."
             )
-        in_parts = self.micro_tokens is not None or self.accumulate > 1
-        if in_parts and self.strategy is Parallel.FSDP2:
-            name = "accumulate" if self.micro_tokens is None else "micro_tokens"
-            raise ConfigError(
-                f"trainer.{name} does not go with trainer.strategy=fsdp2, which adds up gradients "
-                "as shards; lower data.batch_size or data.max_tokens, or set "
-                "trainer.gradient_checkpointing=full."
-            )
         if self.patience < 0:
             raise ConfigError(
                 f"trainer.patience must be >= 0, got {self.patience}; 0 for no early end."
+            )
+        if self.find_batch_size < 0:
+            raise ConfigError(
+                f"trainer.find_batch_size must be >= 0, got {self.find_batch_size}; 0 looks for "
+                "none."
             )
         if not 0 <= self.ema_decay < 1:
             raise ConfigError(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -67,6 +67,39 @@ def compute_losses_in_parts(
     total: Tensor = _AddedUp.apply(add_up, sums, rates, *parameters)  # type: ignore[no-untyped-call]
     terms = _pairs(sums, counts)
     return replace(weigh(terms, model.decision, config), total=total)
+
+
+def compute_losses_of_shards(
+    model: AssistantModel, parts: Sequence[Batch], config: ObjectiveConfig, counts: Tensor,
+    backward: Callable[[Tensor], object], *, num_parts: int,
+) -> Losses:  # fmt: skip
+    """As ``compute_losses_in_parts``, of a model whose weights lie in shards.
+
+    Gradients are added up in the shards, as the parts go backward: all but the last here, the
+    last when the total does. Who has fewer parts than the others goes along with them for
+    nothing, since all processes meet at every layer.
+
+    Args:
+        model: what learns.
+        parts: of this process's batch.
+        config: what is learnt.
+        counts: what each loss is divided by, over all processes.
+        backward: takes a share of the total and adds its gradient to the weights'.
+        num_parts: most parts of a process.
+    """
+    rates = _rates(counts, model.decision, config)
+    sums, share = torch.zeros_like(rates), rates.new_zeros(())
+    for place in range(num_parts):
+        if place:
+            with torch.autocast(share.device.type, enabled=False):
+                backward(share)
+        is_extra = place >= len(parts)
+        terms = compute_losses(model, parts[0 if is_extra else place], config).terms()
+        found = torch.stack([term.sum for term in terms]) * (0 if is_extra else 1)
+        share = (found * rates).sum()
+        sums += found.detach()
+    total = share - share.detach() + (sums * rates).sum()
+    return replace(weigh(_pairs(sums, counts), model.decision, config), total=total)
 
 
 def _of_larger(

@@ -59,6 +59,11 @@ class RunDirectory:
         return self.path / "wandb_id"
 
     @property
+    def batch_size(self) -> Path:
+        """The batch size that was looked for, as JSON; may not exist."""
+        return self.path / "batch_size.json"
+
+    @property
     def report(self) -> Path:
         """The report, one self-contained page."""
         return self.path / "report.html"

@@ -11,7 +11,7 @@ import lightning as L
 import torch
 from torch.utils.data import DataLoader
 
-from proassist_lit.sequence.batching import EpochBatches
+from proassist_lit.sequence.batching import EpochBatches, SharedOut
 from proassist_lit.sequence.examples import ExampleSet
 from proassist_lit.types import Batch, Example
 
@@ -45,8 +45,9 @@ class ConversationDataModule(L.LightningDataModule):
         """Epoch under way, and how many of its batches are in the weights."""
         trainer = self.trainer
         assert trainer is not None
-        completed = trainer.fit_loop.epoch_loop.batch_progress.current.completed
-        return {"epoch": trainer.current_epoch, "num_batches": completed}
+        loop = trainer.fit_loop
+        completed = loop.epoch_loop.batch_progress.current.completed
+        return {"epoch": loop.epoch_progress.current.ready - 1, "num_batches": completed}
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
         """Go on from there."""
@@ -61,7 +62,7 @@ class ConversationDataModule(L.LightningDataModule):
         return len(self._order("train", shuffle=True, rank=0, num_ranks=num_ranks))
 
     def val_dataloader(self) -> DataLoader[Batch]:
-        """Always the same, in order."""
+        """Always the same, in order, shared out over all processes."""
         return self._loader("val", shuffle=False)
 
     def train_records(self, epoch: int, batch_idx: int) -> list[str]:
@@ -75,13 +76,15 @@ class ConversationDataModule(L.LightningDataModule):
 
     def _loader(self, split: str, *, shuffle: bool) -> DataLoader[Batch]:
         examples = self._examples[split]
+        trainer = self.trainer
+        rank, num_ranks = (trainer.global_rank, trainer.world_size) if trainer else (0, 1)
+        batches: EpochBatches | SharedOut
         if shuffle:
-            trainer = self.trainer
-            rank, num_ranks = (trainer.global_rank, trainer.world_size) if trainer else (0, 1)
             batches = self._order(split, shuffle=True, rank=rank, num_ranks=num_ranks)
             batches.go_on(*self._consumed)
-        else:  # every process goes through all of val: its losses are those of a single one
-            batches = self._order(split, shuffle=False, joined=1)
+        else:
+            in_order = self._order(split, shuffle=False, joined=1)
+            batches = SharedOut(in_order, rank=rank, num_ranks=num_ranks)
         return DataLoader(
             examples,  # type: ignore[arg-type]
             batch_sampler=batches,

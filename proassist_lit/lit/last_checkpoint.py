@@ -37,7 +37,8 @@ class LastCheckpoint(Checkpoint):
     as it was.
 
     Whenever a checkpoint is written, its counters are set to the last whole optimizer step: batches
-    of a step that was not finished are taken again.
+    of a step that was not finished are taken again. Where training has ended they are those of the
+    batch that would come next, for a run that is given more steps.
 
     Args:
         run: where ``last.ckpt`` lies; it is replaced in one go.
@@ -46,7 +47,7 @@ class LastCheckpoint(Checkpoint):
 
     def __init__(self, run: RunDirectory, *, every_steps: int) -> None:
         self._run, self._every_steps = run, every_steps
-        self._is_due = self._is_updating = self._between_batches = False
+        self._is_due = self._is_updating = self._between_batches = self._has_ended = False
         self._saved_step = 0
         self._stop: str = ""
         self._handlers: dict[int, Handler] = {}
@@ -101,7 +102,9 @@ class LastCheckpoint(Checkpoint):
         """Save the final state."""
         self._give_signals_back()
         if trainer.global_step > 0:
+            self._between_batches = self._has_ended = True
             self._save(trainer)
+            self._between_batches = self._has_ended = False
 
     def on_exception(
         self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException
@@ -134,6 +137,9 @@ class LastCheckpoint(Checkpoint):
         if self._between_batches and self._was_validated(trainer, progress):
             # Going on, the loop finds a batch after which it validates, and counts its end again.
             loops["epoch_loop.state_dict"]["_batches_that_stepped"] -= 1
+        if self._has_ended:
+            go_on_with_epoch(loops, int(trainer.num_training_batches))
+            checkpoint["epoch"] = loops["epoch_progress"]["current"]["completed"]
 
     @staticmethod
     def _was_validated(trainer: L.Trainer, progress: dict[str, Any]) -> bool:
@@ -184,6 +190,32 @@ class LastCheckpoint(Checkpoint):
     @staticmethod
     def _print(text: str) -> None:
         Console(stderr=True).print(text, highlight=False, soft_wrap=True, markup=False)
+
+
+def go_on_with_epoch(loops: dict[str, Any], num_batches: int) -> None:
+    """Set the counters of ended training to those of a run that comes to its next batch.
+
+    Lightning takes the epoch in which training ends for a whole one, wherever in it that is.
+
+    Args:
+        loops: state of the fit loop, changed in place.
+        num_batches: of an epoch.
+    """
+    epoch, batches = loops["epoch_progress"], loops["epoch_loop.batch_progress"]
+    if batches["current"]["completed"] < num_batches:
+        for counts in (epoch["current"], epoch["total"]):
+            counts["processed"] = counts["completed"] = counts["started"] - 1
+        return
+    for counts in (epoch["current"], epoch["total"]):
+        counts["ready"] += 1
+        counts["started"] += 1
+    batches["is_last_batch"] = False
+    optimizer = loops["epoch_loop.automatic_optimization.optim_progress"]["optimizer"]
+    of_epoch = (batches, loops["epoch_loop.scheduler_progress"], *optimizer.values())
+    for progress in of_epoch:
+        progress["current"] = dict.fromkeys(progress["current"], 0)
+    validated = loops["epoch_loop.val_loop.batch_progress"]
+    validated["total"] = dict.fromkeys(validated["total"], 0)
 
 
 def requeue() -> None:

@@ -3,21 +3,30 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import lightning as L
 import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
+from torch.optim.lr_scheduler import LambdaLR
 
 from proassist_lit.config import OptimizerConfig
+from proassist_lit.data.collate import split
 from proassist_lit.lit.parts import check_gradients
 from proassist_lit.lit.sharding import is_sharded, shard
-from proassist_lit.micro_batches import compute_losses_in_parts, count_terms
+from proassist_lit.losses import SumCount
+from proassist_lit.micro_batches import (
+    compute_losses_in_parts,
+    compute_losses_of_shards,
+    count_terms,
+)
 from proassist_lit.model.assistant import AssistantModel
 from proassist_lit.model.checkpoint import PREFIX, saved_names
 from proassist_lit.model.fused import fuse
-from proassist_lit.objectives import Losses, ObjectiveConfig, compute_losses
+from proassist_lit.objectives import Losses, ObjectiveConfig, compute_losses, weigh
+from proassist_lit.sequence.batching import SharedOut
 from proassist_lit.types import Batch
 
 
@@ -51,6 +60,7 @@ class AssistantModule(L.LightningModule):
         self._micro_tokens, self._micro_conversations = micro_tokens, micro_conversations
         self._fused = fused
         self._reached = False
+        self._validated: Tensor | None = None  # sums and counts of the losses
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Leave out a backbone that is not trained and can be read again from where it came."""
@@ -88,6 +98,15 @@ class AssistantModule(L.LightningModule):
         if self._fused:
             fuse(self.model.lm)
 
+    def on_train_start(self) -> None:
+        """Follow the schedule of this run: the checkpoint holds a rate of the run that wrote it."""
+        for config in self.trainer.lr_scheduler_configs:
+            schedule = config.scheduler
+            if isinstance(schedule, LambdaLR):
+                groups = zip(schedule.optimizer.param_groups, schedule.base_lrs, strict=True)
+                for group, peak in groups:
+                    group["lr"] = peak * self._rate(schedule.last_epoch)
+
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Loss of one batch, or of this process's share of one.
 
@@ -95,56 +114,77 @@ class AssistantModule(L.LightningModule):
         count. The strategy takes the mean of the gradients, so each share counts as many times.
         """
         world = self.trainer.world_size
+        in_parts = self._micro_tokens is not None or self._micro_conversations is not None
         counts = None
-        if world > 1:
+        if world > 1 or is_sharded(self.model):
             counts = self._add_up(count_terms(self.model, batch))
-        losses = compute_losses_in_parts(
-            self.model, batch, self._objective, self._micro_tokens, counts,
-            max_conversations=self._micro_conversations,
-        )  # fmt: skip
-        self._log("train", losses, batch, on_step=True)
+        if in_parts and counts is not None and is_sharded(self.model):
+            parts = split(batch, self._micro_tokens, self._micro_conversations)
+            losses = self._losses_of_shards(parts, counts)
+        else:
+            losses = compute_losses_in_parts(
+                self.model, batch, self._objective, self._micro_tokens, counts,
+                max_conversations=self._micro_conversations,
+            )  # fmt: skip
+        self._log_training(losses, batch)
         rate = self.trainer.optimizers[0].param_groups[0]["lr"]
         self.log("train/lr", rate, on_step=True, on_epoch=False)
         return losses.total * world
+
+    def _losses_of_shards(self, parts: Sequence[Batch], counts: Tensor) -> Losses:
+        strategy, world = self.trainer.strategy, self.trainer.world_size
+        number = torch.tensor(len(parts), device=self.device)
+        return compute_losses_of_shards(
+            self.model, parts, self._objective, counts,
+            lambda share: strategy.backward(share * world, None),
+            num_parts=int(strategy.reduce(number, reduce_op="max")),
+        )  # fmt: skip
 
     def _add_up(self, values: Tensor) -> Tensor:
         """Sums over all processes."""
         total: Tensor = self.trainer.strategy.reduce(values, reduce_op="sum")
         return total
 
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Teacher-forced losses of one batch."""
-        losses = compute_losses(self.model, batch, self._objective)
-        self._log("val", losses, batch, on_step=False)
+    def on_validation_epoch_start(self) -> None:
+        """Nothing was counted yet."""
+        self._validated = None
 
-    def _log(self, split: str, losses: Losses, batch: Batch, *, on_step: bool) -> None:
-        values = {
-            "loss": losses.total,
-            "loss_response": losses.response.mean(),
-            "loss_speak": losses.speak.balanced(),
-        }
-        if losses.dst_response is not None and losses.dst is not None:
-            values["loss_dst_response"] = losses.dst_response.mean()
-            values["loss_dst"] = losses.dst.balanced()
-        if on_step:
-            values["tokens"] = batch.attention_mask.sum()
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Add up the teacher-forced losses of one batch, and what they are divided by."""
+        terms = compute_losses(self.model, batch, self._objective).terms()
+        found = torch.stack([torch.stack([term.sum, term.count]) for term in terms])  # (terms, 2)
+        found = found.to(torch.float32 if found.device.type == "mps" else torch.float64)
+        batches = getattr(self.trainer.val_dataloaders, "batch_sampler", None)
+        if isinstance(batches, SharedOut) and batches.is_repeated(batch_idx):
+            found = torch.zeros_like(found)  # it was computed since shards need all processes
+        self._validated = found if self._validated is None else self._validated + found
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the losses of all of val: the same for any batches and any number of processes."""
+        if self._validated is None:
+            return
+        found = self._validated
+        if self.trainer.world_size > 1:
+            found = self._add_up(found)
+        losses = weigh([SumCount(*pair) for pair in found], self.model.decision, self._objective)
+        for name, value in _parts(losses).items():
+            self.log(f"val/{name}", value.float(), prog_bar=name == "loss")
+
+    def _log_training(self, losses: Losses, batch: Batch) -> None:
+        values = {**_parts(losses), "tokens": batch.attention_mask.sum()}
         shown = torch.stack([value.detach().float() for value in values.values()])
-        if on_step and self.trainer.world_size > 1:
+        if self.trainer.world_size > 1:
             shown = self._add_up(shown)
         for name, value in zip(values, shown, strict=True):
-            self.log(
-                f"{split}/{name}",
-                value,
-                on_step=on_step,
-                on_epoch=not on_step,
-                prog_bar=name == "loss",
-                batch_size=batch.num_conversations,
-            )
+            self.log(f"train/{name}", value, on_step=True, on_epoch=False, prog_bar=name == "loss")
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         """Let go of the gradients at once: Lightning keeps them through the next forward."""
         super().optimizer_step(*args, **kwargs)
         self.zero_grad(set_to_none=True)
+
+    def optimizer_zero_grad(self, *args: Any, **kwargs: Any) -> None:
+        """Nothing: the last step let go of them, and they hold what parts of this one gave."""
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """AdamW over what is trained; the schedule counts optimizer steps."""
@@ -157,7 +197,7 @@ class AssistantModule(L.LightningModule):
         optimizer = torch.optim.AdamW(
             groups, lr=config.lr, betas=(0.9, config.beta2), weight_decay=config.weight_decay
         )
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, self._rate)
+        schedule = LambdaLR(optimizer, self._rate)
         return {
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": schedule, "interval": "step"},
@@ -172,3 +212,16 @@ class AssistantModule(L.LightningModule):
         share = min((step - config.warmup_steps) / rest, 1.0)
         cosine = 0.5 * (1 + math.cos(math.pi * share))
         return config.final_ratio + (1 - config.final_ratio) * cosine
+
+
+def _parts(losses: Losses) -> dict[str, Tensor]:
+    """The total and the losses that make it, each as it is shown."""
+    parts = {
+        "loss": losses.total,
+        "loss_response": losses.response.mean(),
+        "loss_speak": losses.speak.balanced(),
+    }
+    if losses.dst_response is not None and losses.dst is not None:
+        parts["loss_dst_response"] = losses.dst_response.mean()
+        parts["loss_dst"] = losses.dst.balanced()
+    return parts

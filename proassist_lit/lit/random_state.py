@@ -6,6 +6,7 @@ from typing import Any
 
 import lightning as L
 import torch
+import torch.distributed as dist
 from torch import Tensor
 
 
@@ -13,6 +14,7 @@ class RandomState(L.Callback):
     """Keeps torch's random state as it was after the last optimizer step; validation changes none.
 
     The order of the data does not hang on it: that is a function of seed and epoch. Dropout does.
+    Each of several processes has a state of its own, as their batches differ in shape.
     """
 
     def __init__(self) -> None:
@@ -22,12 +24,18 @@ class RandomState(L.Callback):
         self._num_steps = 0
 
     def state_dict(self) -> dict[str, Any]:
-        """State of every generator: the CPU's, then that of each device."""
-        return {"generators": self._state}
+        """State of every generator: the CPU's, then that of each device; the other processes'."""
+        states = [self._state]
+        if dist.is_initialized():
+            states *= dist.get_world_size()
+            dist.all_gather_object(states, self._state)
+        return {"generators": states[0], "others": states[1:]}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from there with the next batch."""
-        self._to_restore = state_dict["generators"]
+        states = [state_dict["generators"], *state_dict.get("others", ())]
+        rank = dist.get_rank() if dist.is_initialized() else 0
+        self._to_restore = states[rank % len(states)]
 
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int

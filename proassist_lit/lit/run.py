@@ -12,6 +12,7 @@ from proassist_lit.build import build_core
 from proassist_lit.config import RunConfig
 from proassist_lit.evaluation.result import EvaluationResult
 from proassist_lit.job_result import Pruned
+from proassist_lit.lit.batch_size_search import with_found_batch_size
 from proassist_lit.lit.build import build_datamodule, build_module, build_trainer, find_resume
 from proassist_lit.lit.callbacks import StreamingEvaluation
 from proassist_lit.lit.logs import build_logs
@@ -51,6 +52,10 @@ def train(config: RunConfig, run_dir: Path) -> float:
     check_heads_train(core.model, config.objective, begins_trained=begins_trained)
     if is_first_process():
         core.chat.tokenizer.save_pretrained(run.path / "tokenizer")
+    if config.trainer.find_batch_size:
+        config = with_found_batch_size(config, core, run, resumes=checkpoint is not None)
+        notes["batch size found"] = str(config.data.batch_size)
+        Console().print(f"Batch size found: {config.data.batch_size}")
     datamodule = build_datamodule(config, core)
     if config.trainer.find_lr and checkpoint is None:
         config = with_found_lr(config, core, datamodule, run)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy, Strategy
+from lightning.pytorch.strategies import DDPStrategy, Strategy
 
 from proassist_lit.config import Parallel, TrainerConfig
 from proassist_lit.errors import ConfigError
+from proassist_lit.lit.sharded_strategy import ShardedStrategy
 from proassist_lit.sweep.launcher import is_multi_process
 
 
@@ -17,11 +18,7 @@ def build_strategy(trainer: TrainerConfig) -> Strategy | str:
                 "trainer.strategy=fsdp2 needs a number of devices; set trainer.devices to the "
                 "devices of a machine."
             )
-        return ModelParallelStrategy(
-            data_parallel_size=int(trainer.devices) * trainer.num_nodes,
-            tensor_parallel_size=1,
-            save_distributed_checkpoint=False,  # one file, that one process can go on from too
-        )
+        return ShardedStrategy(int(trainer.devices) * trainer.num_nodes)
     if trainer.strategy is Parallel.DDP or is_multi_process(trainer):
         # Buffers are constants here. A batch without a span of a kind leaves that head unused.
         return DDPStrategy(

@@ -169,3 +169,30 @@ class EpochBatches(Sampler[list[tuple[int, int]]]):
         num_windows = -(-len(self._lengths) // WINDOW)
         spare = math.isqrt(num_windows) if self._shuffle and num_windows > 1 else 0
         return min(len(self._fill(self._first_order)) + spare, len(self._lengths))
+
+
+class SharedOut(Sampler[list[tuple[int, int]]]):
+    """The batches of one process, where several share out those that all of them need once.
+
+    All get as many: where some are missing, batches come a second time (``is_repeated``).
+
+    Args:
+        batches: of all processes.
+        rank: number of this process.
+        num_ranks: processes.
+    """
+
+    def __init__(self, batches: EpochBatches, *, rank: int, num_ranks: int) -> None:
+        self._batches, self._rank, self._num_ranks = batches, rank, num_ranks
+
+    def __len__(self) -> int:
+        return -(-len(self._batches) // self._num_ranks)
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        batches = list(self._batches)
+        for place in range(self._rank, len(self) * self._num_ranks, self._num_ranks):
+            yield batches[place % len(batches)]
+
+    def is_repeated(self, batch_idx: int) -> bool:
+        """Whether the batch of that number is one that another process has as well."""
+        return batch_idx * self._num_ranks + self._rank >= len(self._batches)

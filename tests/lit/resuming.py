@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from proassist_lit.build import build_core
-from proassist_lit.config import RunConfig, TrainerConfig
+from proassist_lit.config import Parallel, RunConfig, TrainerConfig
 from proassist_lit.data.config import DataConfig
 from proassist_lit.data.sources.toy import ToyConfig
 from proassist_lit.evaluation.config import EvaluationConfig
@@ -23,7 +23,7 @@ from proassist_lit.lit.build import build_datamodule, build_module, build_traine
 from proassist_lit.lit.callbacks import StreamingEvaluation
 from proassist_lit.lit.logs import build_logs
 from proassist_lit.lit.quiet import quiet_libraries
-from proassist_lit.model.config import ModelConfig, TinyConfig
+from proassist_lit.model.config import ModelConfig, TinyConfig, TrainMode
 from proassist_lit.objectives import ObjectiveConfig, ObjectiveKind
 from proassist_lit.run_directory import RunDirectory
 from proassist_lit.streaming.config import StreamConfig
@@ -40,6 +40,9 @@ def config(
     workers: int = 0,
     save_every: int = 1,
     max_tokens: int | None = None,
+    batch_size: int = 1,
+    strategy: Parallel = Parallel.AUTO,
+    train: TrainMode = TrainMode.FULL,
 ) -> RunConfig:
     """NFS, a warm-up schedule, dropout in attention, validation in the middle of epochs."""
     return RunConfig(
@@ -47,27 +50,30 @@ def config(
         resume="auto",
         data=DataConfig(
             cache=str(cache), toy=ToyConfig(num_train=5, num_val=1, num_test=1),
-            batch_size=1, num_workers=workers, packing=True, max_tokens=max_tokens,
+            batch_size=batch_size, num_workers=workers, packing=True, max_tokens=max_tokens,
         ),
-        model=ModelConfig(tiny=TinyConfig(hidden_size=32, num_layers=2, num_heads=2, mlp_size=32)),
+        model=ModelConfig(
+            train=train, tiny=TinyConfig(hidden_size=32, num_layers=2, num_heads=2, mlp_size=32)
+        ),
         objective=ObjectiveConfig(kind=ObjectiveKind.PER_TOKEN, rho=0.5),
         stream=StreamConfig(max_new_tokens=2, max_dst_tokens=2),
         trainer=TrainerConfig(
             max_steps=steps, val_every_steps=VAL_EVERY, log_every_steps=1, accumulate=accumulate,
-            save_every_steps=save_every, accelerator="cpu",
+            save_every_steps=save_every, accelerator="cpu", strategy=strategy,
+            devices="1" if strategy is Parallel.AUTO else "2",
         ),
         evaluation=EvaluationConfig(similarity="words", streams_on_validation=0),
     )  # fmt: skip
 
 
-def fit(settings: RunConfig, folder: Path) -> dict[str, Tensor]:
+def fit(settings: RunConfig, folder: Path, *, dropout: float = 0.1) -> dict[str, Tensor]:
     """Train without the final evaluation; return the weights."""
     run = RunDirectory(folder)
     L.seed_everything(settings.seed, workers=True, verbose=False)
     checkpoint = find_resume(settings, run)
     core = build_core(settings)
     for layer in core.model.lm.get_decoder().layers:
-        layer.self_attn.attention_dropout = 0.1  # random numbers that resuming must go on with
+        layer.self_attn.attention_dropout = dropout  # random numbers that resuming must go on with
     datamodule = build_datamodule(settings, core)
     module = build_module(settings, core, len(datamodule.train_dataloader()))
     logs = build_logs(settings, run, checkpoint)

@@ -12,6 +12,7 @@ from proassist_lit.cli import run_app
 from proassist_lit.config import RunConfig
 from proassist_lit.lit.run import train
 from proassist_lit.model.config import LoraConfig, TrainMode
+from proassist_lit.model.training_layers import GradientCheckpointing
 from tests.data.test_captaincook4d import files, write
 
 CONF = Path(__file__).parents[2] / "conf"
@@ -67,8 +68,16 @@ def test_large_experiments_compose_and_say_what_they_need(
         assert config.model.lora == LoraConfig(rank=128, alpha=256, dropout=0.05, lm_head=True)
         assert (config.trainer.optimizer.lr, config.objective.rho) == (2e-4, 0.1)
         assert (config.trainer.max_epochs, config.data.max_seq_len) == (4, 4096)
+    trainer, one_gpu = config.trainer, config.trainer.devices == "1"
+    assert (trainer.gradient_checkpointing is GradientCheckpointing.FULL) is not one_gpu
+    assert trainer.micro_tokens == (4096 if one_gpu else None)
     header = path.read_text()
-    for word in (f"# Command:  python train.py +experiment={path.stem} ", "# Hardware: ", " hours"):
+    for word in (
+        f"# Command:  python train.py +experiment={path.stem} ",
+        "# Hardware: ",
+        " hours",
+        " reckoned: weights",
+    ):
         assert word in header
 
 

@@ -10,12 +10,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
 
+from proassist_lit.config import RunConfig
 from proassist_lit.lit.curves_logger import CurvesLogger, was_logged_before
 from proassist_lit.lit.last_checkpoint import LastCheckpoint
 from proassist_lit.lit.module import AssistantModule
@@ -139,6 +141,63 @@ def test_batches_filled_up_with_tokens_go_on_bit_for_bit(
     assert seen == whole
     assert same(weights, expected)
     assert curves(tmp_path / "run") == curves(tmp_path / "whole")
+
+
+@pytest.mark.road
+@pytest.mark.parametrize(
+    ("accumulate", "steps"),
+    [(1, 2), (1, 3), (2, 3), (4, 4), (4, 6)],  # 4: epochs of 4 steps
+)
+def test_an_ended_run_that_is_given_more_steps_goes_on_bit_for_bit(
+    accumulate: int, steps: int, uninterrupted: Whole, tmp_path: Path
+) -> None:
+    whole, expected = uninterrupted(accumulate)
+    data = whole.parent / "data"
+    fit(config(data, accumulate=accumulate, steps=steps), tmp_path / "run")
+    saved = torch.load(tmp_path / "run/checkpoints/last.ckpt", weights_only=True)
+    assert saved["global_step"] == steps
+    assert saved["epoch"] == (steps // 4 if accumulate == 4 else 0)
+
+    weights = fit(config(data, accumulate=accumulate), tmp_path / "run")
+
+    assert same(weights, expected)
+    assert curves(tmp_path / "run") == curves(whole)
+
+
+@pytest.mark.road
+def test_an_ended_run_that_is_given_more_epochs_goes_on_bit_for_bit(tmp_path: Path) -> None:
+    def epochs(number: int) -> RunConfig:
+        settings = config(tmp_path / "data", accumulate=4)
+        return replace(settings, trainer=replace(settings.trainer, max_steps=-1, max_epochs=number))
+
+    expected = fit(epochs(2), tmp_path / "whole")
+    fit(epochs(1), tmp_path / "run")
+    weights = fit(epochs(2), tmp_path / "run")
+
+    assert len(curves(tmp_path / "run")) > 8
+    assert same(weights, expected)
+    assert curves(tmp_path / "run") == curves(tmp_path / "whole")
+
+
+@pytest.mark.road
+def test_a_longer_schedule_is_followed_from_where_it_is(tmp_path: Path) -> None:
+    def falling(steps: int) -> RunConfig:
+        settings = config(tmp_path / "data", steps=steps)
+        optimizer = replace(settings.trainer.optimizer, warmup_steps=0)
+        return replace(settings, trainer=replace(settings.trainer, optimizer=optimizer))
+
+    def rates(folder: Path) -> list[str]:
+        return [row["train/lr"] for row in curves(folder) if "train/lr" in row]
+
+    fit(falling(5), tmp_path / "whole")
+    fit(falling(2), tmp_path / "run")
+    short = rates(tmp_path / "run")
+    fit(falling(5), tmp_path / "run")
+
+    want, got = rates(tmp_path / "whole"), rates(tmp_path / "run")
+    assert got[:2] == short != want[:2]
+    assert got[2:] == want[2:]
+    assert len(got) == 5
 
 
 @pytest.mark.road

@@ -12,7 +12,11 @@ from torch import Tensor, nn
 
 from proassist_lit import micro_batches
 from proassist_lit.data.collate import collate, pack, split
-from proassist_lit.micro_batches import compute_losses_in_parts, count_terms
+from proassist_lit.micro_batches import (
+    compute_losses_in_parts,
+    compute_losses_of_shards,
+    count_terms,
+)
 from proassist_lit.objectives import ObjectiveConfig, ObjectiveKind, compute_losses
 from proassist_lit.types import Batch
 from tests.fakes import tiny_model
@@ -175,3 +179,30 @@ def test_parts_have_at_most_so_many_conversations(packed: bool) -> None:
         assistant, pack(members), ObjectiveConfig(), None, max_conversations=2
     )
     torch.testing.assert_close(found.total, whole.total)
+
+
+@pytest.mark.parametrize("num_parts", [3, 5])  # of which the last two are another process's
+def test_parts_of_shards_go_backward_one_after_the_other(num_parts: int) -> None:
+    assistant, batch, config = tiny_model(), some_batch(), ObjectiveConfig(pos_weight=2.0)
+    whole = compute_losses(assistant, batch, config)
+    wanted = gradients(assistant, 2 * whole.total)
+    parts, passed = split(batch, 1), list[float]()
+    assert len(parts) == 3
+
+    def backward(share: Tensor) -> None:
+        passed.append(float(share.detach()))
+        (2 * share).backward()
+
+    found = compute_losses_of_shards(
+        assistant, parts, config, count_terms(assistant, batch), backward, num_parts=num_parts
+    )
+    (2 * found.total).backward()
+
+    assert len(passed) == num_parts - 1
+    assert all(share > 0 for share in passed[:3])
+    assert passed[3:] == [0.0] * (num_parts - 4 if num_parts > 3 else 0)
+    torch.testing.assert_close(found.total, whole.total)
+    torch.testing.assert_close(terms(found), terms(whole))
+    for name, parameter in assistant.named_parameters():
+        gradient = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+        torch.testing.assert_close(gradient, wanted[name], atol=1e-9, rtol=1e-7)

@@ -11,7 +11,7 @@ from torch import Tensor
 from proassist_lit.data.collate import collate, pack
 from proassist_lit.data.conversation import FramesTurn
 from proassist_lit.errors import RecordError
-from proassist_lit.sequence.batching import EpochBatches
+from proassist_lit.sequence.batching import EpochBatches, SharedOut
 from proassist_lit.sequence.examples import ExampleSet
 from proassist_lit.types import Batch
 from tests.fakes import DIALOGUE, dialogue, random_features, tiny_model, word_chat
@@ -246,3 +246,13 @@ def test_batches_of_a_step_are_joined(settings: dict[str, Any]) -> None:
     batches.set_epoch(2)
     batches.go_on(2, 2)
     assert list(batches) == joined[2:]
+
+
+@pytest.mark.parametrize("num_ranks", [1, 2, 3, 4, 9])
+def test_what_all_need_once_is_shared_out_in_as_many_batches(num_ranks: int) -> None:
+    batches = EpochBatches([5, 6, 7, 8, 9, 4, 3], 2, seed=1, shuffle=False)
+    shares = [SharedOut(batches, rank=rank, num_ranks=num_ranks) for rank in range(num_ranks)]
+    assert {len(list(share)) for share in shares} == {len(share) for share in shares}
+    assert len(shares[0]) == -(-4 // num_ranks)
+    once = [batch for share in shares for i, batch in enumerate(share) if not share.is_repeated(i)]
+    assert sorted(once) == list(batches)
