@@ -123,6 +123,8 @@ class AssistantModule(L.LightningModule):
             "loss_response": losses.response.mean(),
             "loss_speak": losses.speak.balanced(),
         }
+        if losses.relevance is not None:
+            values["loss_relevance"] = losses.relevance.balanced()
         if losses.dst_response is not None and losses.dst is not None:
             values["loss_dst_response"] = losses.dst_response.mean()
             values["loss_dst"] = losses.dst.balanced()
