@@ -168,6 +168,11 @@ class StreamConfig:
                 f"{self.max_context}; it is the room for one frame and what is said after it."
             )
 
+    @property
+    def theta_speak_prob(self) -> float | None:
+        """``theta_speak`` where it is a threshold of P(speak) itself; None by another rule."""
+        return None if self.rule.looks_back else self.theta_speak
+
     def _check_thresholds(self) -> None:
         for name in ("theta_speak", "theta_dst"):
             value = getattr(self, name)

@@ -152,7 +152,7 @@ def test_a_session_ends_when_its_time_is_over(monkeypatch: pytest.MonkeyPatch) -
         ('{"type": "say", "text": 3}', "malformed"),
         ('{"type": "say", "text": "\\ud800"}', "malformed"),
         ('{"type": "thresholds", "speak": NaN, "dst": 0}', "malformed"),
-        ('{"type": "thresholds", "speak": 2, "dst": 0}', "malformed"),
+        ('{"type": "thresholds", "speak": 0, "dst": 2}', "malformed"),
         ('{"type": "thresholds", "speak": "0.5", "dst": 0}', "malformed"),
         ('{"type": "say", "text": "%s"}' % ("x" * 5000), "too_large"),
         (b"", "malformed"),
