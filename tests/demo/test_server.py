@@ -90,7 +90,7 @@ def test_thresholds_change_for_one_session_only() -> None:
         assert all(answer["speak"] and not answer["dst"] for answer in ours)
         assert [a["speak"] for a in theirs] == [a["speak_prob"] >= 0.5 for a in theirs]
         assert not all(answer["speak"] for answer in theirs)
-        one.send({"type": "thresholds", "speak": 1.0, "dst": 1.0})
+        one.send({"type": "thresholds", "speak": 3.5, "dst": 1.0})  # of a sum, say
         assert not one.watch(4)[0]["speak"]
 
 

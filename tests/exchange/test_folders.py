@@ -17,6 +17,7 @@ from transformers import AutoModelForCausalLM
 from proassist_lit.build import build_model
 from proassist_lit.commands.export import load_assistant
 from proassist_lit.commands.main import main
+from proassist_lit.commands.trained import find_trained
 from proassist_lit.config import RunConfig
 from proassist_lit.errors import CheckpointError, ConfigError
 from proassist_lit.exchange import write
@@ -228,6 +229,12 @@ def test_two_heads_to_speak_go_out_and_in_with_their_rule(tmp_path: Path) -> Non
     assert (about.config.stream.rule, about.config.stream.theta_speak) == (
         SpeakRule.RUNNING_SUM, 2.5
     )  # fmt: skip
+    assert (
+        "2.500, update 0.750 (speak by stream.rule=running_sum)"
+        in (tmp_path / "in/README.md").read_text()
+    )
+    by_mean = find_trained(tmp_path / "in", overrides=["stream.rule=threshold"]).config.stream
+    assert (by_mean.theta_speak, by_mean.theta_dst) == (None, 0.75)
     by_sum = replace(STREAM, rule=SpeakRule.RUNNING_SUM, theta_speak=2.5)
     assert stream(again, by_sum) == stream(model, by_sum)
     assert 0 < sum(frame.speak for frame in stream(model, by_sum).frames) < 6
