@@ -22,6 +22,7 @@ from proassist_lit.metrics.similarity import build_similarity
 from proassist_lit.model.assistant import AssistantModel
 from proassist_lit.model.assistant_folder import load_heads
 from proassist_lit.model.backbone import build_backbone, build_tokenizer
+from proassist_lit.model.config import Decision
 from proassist_lit.objectives import Turns
 from proassist_lit.sequence.chat import Chat, chat_format
 from proassist_lit.sequence.examples import ExampleSet
@@ -80,6 +81,7 @@ def build_core(config: RunConfig, *, tokenizer_folder: Path | None = None) -> Co
             _splitter(config, chat),
             config.rules,
             config.stream.max_new_tokens if config.evaluation.forced_words else 0,
+            config.stream.rule,
         ),
         build_similarity(config.evaluation.similarity),
         config.evaluation,
@@ -156,6 +158,7 @@ def build_examples(config: RunConfig, core: Core, split: str) -> ExampleSet:
         seed=config.seed,
         smoothing_s=config.objective.smoothing_s if train else 0.0,
         rules=config.rules,
+        relevance=config.model.decision is Decision.INFORMATIVE_RELEVANCE,
     )
 
 

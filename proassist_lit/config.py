@@ -12,7 +12,7 @@ from proassist_lit.model.config import Decision, ModelConfig
 from proassist_lit.model.training_layers import GradientCheckpointing
 from proassist_lit.objectives import ObjectiveConfig, ObjectiveKind, Turns
 from proassist_lit.sequence.rules import PROASSIST, SequenceRules, rules_for
-from proassist_lit.sequence.splitting import SplitConfig
+from proassist_lit.sequence.splitting import SplitConfig, SplitMethod
 from proassist_lit.streaming.compat import check_counterparts
 from proassist_lit.streaming.config import StreamConfig
 
@@ -273,7 +273,7 @@ class RunConfig:
             raise ConfigError(
                 f"name is {self.name!r}; give a word without '/', it names the run directory."
             )
-        by_token = self.model.decision is not Decision.HEAD
+        by_token = self.model.decision in (Decision.SILENT_TOKEN, Decision.OPENING_TOKEN)
         if by_token != (self.objective.kind is ObjectiveKind.TOKEN_PROB):
             remedy = (
                 "set objective.kind=token_prob"
@@ -294,8 +294,33 @@ class RunConfig:
                 "data.max_tokens counts whole conversations, but objective.turns=single repeats "
                 "their beginnings; leave data.max_tokens at null, or objective.turns at shared."
             )
+        self._check_relevance()
+        self._check_sweep()
         if self.streams_as_reference:
             check_counterparts(self.stream)
+
+    def _check_relevance(self) -> None:
+        if self.model.decision is not Decision.INFORMATIVE_RELEVANCE:
+            return
+        if self.objective.kind is not ObjectiveKind.PER_TOKEN:
+            raise ConfigError(
+                "model.decision=informative_relevance rates every frame, which objective.kind="
+                f"{self.objective.kind.value} does not learn; set objective.kind=per_token."
+            )
+        if self.splitting.method is SplitMethod.DROP_ALL:
+            raise ConfigError(
+                "model.decision=informative_relevance learns at which frames a step is under way, "
+                "but parts of splitting.method=drop_all do not know what came before; choose "
+                "another splitting.method."
+            )
+
+    def _check_sweep(self) -> None:
+        wrong = [theta for theta in self.evaluation.sweep_speak if not 0.0 <= theta <= 1.0]
+        if wrong and not self.stream.rule.looks_back:
+            raise ConfigError(
+                f"evaluation.sweep_speak: thresholds must be in [0, 1], got {wrong}; others go "
+                "with stream.rule=running_sum or z_score."
+            )
 
     @property
     def rules(self) -> SequenceRules:

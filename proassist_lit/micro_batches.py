@@ -157,6 +157,9 @@ class _Sums:
 def count_terms(model: AssistantModel, batch: Batch) -> Tensor:
     """What each loss is divided by, in the order of ``Losses.terms``."""
     terms = [batch.labels[:, 1:] != IGNORE_INDEX, batch.pos_frame_mask, batch.neg_frame_mask]
+    if model.decision is Decision.INFORMATIVE_RELEVANCE:
+        masks = batch.relevance_pos_frame_mask, batch.relevance_neg_frame_mask
+        terms += [mask for mask in masks if mask is not None]
     if model.dst_head is not None:
         terms += [
             batch.dst_labels[:, 1:] != IGNORE_INDEX,

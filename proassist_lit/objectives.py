@@ -19,7 +19,8 @@ class ObjectiveKind(StrEnum):
     """Where decisions are trained."""
 
     PER_TOKEN = "per_token"
-    """At every frame, under the frame masks; mean of the two class means."""
+    """At every frame, under the frame masks; mean of the two class means. Of two heads to speak
+    (``model.decision=informative_relevance``) each learns so, the second one from every frame."""
 
     PER_TURN = "per_turn"
     """Once a turn, at its last token; plain mean."""
@@ -76,7 +77,7 @@ class ObjectiveConfig:
     """Weight of the language-model loss of assistant spans."""
 
     speaking_binary_weight: float = 1.0
-    """Weight of the speak decision."""
+    """Weight of the speak decision; of two heads, of both."""
 
     dst_gen_weight: float = 1.0
     """Weight of the language-model loss of dst spans."""
@@ -117,17 +118,20 @@ class ObjectiveConfig:
 
 @dataclass(frozen=True)
 class Losses:
-    """The four losses of a batch, as sums and counts, and their weighted total."""
+    """The losses of a batch, as sums and counts, and their weighted total."""
 
     total: Tensor  # () float32
     response: SumCount
     speak: BinaryLoss
     dst_response: SumCount | None
     dst: BinaryLoss | None
+    relevance: BinaryLoss | None = None
 
     def terms(self) -> list[SumCount]:
         """All sums and counts, in a fixed order."""
         found = [self.response, self.speak.pos, self.speak.neg]
+        if self.relevance is not None:
+            found += [self.relevance.pos, self.relevance.neg]
         if self.dst_response is not None and self.dst is not None:
             found += [self.dst_response, self.dst.pos, self.dst.neg]
         return found
@@ -138,7 +142,8 @@ def compute_losses(model: AssistantModel, batch: Batch, config: ObjectiveConfig)
 
     ``total = response_gen_weight * LM(assistant) + speaking_binary_weight * speak
     + dst_gen_weight * LM(dst) + dst_binary_weight * dst``. Where silence is a token, its
-    cross-entropy is part of LM(assistant) and there is no speak term.
+    cross-entropy is part of LM(assistant) and there is no speak term. Of two heads to speak,
+    ``speak`` is the sum of their losses.
     """
     out = model(batch)
     chunk, gamma = config.logit_chunk, config.focal_gamma
@@ -148,6 +153,12 @@ def compute_losses(model: AssistantModel, batch: Batch, config: ObjectiveConfig)
         targets=batch.speak_targets, focal_gamma=gamma,
     )  # fmt: skip
     terms = [response, speak.pos, speak.neg]
+    if out.relevance_logits is not None:
+        pos, neg = batch.relevance_pos_frame_mask, batch.relevance_neg_frame_mask
+        assert pos is not None
+        assert neg is not None
+        relevance = binary_loss(out.relevance_logits, pos, neg, focal_gamma=gamma)
+        terms += [relevance.pos, relevance.neg]
     if out.dst_logits is not None:
         terms.append(lm_loss(model, out.hidden, batch.dst_labels, dst=True, logit_chunk=chunk))
         dst = binary_loss(
@@ -160,18 +171,23 @@ def compute_losses(model: AssistantModel, batch: Batch, config: ObjectiveConfig)
 
 def weigh(terms: Sequence[SumCount], decision: Decision, config: ObjectiveConfig) -> Losses:
     """Make losses of sums and counts in the order of ``Losses.terms``; linear in the sums."""
-    response, speak = terms[0], BinaryLoss(*terms[1:3])
+    response, speak, terms = terms[0], BinaryLoss(*terms[1:3]), terms[3:]
+    relevance = None
+    if decision is Decision.INFORMATIVE_RELEVANCE:
+        relevance, terms = BinaryLoss(*terms[:2]), terms[2:]
     if decision is Decision.SILENT_TOKEN:
         total = config.response_gen_weight * _with_silence(response, speak.neg, config)
     else:
         total = config.response_gen_weight * response.mean()
         total = total + config.speaking_binary_weight * _decide(speak, config)
-    if len(terms) == 3:
-        return Losses(total, response, speak, None, None)
-    dst_response, dst = terms[3], BinaryLoss(*terms[4:])
+    if relevance is not None:
+        total = total + config.speaking_binary_weight * _decide(relevance, config)
+    if not terms:
+        return Losses(total, response, speak, None, None, relevance)
+    dst_response, dst = terms[0], BinaryLoss(*terms[1:])
     total = total + config.dst_gen_weight * dst_response.mean()
     total = total + config.dst_binary_weight * _decide(dst, config)
-    return Losses(total, response, speak, dst_response, dst)
+    return Losses(total, response, speak, dst_response, dst, relevance)
 
 
 def _decide(loss: BinaryLoss, config: ObjectiveConfig) -> Tensor:

@@ -195,6 +195,8 @@ class Example:
     dst_neg_frame_mask: Tensor  # (T,) bool
     speak_targets: Tensor  # (T,) float32
     dst_targets: Tensor  # (T,) float32
+    relevance_pos_frame_mask: Tensor | None = None  # (T,) bool
+    relevance_neg_frame_mask: Tensor | None = None  # (T,) bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -218,6 +220,8 @@ class Batch:
     dst_neg_frame_mask: Tensor  # (B, T) bool; frames to leave it
     speak_targets: Tensor  # (B, T) float32; P(speak) to learn at the frames of the masks
     dst_targets: Tensor  # (B, T) float32; P(update) likewise
+    relevance_pos_frame_mask: Tensor | None = None  # (B, T) bool; a step is under way; None: unused
+    relevance_neg_frame_mask: Tensor | None = None  # (B, T) bool; none is; disjoint from pos
     segment_ids: Tensor | None = None  # (1, T) int64; conversation of a packed row; None: padded
     lengths: tuple[int, ...] = ()  # tokens of every conversation, in order
     image_counts: tuple[int, ...] = ()  # image tokens of every conversation
@@ -247,5 +251,6 @@ class ModelOutput:
     """What the model returns in training. Logits only; never probabilities."""
 
     hidden: Tensor  # (B, T, D) after the final norm
-    speak_logits: Tensor  # (B, T) float; sigmoid is P(speak)
+    speak_logits: Tensor  # (B, T) float; sigmoid is P(speak), of two heads P(informative)
     dst_logits: Tensor | None  # (B, T) float; sigmoid is P(update); None without the head
+    relevance_logits: Tensor | None = None  # (B, T) float; sigmoid is P(relevant); likewise

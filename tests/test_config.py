@@ -7,9 +7,11 @@ import pytest
 from proassist_lit.config import Compat, RunConfig, TrainerConfig
 from proassist_lit.data.config import DataConfig
 from proassist_lit.errors import ConfigError
-from proassist_lit.model.config import ModelConfig
-from proassist_lit.objectives import ObjectiveConfig, Turns
-from proassist_lit.streaming.config import Strategy, StreamConfig
+from proassist_lit.evaluation.config import EvaluationConfig
+from proassist_lit.model.config import Decision, ModelConfig
+from proassist_lit.objectives import ObjectiveConfig, ObjectiveKind, Turns
+from proassist_lit.sequence.splitting import SplitConfig, SplitMethod
+from proassist_lit.streaming.config import SpeakRule, Strategy, StreamConfig
 
 
 def test_compat_refuses_a_strategy_that_the_reference_does_not_know() -> None:
@@ -56,3 +58,39 @@ def test_streams_are_answered_as_the_reference_does_with_its_own_sequences(
     )
 
     assert run.streams_as_reference == as_reference
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({}, r"rates every frame, which objective\.kind=per_turn does not learn; set objective\.k"),
+        (
+            {"objective": ObjectiveConfig(kind=ObjectiveKind.TOKEN_PROB)},
+            r"model\.decision=informative_relevance does not go with objective\.kind=token_prob",
+        ),
+        (
+            {
+                "objective": ObjectiveConfig(kind=ObjectiveKind.PER_TOKEN),
+                "splitting": SplitConfig(method=SplitMethod.DROP_ALL),
+            },
+            r"splitting\.method=drop_all do not know what came before; choose another",
+        ),
+    ],
+    ids=["per_turn", "token_prob", "drop_all"],
+)
+def test_two_heads_to_speak_are_refused_where_they_cannot_learn(
+    settings: dict, message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        RunConfig(model=ModelConfig(decision=Decision.INFORMATIVE_RELEVANCE), **settings)
+
+
+def test_thresholds_that_are_swept_have_the_range_of_the_rule() -> None:
+    sweep = EvaluationConfig(sweep_speak=[0.5, 3.0])
+    with pytest.raises(
+        ConfigError, match=r"sweep_speak: thresholds must be in .*got \[3\.0\]; oth"
+    ):
+        RunConfig(evaluation=sweep)
+    RunConfig(evaluation=sweep, stream=StreamConfig(rule=SpeakRule.RUNNING_SUM))
+    with pytest.raises(ConfigError, match=r"sweep_speak: thresholds must be finite, got \[inf\]"):
+        EvaluationConfig(sweep_speak=[0.5, float("inf")])

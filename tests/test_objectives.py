@@ -13,13 +13,13 @@ from proassist_lit.types import Batch
 from tests.fakes import DIALOGUE, dialogue, random_features, tiny_model, word_chat
 
 
-def make_batch(config: ObjectiveConfig, *, steps: bool = True) -> Batch:
+def make_batch(config: ObjectiveConfig, *, steps: bool = True, relevance: bool = False) -> Batch:
     turns = DIALOGUE if steps else tuple(t for t in DIALOGUE if not hasattr(t, "updates"))
     record = dialogue(turns) if steps else dialogue(turns, steps=())
     examples = ExampleSet(
         [record], lambda c: random_features(c.num_frames), word_chat(),
         num_tokens_per_img=1, max_seq_len=4096, rho=config.rho,
-        turn_frames=config.sampled_turn_frames, seed=0,
+        turn_frames=config.sampled_turn_frames, seed=0, relevance=relevance,
     )  # fmt: skip
     return collate([examples[0, 0]])
 
@@ -60,6 +60,7 @@ def test_per_turn_reads_one_decision_a_turn() -> None:
 PER_TOKEN, PER_TURN, TOKEN_PROB = ObjectiveKind
 OBJECTIVES = [
     (PER_TOKEN, Decision.HEAD),
+    (PER_TOKEN, Decision.INFORMATIVE_RELEVANCE),
     (PER_TURN, Decision.HEAD),
     (TOKEN_PROB, Decision.SILENT_TOKEN),
     (TOKEN_PROB, Decision.OPENING_TOKEN),
@@ -77,7 +78,8 @@ def test_every_trainable_parameter_gets_a_gradient(
         head=head, dst_output_head=dst_output_head, decision=decision, chat=word_chat()
     ).train()
 
-    compute_losses(model, make_batch(config), config).total.backward()
+    relevance = decision is Decision.INFORMATIVE_RELEVANCE
+    compute_losses(model, make_batch(config, relevance=relevance), config).total.backward()
 
     for name, parameter in model.named_parameters():
         assert parameter.requires_grad, name
@@ -119,6 +121,34 @@ def test_the_silent_token_is_learnt_among_the_words_with_its_own_weight() -> Non
     silent = -log_probs[..., chat.silent_id][batch.neg_frame_mask]
     total = losses.response.sum + weight * silent.sum()
     torch.testing.assert_close(losses.total, total / (losses.response.count + len(silent)))
+
+
+@pytest.mark.parametrize("dst", [True, False])
+def test_both_heads_to_speak_learn_by_balanced_cross_entropy(dst: bool) -> None:
+    config = ObjectiveConfig(
+        kind=PER_TOKEN, rho=0.5, speaking_binary_weight=3.0, pos_weight=2.0, dst_gen_weight=5.0
+    )
+    model = tiny_model(decision=Decision.INFORMATIVE_RELEVANCE, dst=dst)
+    batch = make_batch(config, relevance=True)
+    with torch.no_grad():
+        losses = compute_losses(model, batch, config)
+        out = model(batch)
+        informative, relevance = (head.sigmoid() for head in model.speak_head.scores(out.hidden))
+
+    def balanced(probs, yes, no):
+        return -(2 * probs[yes].log().mean() + (1 - probs[no]).log().mean()) / 3
+
+    # the first three frames come before any step, every one after is under way
+    assert int(batch.relevance_pos_frame_mask.sum()) == 7
+    assert int(batch.relevance_neg_frame_mask.sum()) == 3
+    assert int((batch.pos_frame_mask | batch.neg_frame_mask).sum()) < 8  # only this is sub-sampled
+    said = balanced(informative, batch.pos_frame_mask, batch.neg_frame_mask)
+    seen = balanced(relevance, batch.relevance_pos_frame_mask, batch.relevance_neg_frame_mask)
+    want = losses.response.mean() + 3 * said + 3 * seen
+    if dst:
+        want = want + 5 * losses.dst_response.mean() + losses.dst.balanced(2.0)
+    torch.testing.assert_close(losses.total, want)
+    assert len(losses.terms()) == (8 if dst else 5)
 
 
 def test_opening_tokens_are_read_as_probabilities() -> None:

@@ -108,7 +108,11 @@ def load_run(arguments: argparse.Namespace) -> LoadedRun:
     trained = find_trained(arguments.run, arguments.checkpoint, arguments.set)
     config, about = trained.config, trained.about
     device = choose_device(arguments.device)
-    given = [name for name in NAMES if any(s.startswith(f"stream.{name}=") for s in arguments.set)]
+    given = [
+        name
+        for name in (*NAMES, "rule")
+        if any(s.startswith(f"stream.{name}=") for s in arguments.set)
+    ]
     stream = with_thresholds(config.stream, trained.metrics, given=given)
     data = load_data(config.data) if about is None else _data_if_here(config)
     encoder = _load_encoder(trained, data, device, arguments.encoder)

@@ -97,7 +97,8 @@ def find_trained(path: Path, which: str = "last", overrides: Sequence[str] = ())
     Args:
         path: a run's directory, a checkpoint in one, or a folder that export or import wrote.
         which: ``last`` or ``best``, of a run.
-        overrides: ``key=value`` settings other than its own.
+        overrides: ``key=value`` settings other than its own. Another ``stream.rule`` unsets the
+            threshold of speaking, which means nothing to it.
 
     Raises:
         ProAssistError: it is none of these, or a setting is wrong.
@@ -108,6 +109,8 @@ def find_trained(path: Path, which: str = "last", overrides: Sequence[str] = ())
     from proassist_lit.model.assistant_folder import DESCRIPTION
     from proassist_lit.run_directory import RunDirectory
 
+    if any(text.startswith("stream.rule=") for text in overrides):
+        overrides = ["stream.theta_speak=null", *overrides]
     if (path / DESCRIPTION).is_file():
         about = read_assistant(path)
         config = override(about.config, overrides)

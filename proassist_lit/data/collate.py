@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import fields, replace
 from typing import Any
 
@@ -57,6 +57,7 @@ def collate(examples: Sequence[Example], *, hidden_id: int | None = None) -> Bat
         dst_neg_frame_mask=pad("dst_neg_frame_mask", 0),
         speak_targets=pad("speak_targets", 0),
         dst_targets=pad("dst_targets", 0),
+        **_relevance(examples, lambda name: pad(name, 0)),
     )
 
 
@@ -96,6 +97,7 @@ def pack(examples: Sequence[Example]) -> Batch:
         dst_neg_frame_mask=join("dst_neg_frame_mask"),
         speak_targets=join("speak_targets"),
         dst_targets=join("dst_targets"),
+        **_relevance(examples, join),
     )
 
 
@@ -139,6 +141,14 @@ def _part(batch: Batch, start: int, end: int) -> Batch:
     counts = batch.image_counts[start:end]
     values["image_features"] = batch.image_features[first : first + sum(counts)]
     return replace(batch, **{**values, "lengths": lengths, "image_counts": counts})
+
+
+def _relevance(examples: Sequence[Example], make: Callable[[str], Tensor]) -> dict[str, Any]:
+    """The masks that only some decisions are learnt by: all examples have them, or none."""
+    if examples[0].relevance_pos_frame_mask is None:
+        return {}
+    names = ("relevance_pos_frame_mask", "relevance_neg_frame_mask")
+    return {name: make(name) for name in names}
 
 
 def _lengths(examples: Sequence[Example]) -> tuple[int, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -26,7 +27,8 @@ class EvaluationConfig:
     for each, it is always 1."""
 
     sweep_speak: list[float] = field(default_factory=list)
-    """Further values of theta_speak that val is streamed with."""
+    """Further values of theta_speak that val is streamed with; in [0, 1] but where stream.rule
+    compares another number than P(speak)."""
 
     sweep_dst: list[float] = field(default_factory=list)
     """Further values of theta_dst that val is streamed with."""
@@ -53,10 +55,10 @@ class EvaluationConfig:
             )
             if getattr(self, name) < least
         ]  # fmt: skip
-        for name in ("sweep_speak", "sweep_dst"):
-            wrong = [theta for theta in getattr(self, name) if not 0.0 <= theta <= 1.0]
-            if wrong:
-                faults.append(f"evaluation.{name}: thresholds must be in [0, 1], got {wrong}.")
+        if wrong := [theta for theta in self.sweep_speak if not math.isfinite(theta)]:
+            faults.append(f"evaluation.sweep_speak: thresholds must be finite, got {wrong}.")
+        if wrong := [theta for theta in self.sweep_dst if not 0.0 <= theta <= 1.0]:
+            faults.append(f"evaluation.sweep_dst: thresholds must be in [0, 1], got {wrong}.")
         faults += [
             f"evaluation.windows.{dataset} must be two numbers in seconds, the earlier first "
             f"([-1.5, 3]), got {window}."

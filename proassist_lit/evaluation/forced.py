@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from proassist_lit.data.conversation import Conversation
 from proassist_lit.data.dataset import ConversationSet
@@ -17,8 +18,10 @@ from proassist_lit.sequence.builder import build_sequence
 from proassist_lit.sequence.chat import Chat
 from proassist_lit.sequence.rules import OURS, SequenceRules
 from proassist_lit.sequence.script import read_script
+from proassist_lit.streaming.config import SpeakRule
 from proassist_lit.streaming.decoder import make_decoder
 from proassist_lit.streaming.forced_turns import forced_turns
+from proassist_lit.streaming.policy import forced_values
 from proassist_lit.streaming.shards import bring_together, share
 from proassist_lit.streaming.teacher import TeacherForced, teacher_force
 
@@ -34,6 +37,7 @@ class TeacherForcing:
         rules: whose rules make the sequences.
         max_new_tokens: longest utterance that is written at every turn of the reference; 0 where
             none is.
+        speak_rule: what is compared with the threshold of P(speak).
     """
 
     chat: Chat
@@ -41,16 +45,21 @@ class TeacherForcing:
     split: Callable[[Conversation], Sequence[Conversation]] = lambda conversation: [conversation]
     rules: SequenceRules = OURS
     max_new_tokens: int = 0
+    speak_rule: SpeakRule = SpeakRule.THRESHOLD
 
     def decisions(
         self, model: AssistantModel, data: ConversationSet
     ) -> tuple[Labelled, Labelled | None]:
-        """Probabilities and labels of both heads at every frame of ``data``; None without dst."""
+        """What thresholds are compared with at every frame of ``data``, beside the labels.
+
+        Of the speak head it is what the rule makes of P(speak), of the dst head P(update); None
+        without the latter.
+        """
         passes = {number: self._decide(model, data, number) for number in share(range(len(data)))}
         everyones = bring_together(passes)
         found = [forced for number in sorted(everyones) for forced in everyones[number]]
         speak = (
-            torch.cat([f.speak_probs for f in found]),
+            torch.cat([self._values(f) for f in found]),
             torch.cat([f.speak_labels for f in found]),
         )
         with_dst = [(f.dst_probs, f.dst_labels) for f in found if f.dst_probs is not None]
@@ -79,7 +88,7 @@ class TeacherForcing:
                 turns = forced_turns(
                     model, self.chat, script, features,
                     theta_speak=theta_speak, max_seq_len=self.max_seq_len,
-                    max_new_tokens=self.max_new_tokens, decoder=decoder,
+                    max_new_tokens=self.max_new_tokens, decoder=decoder, rule=self.speak_rule,
                 )  # fmt: skip
                 metric.update(turns, part.fps)
                 words.update(turn.texts for turn in turns if turn.texts is not None)
@@ -87,6 +96,13 @@ class TeacherForcing:
         if self.max_new_tokens:
             values |= words.compute()
         return {name: float(value) for name, value in values.items()}
+
+    def _values(self, forced: TeacherForced) -> Tensor:
+        """(F,) what the threshold of P(speak) is compared with."""
+        if not self.speak_rule.looks_back:
+            return forced.speak_probs
+        replies = (forced.speak_labels == 1).tolist()
+        return torch.tensor(forced_values(forced.speak_probs.tolist(), replies, self.speak_rule))
 
     def _decide(
         self, model: AssistantModel, data: ConversationSet, number: int

@@ -14,7 +14,7 @@ class SweepPoint:
     """Metrics of a split, streamed freely with one pair of thresholds.
 
     Attributes:
-        theta_speak: threshold of P(speak), in [0, 1].
+        theta_speak: threshold of P(speak), in [0, 1], or of what ``stream.rule`` makes of it.
         theta_dst: threshold of P(update), in [0, 1].
         metrics: value by name, without the split: ``utterance_f1``.
     """

@@ -13,7 +13,8 @@ from proassist_lit.streaming.config import StreamConfig
 from proassist_lit.streaming.policy import Thresholds
 
 Labelled = tuple[Tensor, Tensor]
-"""(N,) probabilities of one head, and (N,) labels: 1 yes, 0 no, -1 left out."""
+"""(N,) probabilities of one head, or what a rule makes of them, and (N,) labels: 1 yes, 0 no, -1
+left out."""
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,7 @@ class Candidates:
     """Thresholds of both decisions to try, the one that single frames call for first.
 
     Attributes:
-        speak: of P(speak).
+        speak: of P(speak), or of what ``stream.rule`` makes of it.
         dst: of P(update).
         rise: see ``StreamConfig.rise``.
         speak_given: whether the first of ``speak`` is taken whatever the others lead to.

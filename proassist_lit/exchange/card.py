@@ -30,6 +30,8 @@ def model_card(about: Description, *, as_adapter: bool) -> str:
             ("speak", config.stream.theta_speak), ("update", config.stream.theta_dst)
         )
     ]  # fmt: skip
+    looks_back = config.stream.rule.looks_back
+    rule = f" (speak by stream.rule={config.stream.rule.value})" if looks_back else ""
     facts = [
         ("backbone", f"`{base}`" + (" with the low-rank additions of this folder" * as_adapter)),
         ("training", f"{about.train}, objective {config.objective.kind.value}"),
@@ -37,7 +39,7 @@ def model_card(about: Description, *, as_adapter: bool) -> str:
         ("features", f"`{config.data.encoder}`, {about.vision_size} wide, "
                      f"{config.data.num_tokens_per_img} a frame"),
         ("chat format", f"`{config.model.chat}`"),
-        ("thresholds", ", ".join(thetas)),
+        ("thresholds", f"{', '.join(thetas)}{rule}"),
         ("command", f"`{about.command}`" if about.command else "not known"),
         ("from", f"`{about.origin}`" if about.origin else "not known"),
     ]  # fmt: skip

@@ -65,6 +65,8 @@ def _check(model: AssistantModel, about: Description, *, merge: bool) -> None:
     chats = ("dst_ext",) if config.model.dst else ("llama3",)
     if config.model.chat not in chats:
         faults.append(f"model.chat is {config.model.chat}, and must be {' or '.join(chats)}")
+    if config.model.decision is Decision.INFORMATIVE_RELEVANCE:
+        faults.append("model.decision is informative_relevance, two heads where theirs has one")
     as_adapter = has_lora(model.lm) and not merge
     if as_adapter and isinstance(model.lm.get_input_embeddings(), EmbeddingRows):
         faults.append("rows of new tokens were trained beside the adapter; add --merge")

@@ -221,6 +221,8 @@ def _parts(losses: Losses) -> dict[str, Tensor]:
         "loss_response": losses.response.mean(),
         "loss_speak": losses.speak.balanced(),
     }
+    if losses.relevance is not None:
+        values["loss_relevance"] = losses.relevance.balanced()
     if losses.dst_response is not None and losses.dst is not None:
         parts["loss_dst_response"] = losses.dst_response.mean()
         parts["loss_dst"] = losses.dst.balanced()

@@ -20,11 +20,18 @@ def with_thresholds(
         config: of the run.
         metrics: of the run, flat; empty if it was not evaluated. The thresholds of its last split
             count (test's, which were chosen on val), ...
-        given: ... but for those of ``config`` that are named here.
+        given: ... but for those of ``config`` that are named here. With ``rule`` among them, the
+            run's threshold of speaking was chosen by another rule.
 
     Raises:
         ConfigError: a threshold is nowhere to be found.
     """
+    if "rule" in given and "theta_speak" not in given:
+        raise ConfigError(
+            f"stream.rule={config.rule.value} was set, but the run's threshold of speaking was "
+            "chosen by its own rule; set stream.theta_speak, too (proassist-lit evaluate RUN "
+            f"stream.rule={config.rule.value} chooses one on val)."
+        )
     found = {name: getattr(config, name) for name in NAMES}
     for name in set(NAMES) - set(given):
         for split in ("test", "val"):

@@ -18,7 +18,7 @@ from proassist_lit.model.greedy import (
     fast_greedy_generate_with_dst,
     turn_logits,
 )
-from proassist_lit.model.heads import DecisionHead, TokenDecision
+from proassist_lit.model.heads import DecisionHead, InformativeRelevance, TokenDecision
 from proassist_lit.model.logits import finish_logits
 from proassist_lit.model.projector import Projector
 from proassist_lit.model.segments import Segments, attend_by_segment, can_pack
@@ -71,9 +71,11 @@ class AssistantModel(nn.Module):
     def _build_decision(self, role: Role, config: ModelConfig, chat: Chat | None) -> nn.Module:
         is_dst = role is Role.DST
         if config.decision is Decision.HEAD or (
-            config.decision is Decision.SILENT_TOKEN and is_dst
+            config.decision is not Decision.OPENING_TOKEN and is_dst
         ):
             return DecisionHead(self.hidden_size, config.head)
+        if config.decision is Decision.INFORMATIVE_RELEVANCE:
+            return InformativeRelevance(self.hidden_size, config.head)
         if chat is None:
             raise ConfigError(
                 f"model.decision={config.decision.value} reads tokens of the chat format; give "
@@ -219,12 +221,17 @@ class AssistantModel(nn.Module):
             dst_logits = _read(
                 self.dst_head, hidden, batch.dst_pos_frame_mask | batch.dst_neg_frame_mask
             )
+        relevance_logits = None
+        if isinstance(self.speak_head, InformativeRelevance):
+            speak_logits, relevance_logits = self.speak_head.scores(hidden)
+        else:
+            decided = batch.pos_frame_mask | batch.neg_frame_mask
+            speak_logits = _read(self.speak_head, hidden, decided)
         return ModelOutput(
             hidden=hidden,
-            speak_logits=_read(
-                self.speak_head, hidden, batch.pos_frame_mask | batch.neg_frame_mask
-            ),
+            speak_logits=speak_logits,
             dst_logits=dst_logits,
+            relevance_logits=relevance_logits,
         )
 
 

@@ -69,7 +69,7 @@ def load_heads(model: AssistantModel, folder: Path, new: Sequence[str] = ()) -> 
     Args:
         model: as the configuration describes it.
         folder: of an assistant.
-        new: heads that the folder lacks, and that stay as they are.
+        new: heads that stay as they are, whatever the folder has by their names.
 
     Raises:
         ConfigError: ``new`` names what is no head of the model.
@@ -81,12 +81,10 @@ def load_heads(model: AssistantModel, folder: Path, new: Sequence[str] = ()) -> 
             f"model.init_new: the model has no {', '.join(unknown)}; it has "
             f"{', '.join(sorted(heads))}."
         )
-    tensors = read_tensors(folder / HEADS)
-    wanted = {
-        name: tensor
-        for name, tensor in head_tensors(model).items()
-        if name.partition(".")[0] not in new
-    }
+    tensors, wanted = (
+        {name: t for name, t in found.items() if name.partition(".")[0] not in new}
+        for found in (read_tensors(folder / HEADS), head_tensors(model))
+    )
     check_tensors(
         str(folder / HEADS), tensors, wanted,
         "Set the keys of model as in proassist_lit.json, or name heads that begin untrained in "

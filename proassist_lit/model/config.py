@@ -21,6 +21,11 @@ class Decision(StrEnum):
     HEAD = "head"
     """A binary head each."""
 
+    INFORMATIVE_RELEVANCE = "informative_relevance"
+    """Speaking: two binary heads, whose probabilities are averaged: is there something new to say,
+    and has the frame to do with the task (a step is under way)? As in MMDuet. The state update
+    keeps its head."""
+
     SILENT_TOKEN = "silent_token"
     """Speaking: the probability that the next token is not the silent one (the separator, or the
     end of turn without one), as ProAssist without a head. The state update keeps its head."""
@@ -143,10 +148,11 @@ class ModelConfig:
     """Text between two adjoining frames; EOS for the end of turn; empty for none."""
 
     decision: Decision = Decision.HEAD
-    """head, silent_token or opening_token; the latter two go with objective.kind=token_prob."""
+    """head, informative_relevance (with objective.kind=per_token), silent_token or opening_token
+    (both with objective.kind=token_prob)."""
 
     head: HeadType = HeadType.LINEAR
-    """Shape of both decision heads."""
+    """Shape of the decision heads."""
 
     dst: bool = True
     """Whether the model has a second head, for state updates."""
@@ -159,7 +165,8 @@ class ModelConfig:
     tokenizer begin as they are there, instead of ``backbone``; empty for none."""
 
     init_new: list[str] = field(default_factory=list)
-    """Heads that the folder of ``init_from`` lacks, and that begin untrained: dst_head, say."""
+    """Heads that begin untrained, whatever the folder of ``init_from`` has by their names:
+    dst_head, say, which it lacks, or speak_head, which decides in another way there."""
 
     train: TrainMode = TrainMode.FULL
     """full, lora, qlora or frozen: which parameters of the backbone are trained."""

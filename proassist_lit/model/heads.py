@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -37,6 +38,39 @@ class DecisionHead(nn.Module):
         """Map (..., D) hidden states to (...) raw scores."""
         out: Tensor = self.net(hidden).squeeze(-1)
         return out
+
+
+class InformativeRelevance(nn.Module):
+    """Reads whether to speak from two heads; its sigmoid is the mean of their probabilities.
+
+    Args:
+        hidden_size: D.
+        head_type: of both heads.
+
+    Attributes:
+        informative: is there something new to say?
+        relevance: has the frame to do with the task?
+
+    Source: MMDuet, arXiv:2411.17991. It has two classes and no bias a head, and adds the
+    probabilities (of both heads, or of one, as the task asks); half of the sum, which is ours,
+    decides alike at half of the threshold and stays a probability.
+    """
+
+    def __init__(self, hidden_size: int, head_type: HeadType) -> None:
+        super().__init__()
+        self.informative = DecisionHead(hidden_size, head_type)
+        self.relevance = DecisionHead(hidden_size, head_type)
+
+    def scores(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
+        """Map (..., D) hidden states to (...) raw scores of either head, for their losses."""
+        return self.informative(hidden), self.relevance(hidden)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """Map (..., D) hidden states to (...) log-odds, float32 or better."""
+        scores = torch.stack(self.scores(hidden))
+        scores = scores if scores.dtype == torch.float64 else scores.float()
+        yes, no = F.logsigmoid(scores), F.logsigmoid(-scores)
+        return yes.logsumexp(0) - no.logsumexp(0)
 
 
 class TokenDecision(nn.Module):

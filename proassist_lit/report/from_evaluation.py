@@ -71,8 +71,7 @@ def _pictures(
     result: EvaluationResult, streams: Sequence[Transcript], matches: Sequence[UtteranceMatch]
 ) -> dict[str, Picture]:
     """Timeline and state of the streams that are drawn at every evaluation."""
-    theta_speak, theta_dst = result.config.theta_speak, result.config.theta_dst
-    assert theta_speak is not None
+    theta_speak, theta_dst = result.config.theta_speak_prob, result.config.theta_dst
     assert theta_dst is not None
     pictures = {}
     pairs = sorted(zip(streams, matches, strict=True), key=lambda pair: pair[0].stream_id)

@@ -82,6 +82,7 @@ def gather_report(
         notes=notes,
         decisions=decisions_by_split(result.transcripts, result.config),
         sweep=result.sweep,
+        compares_probs=not result.config.rule.looks_back,
         earlier=None if earlier is None else earlier.read_metrics(),
         earlier_name="" if earlier is None else earlier.path.resolve().name,
     )
@@ -94,7 +95,7 @@ def decisions_by_split(
 
     Heads without labels of both kinds are left out.
     """
-    used = {"speak": config.theta_speak, "dst": config.theta_dst} if config else {}
+    used = {"speak": config.theta_speak_prob, "dst": config.theta_dst} if config else {}
     out: dict[str, dict[str, DecisionCurves]] = {}
     for split, streams in transcripts.items():
         found = {
@@ -118,8 +119,7 @@ def stream_view(
 ) -> StreamView:
     """One stream with its matches and, where its conversation is at hand, its filmstrip."""
     match = match_transcript(transcript, similarity, match_window(transcript.dataset, windows))
-    theta_speak, theta_dst = result.config.theta_speak, result.config.theta_dst
-    assert theta_speak is not None
+    theta_dst = result.config.theta_dst
     assert theta_dst is not None
     indices = [frame.frame_idx for frame in transcript.frames]
     shown = indices[:: max(-(-len(indices) // MAX_PICTURES), 1)]
@@ -129,7 +129,7 @@ def stream_view(
     return StreamView(
         split=split,
         transcript=transcript,
-        theta_speak=theta_speak,
+        theta_speak=result.config.theta_speak_prob,
         theta_dst=theta_dst,
         filmstrip=[] if pictures is None else _encoded(shown, pictures),
         rendered=conversation is not None and bool(conversation.metadata.get("rendered")),

@@ -179,7 +179,7 @@ function counts(packed) {
 function meter(label, kind, p, theta, verdict, on) {
   return el("div", { class: "meter" }, el("span", {}, label),
     el("div", { class: "rail" }, el("div", { class: "fill", style: { width: `${(p || 0) * 100}%`, background: `var(--${kind})` } }),
-      el("div", { class: "theta", style: { left: `${theta * 100}%` }, title: `threshold ${theta}` })),
+      theta === null ? "" : el("div", { class: "theta", style: { left: `${theta * 100}%` }, title: `threshold ${theta}` })),
     el("span", { class: "number" }, p === null ? "–" : p.toFixed(3)), el("span", { class: "verdict" + (on ? " on" : "") }, verdict));
 }
 

@@ -20,7 +20,8 @@ class StreamView:
     Attributes:
         split: ``val`` or ``test``.
         transcript: what the assistant did beside the reference.
-        theta_speak: threshold of P(speak) that the stream was run with, in [0, 1].
+        theta_speak: threshold of P(speak) that the stream was run with, in [0, 1]; None where
+            another number was compared (``stream.rule``).
         theta_dst: threshold of P(update), in [0, 1].
         filmstrip: (frame_idx, PNG or JPEG bytes) of a few small pictures, e.g. 64x64.
         rendered: the pictures are stand-ins drawn from annotations, not the video.
@@ -35,7 +36,7 @@ class StreamView:
 
     split: str
     transcript: Transcript
-    theta_speak: float
+    theta_speak: float | None
     theta_dst: float
     filmstrip: Sequence[tuple[int, bytes]] = ()
     rendered: bool = False
@@ -82,6 +83,8 @@ class RunReport:
         decisions: curves of each head over all streams of a split, by split and head (``speak``,
             ``dst``); heads without labels are left out.
         sweep: the pairs of thresholds that were tried, by split, in any order.
+        compares_probs: whether its thresholds to speak are thresholds of P(speak); otherwise
+            another number was compared (``stream.rule``), and P(speak) is shown without one.
         earlier: flat metrics of another run to compare with, None for none.
         earlier_name: its name.
     """
@@ -94,6 +97,7 @@ class RunReport:
     notes: Mapping[str, str] = field(default_factory=dict)
     decisions: Mapping[str, Mapping[str, DecisionCurves]] = field(default_factory=dict)
     sweep: Mapping[str, Sequence[SweepPoint]] = field(default_factory=dict)
+    compares_probs: bool = True
     earlier: Mapping[str, float | str] | None = None
     earlier_name: str = ""
 

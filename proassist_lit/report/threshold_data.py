@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from proassist_lit.evaluation.result import SweepPoint
@@ -48,12 +48,13 @@ def _split(report: RunReport, split: str) -> dict[str, Any]:
     names = [
         f"{head}_{name}" for head in STREAMED for name in FRAMES
     ] + [name for streamed in STREAMED.values() for name in streamed]  # fmt: skip
+    unknown = {} if report.compares_probs else {"speak": None}
     run = {name: _finite(report.metrics.get(f"{split}/{name}")) for name in names}
     return {
         "split": split,
-        "theta": _thetas(report, split),
+        "theta": {**_thetas(report, split), **unknown},
         "heads": {head: _head(curves[head]) for head in STREAMED if head in curves},
-        "sweep": _sweep(points),
+        "sweep": _sweep(points, [head for head in STREAMED if head not in unknown]),
         "run": {name: value for name, value in run.items() if value is not None},
     }
 
@@ -80,10 +81,17 @@ def _head(curves: DecisionCurves) -> dict[str, Any]:
     }
 
 
-def _sweep(points: Sequence[SweepPoint]) -> dict[str, Any] | None:
-    """Metrics of all points, by name; names that no point has are left out."""
+def _sweep(points: Sequence[SweepPoint], heads: Collection[str]) -> dict[str, Any] | None:
+    """Metrics of all points, by name; names that no point has are left out.
+
+    So are those of the heads whose thresholds are none of a probability.
+    """
     names = {
-        head: [name for name in streamed if any(name in point.metrics for point in points)]
+        head: [
+            name
+            for name in streamed
+            if head in heads and any(name in point.metrics for point in points)
+        ]
         for head, streamed in STREAMED.items()
     }
     shown = [name for streamed in names.values() for name in streamed]

@@ -163,7 +163,7 @@ class Timeline {
   drawProbs(label, kind, probs, theta, fired, wanted, height) {
     const floor = height - 9, y = (p) => 3 + (1 - p) * (floor - 3);
     const tick = (p, text) => el("span", { class: "tick", style: { top: y(p) + "px" } }, text);
-    const lane = this.lane([el("b", { style: { color: `var(--${kind})` } }, label), el("br"), `θ = ${theta}`, tick(0.94, "1"), tick(0.06, "0")], height);
+    const lane = this.lane([el("b", { style: { color: `var(--${kind})` } }, label), el("br"), theta === null ? "by a rule" : `θ = ${theta}`, tick(0.94, "1"), tick(0.06, "0")], height);
     const sheet = this.sheet(lane, height), times = this.stream.time;
     for (const p of [0, 1]) sheet.append(svg("line", { class: "grid", x1: 0, x2: this.width, y1: y(p), y2: y(p) }));
     let d = "", pen = "M";
@@ -172,7 +172,7 @@ class Timeline {
       d += pen + this.x(times[i]).toFixed(1) + " " + y(p).toFixed(1), pen = "L";
     });
     sheet.append(svg("path", { class: "prob", d, style: { stroke: `var(--${kind})` } }));
-    sheet.append(svg("line", { class: "theta-line", x1: 0, x2: this.width, y1: y(theta), y2: y(theta) }));
+    if (theta !== null) sheet.append(svg("line", { class: "theta-line", x1: 0, x2: this.width, y1: y(theta), y2: y(theta) }));
     for (const i of wanted) {
       const x = this.x(times[i]);
       sheet.append(svg("path", { class: "ref-tick", d: `M${x} ${floor + 2}l3.5 6h-7z` }));

@@ -54,14 +54,14 @@ class _Row:
 
 
 def draw_timeline(
-    transcript: Transcript, match: UtteranceMatch, *, theta_speak: float, theta_dst: float
+    transcript: Transcript, match: UtteranceMatch, *, theta_speak: float | None, theta_dst: float
 ) -> bytes:
     """Draw one stream.
 
     Args:
         transcript: what the assistant did beside the reference.
         match: of its utterances.
-        theta_speak: threshold of P(speak).
+        theta_speak: threshold of P(speak); None where another number was compared.
         theta_dst: threshold of P(update).
 
     Returns:
@@ -127,19 +127,22 @@ def _draw_heading(
 
 
 def _draw_probability(
-    axes: Axes, times: list[float], probs: list[float], theta: float, colour: str
+    axes: Axes, times: list[float], probs: list[float], theta: float | None, colour: str
 ) -> None:
     axes.plot(times, probs, color=colour, linewidth=0.9)
-    axes.axhline(theta, color=GREY, linewidth=0.9, linestyle="--")
-    axes.text(
-        1.006, min(max(theta, 0.2), 0.9), f"θ {theta:.2f}", va="center", color=GREY,
-        transform=axes.get_yaxis_transform(), fontsize=SMALL_PT,
-    )  # fmt: skip
+    if theta is not None:
+        axes.axhline(theta, color=GREY, linewidth=0.9, linestyle="--")
+        axes.text(
+            1.006, min(max(theta, 0.2), 0.9), f"θ {theta:.2f}", va="center", color=GREY,
+            transform=axes.get_yaxis_transform(), fontsize=SMALL_PT,
+        )  # fmt: skip
     axes.set_ylim(-0.04, 1.14)
     axes.set_yticks([0, 0.5, 1])
 
 
-def _draw_speak(axes: Axes, transcript: Transcript, found: list[Utterance], theta: float) -> None:
+def _draw_speak(
+    axes: Axes, transcript: Transcript, found: list[Utterance], theta: float | None
+) -> None:
     frames = transcript.frames
     times = [frame.time_s for frame in frames]
     _draw_probability(axes, times, [frame.speak_prob for frame in frames], theta, BLUE)

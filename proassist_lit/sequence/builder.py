@@ -5,14 +5,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from proassist_lit.sequence.chat import Chat, Role
-from proassist_lit.sequence.script import Moment, Script, Text, adjoins, system_text
+from proassist_lit.sequence.script import (
+    Moment,
+    Script,
+    Text,
+    adjoins,
+    relevance_labels,
+    system_text,
+)
 from proassist_lit.types import IGNORE_INDEX, StepState
 
 
@@ -30,6 +37,7 @@ class TokenSequence:
     frame_indices: Tensor  # (F,) int64; absolute in the video
     frames_turns: Tensor  # (F,) int64; number of the frames turn
     has_event: Tensor  # (F,) bool; somebody says something at the frame
+    relevance_labels: Tensor | None = None  # (F,) int8; 1 a step is under way, 0 none, -1 unknown
 
 
 class _Writer:
@@ -103,7 +111,12 @@ def frame_lengths(script: Script, chat: Chat, num_tokens_per_img: int) -> list[i
 
 
 def build_sequence(
-    script: Script, chat: Chat, *, num_tokens_per_img: int, max_seq_len: int
+    script: Script,
+    chat: Chat,
+    *,
+    num_tokens_per_img: int,
+    max_seq_len: int,
+    relevance: bool = False,
 ) -> TokenSequence:
     """Write ``script`` as one token sequence.
 
@@ -113,6 +126,7 @@ def build_sequence(
         num_tokens_per_img: K, image tokens per frame.
         max_seq_len: most tokens; a longer script ends at the last frame, with all that follows
             it, that fits. Nothing after the cut is supervised.
+        relevance: whether the frames are labelled relevant or not.
 
     Returns:
         The sequence; it holds at least one frame, if the script does.
@@ -165,8 +179,11 @@ def build_sequence(
         frame_indices=torch.tensor([moment.frame_idx for moment in kept], dtype=torch.int64),
         frames_turns=torch.tensor([moment.frames_turn for moment in kept], dtype=torch.int64),
         has_event=torch.tensor([moment.has_event for moment in kept], dtype=torch.bool),
+        relevance_labels=_label_tensor(relevance_labels(script)[: len(kept)])
+        if relevance
+        else None,
     )
 
 
-def _label_tensor(labels: list[int | None]) -> Tensor:
+def _label_tensor(labels: Sequence[int | None]) -> Tensor:
     return torch.tensor([-1 if label is None else label for label in labels], dtype=torch.int8)

@@ -25,6 +25,7 @@ def build_example_sequence(
     num_tokens_per_img: int,
     max_seq_len: int,
     rules: SequenceRules = OURS,
+    relevance: bool = False,
 ) -> TokenSequence:
     """Write a record as the token sequence that it is trained on.
 
@@ -34,6 +35,7 @@ def build_example_sequence(
         num_tokens_per_img: K.
         max_seq_len: most tokens; what does not fit is cut off at a whole frame.
         rules: where the sources' rules differ from ours.
+        relevance: whether the frames are labelled relevant or not.
 
     Raises:
         RecordError: not even the first frame fits, naming the record.
@@ -41,7 +43,7 @@ def build_example_sequence(
     try:
         return build_sequence(
             read_script(conversation, rules), chat,
-            num_tokens_per_img=num_tokens_per_img, max_seq_len=max_seq_len,
+            num_tokens_per_img=num_tokens_per_img, max_seq_len=max_seq_len, relevance=relevance,
         )  # fmt: skip
     except ValueError as error:
         raise RecordError(f"{conversation.source}: {error}") from error
@@ -61,9 +63,11 @@ class ExampleSet(Dataset[Example]):
         seed: seed of the run.
         smoothing_s: width of temporal label smoothing, seconds.
         rules: where the sources' rules differ from ours.
+        relevance: whether it is learnt which frames have to do with the task.
 
     Raises:
-        RecordError: a record does not fit at all, naming it.
+        RecordError: a record does not fit at all, naming it; or relevance is learnt, and in no
+            record a step is ever under way.
     """
 
     def __init__(
@@ -79,6 +83,7 @@ class ExampleSet(Dataset[Example]):
         seed: int,
         smoothing_s: float = 0.0,
         rules: SequenceRules = OURS,
+        relevance: bool = False,
     ) -> None:
         self._conversations = conversations
         self._read_features = read_features
@@ -88,9 +93,11 @@ class ExampleSet(Dataset[Example]):
         for conversation in conversations:
             sequence = build_example_sequence(
                 conversation, chat, num_tokens_per_img=num_tokens_per_img,
-                max_seq_len=max_seq_len, rules=rules,
+                max_seq_len=max_seq_len, rules=rules, relevance=relevance,
             )  # fmt: skip
             self.sequences.append(sequence)
+        if relevance:
+            self._check_relevance()
 
     @property
     def lengths(self) -> list[int]:
@@ -101,6 +108,17 @@ class ExampleSet(Dataset[Example]):
         """Name of the conversation of example ``index``, with the file and line it is from."""
         conversation = self._conversations[index]
         return f"{conversation.id} ({conversation.source})"
+
+    def _check_relevance(self) -> None:
+        labels = (sequence.relevance_labels for sequence in self.sequences)
+        if not any(1 in found.tolist() for found in labels if found is not None):
+            raise RecordError(
+                f"{self._conversations[0].source} and {len(self._conversations) - 1} others: in no "
+                "conversation a step is ever under way, so nothing teaches which frames are "
+                "relevant (model.decision=informative_relevance); take data whose records have "
+                "steps and updates (data.dialogue.steps=true where it is drawn), or "
+                "model.decision=head."
+            )
 
     def __len__(self) -> int:
         return len(self.sequences)

@@ -23,6 +23,8 @@ class Decisions:
     dst_neg_frame_mask: Tensor  # (T,) bool
     speak_targets: Tensor  # (T,) float32; P(speak) to learn, at decision tokens
     dst_targets: Tensor  # (T,) float32; P(update) likewise
+    relevance_pos_frame_mask: Tensor | None = None  # (T,) bool; None where nobody learns it
+    relevance_neg_frame_mask: Tensor | None = None  # (T,) bool
 
 
 def turn_ends(sequence: TokenSequence, turn_frames: int) -> Tensor:
@@ -69,7 +71,7 @@ def sample_decisions(
 
     Negative-frame sub-sampling (NFS): of the n frames without any span (per-turn: of the n turns
     that end without one), ``floor(rho * n)`` are kept, the same for both heads; frames with a span
-    are always kept.
+    are always kept. Of relevance, where it is labelled, every frame is learnt.
 
     Args:
         sequence: the conversation; T tokens, F frames.
@@ -106,6 +108,7 @@ def sample_decisions(
         out[sequence.decision_positions] = values
         return out
 
+    relevance = sequence.relevance_labels
     return Decisions(
         pos_frame_mask=at_tokens(kept & (speak == 1)),
         neg_frame_mask=at_tokens(kept & (speak == 0)),
@@ -113,6 +116,8 @@ def sample_decisions(
         dst_neg_frame_mask=at_tokens(kept & (dst == 0)),
         speak_targets=at_tokens(smooth_targets(speak, smoothing_s * fps)),
         dst_targets=at_tokens(smooth_targets(dst, smoothing_s * fps)),
+        relevance_pos_frame_mask=None if relevance is None else at_tokens(relevance == 1),
+        relevance_neg_frame_mask=None if relevance is None else at_tokens(relevance == 0),
     )
 
 

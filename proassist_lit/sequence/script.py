@@ -251,6 +251,29 @@ def _label(script: Script, conversation: Conversation, rules: SequenceRules) -> 
             moment.dst_label = None
 
 
+def relevance_labels(script: Script) -> list[int | None]:
+    """Which frames have to do with the task: 1 while a step is under way, else 0; None unknown.
+
+    A step is under way at the frames at which it is started and completed, and at all between.
+    Nothing is known without steps.
+
+    Source: MMDuet, arXiv:2411.17991, learns it from segments of a video that answer a question;
+    the steps of a task in their place are our reading.
+    """
+    if not script.steps:
+        return [None] * len(script.moments)
+    labels: list[int | None] = []
+    state = dict(script.initial_state)
+    for moment in script.moments:
+        late = [update for text in moment.before for update in text.updates]
+        state, _ = apply_updates(state, late)
+        after, _ = apply_updates(state, moment.updates)
+        both = (*state.values(), *after.values())
+        labels.append(int(StepState.IN_PROGRESS in both))
+        state = after
+    return labels
+
+
 def adjoins(moment: Moment, follower: Moment) -> bool:
     """Whether nothing but a separator may stand between two frames that follow each other."""
     return not moment.spans and not follower.before and moment.frames_turn == follower.frames_turn

@@ -18,7 +18,7 @@ def threshold_candidates(probs: Tensor, labels: Tensor, num: int) -> list[float]
     The others fire between half as often and twice as often as the best one.
 
     Args:
-        probs: (F,) float in [0, 1].
+        probs: (F,) float in [0, 1], or what another rule of streaming makes of them.
         labels: (F,) 1 yes, 0 no, -1 left out.
         num: most candidates; >= 1.
 
@@ -54,7 +54,7 @@ def best_threshold(probs: Tensor, labels: Tensor) -> float:
     nothing has its best F1 where it always says yes.
 
     Args:
-        probs: (F,) float in [0, 1].
+        probs: (F,) float in [0, 1], or what another rule of streaming makes of them.
         labels: (F,) 1 yes, 0 no, -1 left out.
     """
     probs, labels = probs[labels >= 0].double(), labels[labels >= 0]
@@ -66,13 +66,15 @@ def best_threshold(probs: Tensor, labels: Tensor) -> float:
     fired = torch.arange(1, len(probs) + 1, dtype=torch.double)
     f1 = 2 * hits / (fired + num_pos)
     # A threshold lies between two different probabilities; it fires at all above it.
-    nexts = torch.cat([sorted_probs[1:], sorted_probs.new_zeros(1)])
+    lowest = sorted_probs[-1:]  # below 0 is what is no probability
+    nexts = torch.cat([sorted_probs[1:], torch.where(lowest < 0, lowest - 1, 0)])
     distinct = sorted_probs > nexts
     if not distinct.any():  # every probability is 0
         return FALLBACK
     candidates = distinct & (fired <= MOST_YES * num_pos)
     if not candidates.any():  # too many frames share the highest probability
-        return min(float(sorted_probs[0]) + 1e-6, 1.0)
+        highest = float(sorted_probs[0])
+        return min(highest + 1e-6, 1.0) if highest <= 1.0 else highest + 1e-6
     good = candidates & (f1 >= f1[candidates].max() - 1e-9)
     middles = (sorted_probs + nexts)[good] / 2
     return float(middles[len(middles) // 2])

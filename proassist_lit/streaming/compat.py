@@ -62,6 +62,11 @@ def check_counterparts(config: StreamConfig) -> None:
             f"stream.min_gap_frames={config.min_gap_frames}: the reference keeps no gap; set "
             "stream.min_gap_frames=0."
         )
+    if config.rule.looks_back:
+        faults.append(
+            f"stream.rule={config.rule.value}: the reference compares P(not talk) itself; set "
+            "stream.rule=threshold."
+        )
     if config.stride != 1:
         faults.append(
             f"stream.stride={config.stride}: the reference decides at every frame; set "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -37,6 +38,27 @@ class ContextSource(StrEnum):
     """The reference dialogue's: the assistant's own words are dropped again (ground truth)."""
 
 
+class SpeakRule(StrEnum):
+    """What is compared with ``theta_speak`` at a frame: a number made of P(speak).
+
+    Source: MMDuet, arXiv:2411.17991, whose released code compares with ``>``, ours with ``>=``.
+    """
+
+    THRESHOLD = "threshold"
+    """P(speak) itself."""
+
+    RUNNING_SUM = "running_sum"
+    """The sum of P(speak) over the frames since the last utterance, this one among them."""
+
+    Z_SCORE = "z_score"
+    """How far P(speak) is above its mean over the frames before, in their standard deviations."""
+
+    @property
+    def looks_back(self) -> bool:
+        """Whether the number is made of earlier frames, too; it then has another range than P."""
+        return self is not SpeakRule.THRESHOLD
+
+
 class Kernels(StrEnum):
     """What computes the backbone of a stream on a CPU. The answers are the same."""
 
@@ -55,10 +77,14 @@ class StreamConfig:
     """How recorded and live streams are answered."""
 
     theta_speak: float | None = None
-    """Speak iff P(speak) >= this, in [0, 1]; None: chosen on val."""
+    """Speak iff P(speak) >= this, in [0, 1] (by another rule, iff its number is); None: chosen on
+    val."""
 
     theta_dst: float | None = None
     """Update the state iff P(update) >= this, in [0, 1]; None: chosen on val."""
+
+    rule: SpeakRule = SpeakRule.THRESHOLD
+    """threshold, running_sum or z_score: what theta_speak is compared with."""
 
     rise: float | None = None
     """Speak iff P(speak) rose by more than this since the frame before, else iff it is >= 1/2
@@ -102,7 +128,8 @@ class StreamConfig:
 
     reread_margin: float | None = None
     """Of recorded streams, decisions nearer to their threshold are read again, the stream alone;
-    None: 0.03 where the model's numbers have 16 bits, else 0."""
+    None: 0.03 where the model's numbers have 16 bits, else 0. By a rule that looks back, every
+    frame is then read alone."""
 
     kernels: Kernels = Kernels.AUTO
     """auto, compiled (in C on a CPU, in Triton on a GPU; several times as fast) or torch."""
@@ -110,10 +137,7 @@ class StreamConfig:
     def __post_init__(self) -> None:
         if self.kv_gib <= 0:
             raise ConfigError(f"stream.kv_gib must be > 0, got {self.kv_gib}.")
-        for name in ("theta_speak", "theta_dst"):
-            value = getattr(self, name)
-            if value is not None and not 0.0 <= value <= 1.0:
-                raise ConfigError(f"stream.{name} must be in [0, 1] or null, got {value}.")
+        self._check_thresholds()
         if self.rise is not None and not 0.0 <= self.rise <= 1.0:
             raise ConfigError(f"stream.rise must be in [0, 1] or null, got {self.rise}.")
         if self.reread_margin is not None and not 0.0 <= self.reread_margin < 0.5:
@@ -142,4 +166,23 @@ class StreamConfig:
             raise ConfigError(
                 f"stream.reserve {self.reserve} must be between 1 and stream.max_context "
                 f"{self.max_context}; it is the room for one frame and what is said after it."
+            )
+
+    @property
+    def theta_speak_prob(self) -> float | None:
+        """``theta_speak`` where it is a threshold of P(speak) itself; None by another rule."""
+        return None if self.rule.looks_back else self.theta_speak
+
+    def _check_thresholds(self) -> None:
+        for name in ("theta_speak", "theta_dst"):
+            value = getattr(self, name)
+            looks_back = name == "theta_speak" and self.rule.looks_back
+            if value is not None and not looks_back and not 0.0 <= value <= 1.0:
+                raise ConfigError(f"stream.{name} must be in [0, 1] or null, got {value}.")
+            if value is not None and not math.isfinite(value):
+                raise ConfigError(f"stream.{name} must be a finite number or null, got {value}.")
+        if self.rise is not None and self.rule.looks_back:
+            raise ConfigError(
+                f"stream.rise={self.rise} and stream.rule={self.rule.value} are two ways to decide "
+                "by earlier frames; set stream.rise=null, or stream.rule=threshold."
             )

@@ -7,6 +7,7 @@ them. Nothing the model says enters the context.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass, replace
 
 import torch
@@ -18,7 +19,9 @@ from proassist_lit.sequence.builder import build_sequence
 from proassist_lit.sequence.chat import Chat, Role
 from proassist_lit.sequence.script import Moment, Script
 from proassist_lit.streaming.cache import KVCache
+from proassist_lit.streaming.config import SpeakRule
 from proassist_lit.streaming.decoder import Decoder, make_decoder
+from proassist_lit.streaming.policy import DecisionPolicy
 from proassist_lit.types import IGNORE_INDEX
 
 ROWS = 512
@@ -60,6 +63,7 @@ def forced_turns(
     max_seq_len: int,
     max_new_tokens: int = 0,
     decoder: Decoder | None = None,
+    rule: SpeakRule = SpeakRule.THRESHOLD,
 ) -> list[ForcedTurn]:
     """Go through the turns of a conversation that fits into one sequence.
 
@@ -72,10 +76,11 @@ def forced_turns(
         chat: the formatter.
         script: the conversation.
         features: (at least F, K, E).
-        theta_speak: speak iff P(speak) >= this.
+        theta_speak: speak iff what ``rule`` makes of P(speak) is >= this.
         max_seq_len: most tokens; of a longer conversation the turns that fit are gone through.
         max_new_tokens: longest utterance that the model writes at every turn; 0 for none.
         decoder: how the tokens it writes are fed; None for the fastest way.
+        rule: what is compared with the threshold; a sum begins anew at every turn.
 
     Returns:
         A turn for every frame that an utterance of the reference follows, in order. Summaries are
@@ -95,12 +100,13 @@ def forced_turns(
     )
     cache = KVCache(model.lm.config.num_hidden_layers)
     hidden = model.hidden_states(embeds, cache=cache)[0]  # (T, D)
-    speaks = _probs(model, hidden[decisions]) >= theta_speak  # (F,)
+    heard = script.moments[: len(decisions)]
+    speaks, waits = _decide(_probs(model, hidden[decisions]), heard, theta_speak, rule)
     losses, right = _score_words(model, hidden, sequence.labels.to(device))
     decoder = decoder or make_decoder(model)
     is_word = sequence.labels != IGNORE_INDEX
 
-    lasts = [i for i, m in enumerate(script.moments[: len(decisions)]) if _has_utterance(m)]
+    lasts = [i for i, m in enumerate(heard) if _has_utterance(m)]
     turns = []
     # From the last to the first, so that the cache is only ever cut shorter.
     for number in reversed(range(len(lasts))):
@@ -115,16 +121,15 @@ def forced_turns(
             cache.crop(start)
             written = _write(model, chat, hidden[start - 1], cache, max_new_tokens, decoder)
             texts = written, script.moments[last].utterance
-        fired = speaks[first : last + 1].nonzero()
-        if len(fired):
-            late = first + int(fired[0]) - last
+        if True in speaks[first : last + 1]:
+            late = speaks.index(True, first) - last
         else:
             end_of_next = lasts[number + 1] if number + 1 < len(lasts) else len(decisions) - 1
             ahead = min(last - first, end_of_next - last)
             cache.crop(decisions[last] + 1)
             late = _go_on(
                 model, chat, script.moments[last : last + 1 + ahead],
-                features[last + 1 : last + 1 + ahead], cache, theta_speak,
+                features[last + 1 : last + 1 + ahead], cache, waits[last], theta_speak,
             )  # fmt: skip
         turns.append(
             ForcedTurn(
@@ -145,12 +150,13 @@ def _go_on(
     moments: Sequence[Moment],
     features: Tensor,
     cache: KVCache,
+    policy: DecisionPolicy,
     theta_speak: float,
 ) -> int:
     """Frames that go by, nothing being said, until the model speaks; all if it never does.
 
     ``moments`` are the frame that the cache ends with and those to go on with; ``features`` are
-    (frames to go on with, K, E).
+    (frames to go on with, K, E); ``policy`` remembers the frames before.
     """
     if not len(features):
         return 0
@@ -166,10 +172,26 @@ def _go_on(
         features.flatten(0, 1).to(model.device),
     )
     hidden = model.hidden_states(embeds, cache=cache)[0]
-    fired = (
-        _probs(model, hidden[sequence.decision_positions[1:] - start]) >= theta_speak
-    ).nonzero()
-    return int(fired[0]) + 1 if len(fired) else len(features)
+    probs = _probs(model, hidden[sequence.decision_positions[1:] - start])
+    for number, prob in enumerate(probs, start=1):
+        if policy.says(prob, theta_speak):
+            return number
+        policy.note(prob, yes=False)
+    return len(features)
+
+
+def _decide(
+    probs: Sequence[float], moments: Sequence[Moment], theta_speak: float, rule: SpeakRule
+) -> tuple[list[bool], list[DecisionPolicy]]:
+    """Whether each frame fires, and what is remembered after it where nothing was said at it."""
+    policy, fires, after = DecisionPolicy(rule=rule), [], []
+    for prob, moment in zip(probs, moments, strict=True):
+        fires.append(policy.says(prob, theta_speak))
+        policy.note(prob, yes=False)
+        after.append(copy(policy))
+        if _has_utterance(moment):
+            policy.note_reply()
+    return fires, after
 
 
 def _write(
@@ -195,8 +217,9 @@ def _has_utterance(moment: Moment) -> bool:
     return bool(moment.utterance) and not moment.has_summary
 
 
-def _probs(model: AssistantModel, hidden: Tensor) -> Tensor:
-    probs: Tensor = model.speak_head(hidden).float().sigmoid().cpu()
+def _probs(model: AssistantModel, hidden: Tensor) -> list[float]:
+    """P(speak) at (F, D) hidden states."""
+    probs: list[float] = model.speak_head(hidden).float().sigmoid().tolist()
     return probs
 
 

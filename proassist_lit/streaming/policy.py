@@ -2,9 +2,20 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from proassist_lit.streaming.config import StreamConfig
+from proassist_lit.streaming.config import SpeakRule, StreamConfig
+
+Z_FRAMES = 20
+"""Frames before this one that a z-score is made of (MMDuet's default)."""
+
+Z_LEAST_FRAMES = 5
+"""With fewer of them a z-score is 0: nothing is unusual yet."""
+
+Z_LEAST_SPREAD = 1e-3
+"""Least standard deviation that a z-score is counted in, or rounding would be unusual."""
 
 
 @dataclass(frozen=True)
@@ -12,7 +23,8 @@ class Thresholds:
     """What the probabilities of both decisions are compared with.
 
     Attributes:
-        speak: speak iff P(speak) >= this, in [0, 1].
+        speak: speak iff P(speak) >= this, in [0, 1]; by another rule than ``threshold``, iff what
+            the rule makes of P(speak) is.
         dst: update the state iff P(update) >= this, in [0, 1].
         rise: speak iff P(speak) rose by more than this since the frame before, and otherwise iff
             it is >= 1/2 (ProAssist's ``diffX``); None for ``speak``.
@@ -34,16 +46,43 @@ class Thresholds:
 class DecisionPolicy:
     """Turns the probabilities of one head, frame by frame, into decisions.
 
+    Nothing that it remembers is ever changed in place: ``copy`` makes one that goes on by itself.
+
     Attributes:
         min_gap_frames: frames after a yes at which the answer is no.
         stride: the head is read at every so many frames since the last span only; 1 for all.
+        rule: what is made of the probabilities before it is compared with the threshold.
     """
 
     min_gap_frames: int = 0
     stride: int = 1
+    rule: SpeakRule = SpeakRule.THRESHOLD
     _frames_since_yes: int | None = None
     _frames_since_span: int = 0
     _previous: float | None = None
+    _sum: float = 0.0
+    _recent: tuple[float, ...] = ()
+
+    def value(self, prob: float) -> float:
+        """What is compared with the threshold where P(yes) at the next frame is ``prob``.
+
+        Source: MMDuet, arXiv:2411.17991, as released. Its sum begins anew when it passes the
+        threshold; so does ours, and at a reply of the reference where that makes the context. Its
+        z-score is over the last 20 frames, with the standard deviation of a whole population; the
+        frames at the beginning are silent there, as many as the user says. That nearly constant
+        probabilities have no spread to speak of is ours.
+        """
+        match self.rule:
+            case SpeakRule.THRESHOLD:
+                return prob
+            case SpeakRule.RUNNING_SUM:
+                return self._sum + prob
+        number = len(self._recent)
+        if number < Z_LEAST_FRAMES:
+            return 0.0 if math.isfinite(prob) else prob
+        mean = sum(self._recent) / number
+        spread = math.sqrt(sum((before - mean) ** 2 for before in self._recent) / number)
+        return (prob - mean) / max(spread, Z_LEAST_SPREAD)
 
     def says(self, prob: float, theta: float, rise: float | None = None) -> bool:
         """Whether P(yes) ``prob`` at the next frame means yes, by the thresholds given."""
@@ -53,18 +92,44 @@ class DecisionPolicy:
         if (self._frames_since_span + 1) % self.stride:
             return False
         if rise is None:
-            return prob >= theta
+            return self.value(prob) >= theta
         return prob >= 0.5 or (self._previous is not None and prob - self._previous > rise)
 
     def note(self, prob: float, yes: bool) -> None:
         """The decision at the next frame was ``yes``: go on to the frame after."""
         self._frames_since_span += 1
         self._previous = prob
+        if self.rule is SpeakRule.RUNNING_SUM:
+            self._sum += prob
+        elif self.rule is SpeakRule.Z_SCORE:
+            self._recent = (*self._recent, prob)[-Z_FRAMES:]
         if yes:
             self._frames_since_yes = 0
+            self.note_reply()
         elif self._frames_since_yes is not None:
             self._frames_since_yes += 1
+
+    def note_reply(self) -> None:
+        """Something was said at this frame, by whomever: a sum begins anew."""
+        self._sum = 0.0
 
     def note_span(self) -> None:
         """Something was written at this frame: the stride counts from here."""
         self._frames_since_span = 0
+
+
+def forced_values(probs: Sequence[float], replies: Sequence[bool], rule: SpeakRule) -> list[float]:
+    """What is compared with the threshold at every frame, where the reference says what is said.
+
+    Args:
+        probs: P(speak) of every frame, the reference dialogue being the context.
+        replies: whether the reference says something at it.
+        rule: what is made of the probabilities.
+    """
+    policy, values = DecisionPolicy(rule=rule), []
+    for prob, reply in zip(probs, replies, strict=True):
+        values.append(policy.value(prob))
+        policy.note(prob, yes=False)
+        if reply:
+            policy.note_reply()
+    return values

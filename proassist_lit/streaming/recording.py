@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -13,8 +14,8 @@ from proassist_lit.streaming.config import Strategy
 from proassist_lit.streaming.stream import Said, Stream, heard
 from proassist_lit.types import FrameOutput
 
-NEVER = -1.0
-"""A probability that no threshold is below: what silence looks like ahead of time."""
+NEVER = -math.inf
+"""A probability to which no rule says yes: what silence looks like ahead of time."""
 
 
 @dataclass(frozen=True)

@@ -84,6 +84,8 @@ class House:
         num_tokens_per_img: K.
         max_block: most frames that are watched ahead.
         margin: decisions nearer to their threshold are read again, the stream alone.
+        reads_alone: whether a stream reads all its frames alone, from the first on: what rounding
+            did to one of them would be in the decisions of those after it.
         step_rows: what a step costs beside its tokens (all weights are read), in tokens fed.
         num_answered: frames answered so far, of all rows.
     """
@@ -95,6 +97,7 @@ class House:
     max_block: int
     margin: float
     step_rows: float
+    reads_alone: bool = False
     num_answered: int = 0
 
 
@@ -135,7 +138,9 @@ class Slot:
         self._known: dict[tuple[int, ...], int] = {}  # ids behind the mark -> the token after them
         self._writer: Branch | None = None
         self._ahead: Fed | None = None
-        self.is_alone = False  # whether the next frame is to be read again, apart from all else
+        self.is_alone = (
+            house.reads_alone
+        )  # whether the next frame is to be read apart from all else
         self._opening: list[int] | None = None
 
     def _check(self, features: Tensor) -> None:
@@ -243,7 +248,7 @@ class Slot:
             part: gives a branch a slot of its own, beside this one.
         """
         self._ahead = None
-        read_again, self.is_alone = self.is_alone, False
+        read_again, self.is_alone = self.is_alone, self.house.reads_alone
         for speak_prob, dst_prob in probs:
             if not read_again and self._is_near(speak_prob, dst_prob):
                 self.house.cache.crop(self.place, self.stream.length)

@@ -110,7 +110,7 @@ class Stream:
         self.has_dst = has_dst and bool(script.steps)
         self._context = ContextManager(chat, script, config, name=name)
         self.thresholds = Thresholds.of(config)
-        self._speaking = DecisionPolicy(config.min_gap_frames, config.stride)
+        self._speaking = DecisionPolicy(config.min_gap_frames, config.stride, config.rule)
         self._updating = DecisionPolicy(stride=config.stride)
         self.frame_idx = start_frame_idx
         self.length = 0
@@ -316,6 +316,9 @@ class Stream:
         """Everything at this frame is said: make the context, and see whether it is full."""
         if self.uses_reference:
             self._take_reference()
+            spans = self._said.spans
+            if any(span.role is Role.ASSISTANT and not span.is_summary for span in spans):
+                self._speaking.note_reply()
         if any(self._decisions) or (self.uses_reference and self._said.spans):
             self._speaking.note_span()
             self._updating.note_span()

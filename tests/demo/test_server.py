@@ -90,7 +90,7 @@ def test_thresholds_change_for_one_session_only() -> None:
         assert all(answer["speak"] and not answer["dst"] for answer in ours)
         assert [a["speak"] for a in theirs] == [a["speak_prob"] >= 0.5 for a in theirs]
         assert not all(answer["speak"] for answer in theirs)
-        one.send({"type": "thresholds", "speak": 1.0, "dst": 1.0})
+        one.send({"type": "thresholds", "speak": 3.5, "dst": 1.0})  # of a sum, say
         assert not one.watch(4)[0]["speak"]
 
 
@@ -152,7 +152,7 @@ def test_a_session_ends_when_its_time_is_over(monkeypatch: pytest.MonkeyPatch) -
         ('{"type": "say", "text": 3}', "malformed"),
         ('{"type": "say", "text": "\\ud800"}', "malformed"),
         ('{"type": "thresholds", "speak": NaN, "dst": 0}', "malformed"),
-        ('{"type": "thresholds", "speak": 2, "dst": 0}', "malformed"),
+        ('{"type": "thresholds", "speak": 0, "dst": 2}', "malformed"),
         ('{"type": "thresholds", "speak": "0.5", "dst": 0}', "malformed"),
         ('{"type": "say", "text": "%s"}' % ("x" * 5000), "too_large"),
         (b"", "malformed"),

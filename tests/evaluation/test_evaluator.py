@@ -5,14 +5,17 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+import torch
 
 from proassist_lit.errors import ConfigError
 from proassist_lit.evaluation.config import EvaluationConfig
 from proassist_lit.evaluation.thresholds import Candidates
 from proassist_lit.metrics.matching import MatchWindow
 from proassist_lit.metrics.summary import evaluate_transcripts
+from proassist_lit.streaming.calibrate import threshold_candidates
+from proassist_lit.streaming.config import SpeakRule
 from proassist_lit.streaming.engine import Engine
-from proassist_lit.streaming.policy import Thresholds
+from proassist_lit.streaming.policy import DecisionPolicy, Thresholds
 from tests.evaluation.fakes import CONFIG, make_evaluator
 from tests.fakes import tiny_model
 
@@ -41,6 +44,32 @@ def test_thresholds_are_taken_from_streaming_val_and_used_on_test() -> None:
     assert {k: v for k, v in alone.metrics.items() if k != "threshold_choice"} == {
         k: v for k, v in result.metrics.items() if k != "threshold_choice"
     }
+
+
+@pytest.mark.parametrize("rule", [SpeakRule.RUNNING_SUM, SpeakRule.Z_SCORE])
+def test_thresholds_of_a_rule_are_found_among_what_it_compares(rule: SpeakRule) -> None:
+    model, config = tiny_model(), replace(OPEN, rule=rule)
+    evaluator = make_evaluator(config, EvaluationConfig(candidates=5))
+
+    result = evaluator.evaluate(model)
+
+    tried = {point.theta_speak for point in result.sweep["val"]}
+    assert len(tried) > 2
+    assert min(tried) < 0 or max(tried) > 1  # no probabilities
+    values, labels = evaluator._forcing.decisions(model, evaluator._data["val"])[0]
+    assert tried == set(threshold_candidates(values, labels, 5))
+    for split in ("val", "test"):
+        for transcript in result.transcripts[split]:
+            policy = DecisionPolicy(rule=rule)
+            for frame in transcript.frames:
+                assert frame.speak == policy.says(frame.speak_prob, result.config.theta_speak)
+                policy.note(frame.speak_prob, frame.speak)
+    plain = make_evaluator(replace(config, rule=SpeakRule.THRESHOLD, theta_speak=0.5))
+    theirs = plain._forcing.decisions(model, plain._data["val"])[0][0]
+    if rule is SpeakRule.RUNNING_SUM:  # ten frames a stream; replies at 0, 4 and 7
+        first = theirs[:10]
+        want = [first[:1], first[1:5].cumsum(0), first[5:8].cumsum(0), first[8:].cumsum(0)]
+        torch.testing.assert_close(values[:10], torch.cat(want))
 
 
 @pytest.mark.parametrize("crossed", [False, True])

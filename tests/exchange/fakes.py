@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -55,9 +56,9 @@ def shake(model: nn.Module, seed: int = 4) -> None:
             parameter.add_(torch.randn(parameter.shape, generator=generator) * size)
 
 
-def make_run(folder: Path, config: ModelConfig) -> tuple[Path, AssistantModel]:
+def make_run(folder: Path, config: ModelConfig, **others: Any) -> tuple[Path, AssistantModel]:
     """The directory of a run that is over, and its model."""
-    run = RunConfig(name="small", model=config)
+    run = RunConfig(name="small", model=config, **others)
     write_config(run, folder / "config.yaml")
     tokenizer = build_tokenizer(config, lambda: [WORDS] * 3)
     tokenizer.save_pretrained(folder / "tokenizer")

@@ -17,14 +17,18 @@ from transformers import AutoModelForCausalLM
 from proassist_lit.build import build_model
 from proassist_lit.commands.export import load_assistant
 from proassist_lit.commands.main import main
+from proassist_lit.commands.trained import find_trained
 from proassist_lit.config import RunConfig
 from proassist_lit.errors import CheckpointError, ConfigError
 from proassist_lit.exchange import write
 from proassist_lit.exchange.description import read_assistant
+from proassist_lit.model.assistant_folder import head_tensors
 from proassist_lit.model.backbone import build_tokenizer
-from proassist_lit.model.config import ModelConfig, TinyConfig, TrainMode
+from proassist_lit.model.config import Decision, ModelConfig, TinyConfig, TrainMode
 from proassist_lit.model.lora import has_lora, merged
-from tests.exchange.fakes import LORA, base_folder, make_run, settings, shake, stream
+from proassist_lit.objectives import ObjectiveConfig, ObjectiveKind
+from proassist_lit.streaming.config import SpeakRule, StreamConfig
+from tests.exchange.fakes import LORA, STREAM, base_folder, make_run, settings, shake, stream
 from tests.fakes import VISION_SIZE
 
 Captured = pytest.CaptureFixture[str]
@@ -204,6 +208,61 @@ def test_heads_that_a_folder_lacks_begin_untrained_if_that_is_meant(tmp_path: Pa
         RunConfig(model=replace(begin, init_new=["dst_head"])), tokenizer, VISION_SIZE
     )
     assert model.dst_head is not None
+
+
+def test_two_heads_to_speak_go_out_and_in_with_their_rule(tmp_path: Path) -> None:
+    base = base_folder(tmp_path / "base")
+    config = replace(settings(base, TrainMode.FULL), decision=Decision.INFORMATIVE_RELEVANCE)
+    run, model = make_run(
+        tmp_path / "run", config,
+        objective=ObjectiveConfig(kind=ObjectiveKind.PER_TOKEN),
+        stream=StreamConfig(rule=SpeakRule.RUNNING_SUM, theta_speak=2.5),
+    )  # fmt: skip
+
+    assert main(["export", str(run), str(tmp_path / "out")]) == 0
+    assert main(["import", str(tmp_path / "out"), str(tmp_path / "in")]) == 0
+
+    again, about = load_assistant(tmp_path / "in")
+    assert {"speak_head.informative.net.bias", "speak_head.relevance.net.bias"} <= set(
+        head_tensors(again)
+    )
+    assert (about.config.stream.rule, about.config.stream.theta_speak) == (
+        SpeakRule.RUNNING_SUM, 2.5
+    )  # fmt: skip
+    assert (
+        "2.500, update 0.750 (speak by stream.rule=running_sum)"
+        in (tmp_path / "in/README.md").read_text()
+    )
+    by_mean = find_trained(tmp_path / "in", overrides=["stream.rule=threshold"]).config.stream
+    assert (by_mean.theta_speak, by_mean.theta_dst) == (None, 0.75)
+    by_sum = replace(STREAM, rule=SpeakRule.RUNNING_SUM, theta_speak=2.5)
+    assert stream(again, by_sum) == stream(model, by_sum)
+    assert 0 < sum(frame.speak for frame in stream(model, by_sum).frames) < 6
+
+
+def test_a_head_that_decides_in_another_way_begins_untrained_if_that_is_meant(
+    tmp_path: Path,
+) -> None:
+    run, trained = make_run(
+        tmp_path / "run", settings(base_folder(tmp_path / "base"), TrainMode.FULL)
+    )
+    assert main(["export", str(run), str(tmp_path / "out")]) == 0
+    begin = RunConfig(
+        model=ModelConfig(
+            init_from=str(tmp_path / "out"), chat="llama3",
+            decision=Decision.INFORMATIVE_RELEVANCE, init_new=["speak_head"],
+        ),
+        objective=ObjectiveConfig(kind=ObjectiveKind.PER_TOKEN),
+    )  # fmt: skip
+    tokenizer = build_tokenizer(begin.model, list)
+
+    model = build_model(begin, tokenizer, VISION_SIZE)
+
+    assert torch.equal(model.dst_head.net.weight, trained.dst_head.net.weight)
+    with pytest.raises(
+        CheckpointError, match=r"4 missing: speak_head\.informative.*left over: spe"
+    ):
+        build_model(replace(begin, model=replace(begin.model, init_new=[])), tokenizer, VISION_SIZE)
 
 
 def test_a_tampered_folder_is_refused_with_the_list(tmp_path: Path, capsys: Captured) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,8 @@ from transformers import AutoTokenizer, LlamaForCausalLM
 from proassist_lit.commands.export import load_assistant
 from proassist_lit.commands.main import main
 from proassist_lit.model.assistant import AssistantModel
-from proassist_lit.model.config import ModelConfig, TinyConfig, TrainMode
-from proassist_lit.objectives import ObjectiveKind
+from proassist_lit.model.config import Decision, ModelConfig, TinyConfig, TrainMode
+from proassist_lit.objectives import ObjectiveConfig, ObjectiveKind
 from proassist_lit.sequence.builder import build_sequence
 from proassist_lit.sequence.script import read_script
 from proassist_lit.streaming.config import Strategy
@@ -397,6 +398,18 @@ def test_what_they_have_no_name_for_is_refused(tmp_path: Path, capsys: Captured)
     run, _ = make_run(tmp_path / "run2", settings(base, TrainMode.LORA, "dst_ext"))
     assert main(["export", str(run), out, "--layout", "proassist"]) == 2
     assert "rows of new tokens were trained beside the adapter; add" in capsys.readouterr().err
+
+
+def test_two_heads_to_speak_are_none_of_theirs(tmp_path: Path, capsys: Captured) -> None:
+    config = replace(
+        settings(base_folder(tmp_path / "base"), TrainMode.FULL),
+        dst=False, decision=Decision.INFORMATIVE_RELEVANCE,
+    )  # fmt: skip
+    run, _ = make_run(
+        tmp_path / "run", config, objective=ObjectiveConfig(kind=ObjectiveKind.PER_TOKEN)
+    )
+    assert main(["export", str(run), str(tmp_path / "out"), "--layout", "proassist"]) == 2
+    assert "is informative_relevance, two heads where theirs has one. Or" in capsys.readouterr().err
 
 
 def test_checkpoints_that_cannot_be_streamed_say_why(tmp_path: Path, capsys: Captured) -> None:

@@ -79,3 +79,15 @@ def test_heads_that_the_loss_does_not_reach_are_named() -> None:
     module.on_after_backward()
     model.zero_grad()
     module.on_after_backward()  # looked at once
+
+
+def test_two_heads_to_speak_are_one_part_and_each_must_be_reached() -> None:
+    model = tiny_model(decision=Decision.INFORMATIVE_RELEVANCE, dst=False)
+    assert {part.name: part.trained for part in model_parts(model)}["speak head"] == 34
+    with pytest.raises(ConfigError, match=r"^speak_head would not train, because objective\.speak"):
+        check(model, speaking_binary_weight=0.0)
+
+    hidden = torch.randn(3, 16, dtype=torch.float64)
+    (model.speak_head.informative(hidden).sum() + model.project(torch.randn(1, 6)).sum()).backward()
+    with pytest.raises(ConfigError, match=r"^speak_head would not train: the loss gives"):
+        check_gradients(model)

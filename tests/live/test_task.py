@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from proassist_lit.live.thresholds import with_thresholds
 from proassist_lit.live.user_words import Saying, heard_at, parse_saying
 from proassist_lit.sequence.chat import Role
 from proassist_lit.sequence.script import Text
-from proassist_lit.streaming.config import StreamConfig
+from proassist_lit.streaming.config import SpeakRule, StreamConfig
 from proassist_lit.types import StepState
 from tests.fakes import NOT_STARTED, STEPS, dialogue
 
@@ -109,6 +110,13 @@ def test_thresholds_are_those_of_the_last_split_unless_given() -> None:
     found = with_thresholds(config, metrics)
     assert (found.theta_speak, found.theta_dst) == (0.3, 0.2)
     found = with_thresholds(config, metrics, given=["theta_speak"])
+    assert (found.theta_speak, found.theta_dst) == (0.9, 0.2)
+    by_sum = replace(config, rule=SpeakRule.RUNNING_SUM)
+    with pytest.raises(
+        ConfigError, match=r"stream\.rule=running_sum was set, but .*set stream\.theta"
+    ):
+        with_thresholds(by_sum, metrics, given=["rule"])
+    found = with_thresholds(by_sum, metrics, given=["rule", "theta_speak"])
     assert (found.theta_speak, found.theta_dst) == (0.9, 0.2)
     with pytest.raises(ConfigError, match=r"no theta_dst: it was not eval.*stream.theta_dst=0\.5"):
         with_thresholds(config, {})

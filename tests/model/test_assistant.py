@@ -7,7 +7,7 @@ from torch import nn
 from proassist_lit.data.collate import collate
 from proassist_lit.errors import FeatureError
 from proassist_lit.model.assistant import AssistantModel
-from proassist_lit.model.config import HeadType, ModelConfig, TrainMode
+from proassist_lit.model.config import Decision, HeadType, ModelConfig, TrainMode
 from proassist_lit.model.heads import DecisionHead
 from proassist_lit.sequence.examples import ExampleSet
 from tests.fakes import VISION_SIZE, dialogue, random_features, tiny_model, word_chat
@@ -120,3 +120,38 @@ def test_without_dst_there_is_no_second_head() -> None:
     with torch.no_grad():
         assert model(make_batch()).dst_logits is None
     assert model.dst_output_head is None
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16], ids=str)
+def test_two_heads_decide_by_the_mean_of_their_probabilities(dtype: torch.dtype) -> None:
+    model = tiny_model(decision=Decision.INFORMATIVE_RELEVANCE, dtype=dtype)
+    hidden = torch.randn(5, 3, 16, dtype=dtype)
+    with torch.no_grad():
+        informative, relevance = model.speak_head.scores(hidden)
+        got = model.speak_head(hidden)
+
+    probs = (informative.double().sigmoid() + relevance.double().sigmoid()) / 2
+    assert got.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
+    torch.testing.assert_close(got.sigmoid().double(), probs, atol=1e-6, rtol=0)
+    assert not torch.equal(informative, relevance)
+
+
+def test_two_heads_that_are_certain_give_finite_log_odds_and_gradients() -> None:
+    head = tiny_model(decision=Decision.INFORMATIVE_RELEVANCE, dtype=torch.float32).speak_head
+    hidden = torch.full((1, 16), 1e3, requires_grad=True)
+    for sign in (1, -1):
+        logit = head(sign * hidden)
+        logit.sum().backward()
+        assert torch.isfinite(logit).all()
+        assert torch.isfinite(hidden.grad).all()
+
+
+def test_training_reads_two_heads_apart() -> None:
+    model, batch = tiny_model(decision=Decision.INFORMATIVE_RELEVANCE), make_batch()
+    with torch.no_grad():
+        out = model(batch)
+
+    torch.testing.assert_close(out.speak_logits, model.speak_head.informative(out.hidden))
+    torch.testing.assert_close(out.relevance_logits, model.speak_head.relevance(out.hidden))
+    with torch.no_grad():
+        assert tiny_model()(batch).relevance_logits is None

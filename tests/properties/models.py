@@ -80,7 +80,7 @@ def example(
     smoothing_s: float = 0.0,
 ) -> Example:
     """The case as a training example with random features."""
-    built = case.build(max_seq_len)
+    built = case.build(max_seq_len, relevance=turn_frames is None)
     decisions = sample_decisions(
         built,
         rho=rho,
@@ -103,10 +103,12 @@ def example(
 
 
 def terms(losses: Losses) -> Tensor:
-    """(12,) sums and counts of the four losses."""
+    """(12,) sums and counts of the four losses; (16,) with those of relevance."""
     assert losses.dst is not None
     assert losses.dst_response is not None
     parts = [losses.response, losses.speak.pos, losses.speak.neg]
+    if losses.relevance is not None:
+        parts += [losses.relevance.pos, losses.relevance.neg]
     parts += [losses.dst_response, losses.dst.pos, losses.dst.neg]
     return torch.stack([value for part in parts for value in (part.sum, part.count)])
 

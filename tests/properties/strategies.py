@@ -65,12 +65,13 @@ class Case:
     chat: Chat
     num_tokens_per_img: int
 
-    def build(self, max_seq_len: int = 10**9):
+    def build(self, max_seq_len: int = 10**9, *, relevance: bool = False):
         return build_sequence(
             read_script(self.conversation),
             self.chat,
             num_tokens_per_img=self.num_tokens_per_img,
             max_seq_len=max_seq_len,
+            relevance=relevance,
         )
 
 

@@ -22,6 +22,7 @@ from tests.properties.strategies import Case, cases, examples
 COLUMNS = [f.name for f in fields(Example) if f.name != "image_features"]
 OBJECTIVES = {
     "per_token": (ObjectiveKind.PER_TOKEN, Decision.HEAD),
+    "two_heads": (ObjectiveKind.PER_TOKEN, Decision.INFORMATIVE_RELEVANCE),
     "per_turn": (ObjectiveKind.PER_TURN, Decision.HEAD),
     "silent_token": (ObjectiveKind.TOKEN_PROB, Decision.SILENT_TOKEN),
     "opening_token": (ObjectiveKind.TOKEN_PROB, Decision.OPENING_TOKEN),

@@ -228,7 +228,7 @@ def test_pictures_show_what_they_are_drawn_from() -> None:
     transcript = stream()
     match = match_transcript(transcript, SIMILARITY)
 
-    def drawn(transcript: Transcript, theta: float = 0.5) -> bytes:
+    def drawn(transcript: Transcript, theta: float | None = 0.5) -> bytes:
         return draw_timeline(transcript, match, theta_speak=theta, theta_dst=0.45)
 
     def refreshed(number: int) -> Transcript:
@@ -238,11 +238,12 @@ def test_pictures_show_what_they_are_drawn_from() -> None:
 
     variants = [
         drawn(transcript),
+        drawn(transcript, theta=None),
         drawn(transcript, 0.7),
         drawn(refreshed(5)),
         drawn(refreshed(12)),
     ]
-    assert len(set(variants)) == 4
+    assert len(set(variants)) == 5
 
 
 def test_pictures_of_any_words_are_drawn_without_a_warning() -> None:

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from proassist_lit.report.from_run import decisions_by_split
-from proassist_lit.streaming.config import StreamConfig
+from proassist_lit.streaming.config import SpeakRule, StreamConfig
 from proassist_lit.types import FrameOutput, Reference, Transcript
 
 
@@ -22,6 +22,10 @@ def test_decisions_are_exact_at_the_thresholds_of_the_run() -> None:
     config = StreamConfig(theta_speak=theta_speak, theta_dst=theta_dst)
     curves = decisions_by_split({"test": [transcript], "val": []}, config)
     assert curves["val"] == {}
+    by_sum = StreamConfig(theta_speak=theta_speak, theta_dst=theta_dst, rule=SpeakRule.RUNNING_SUM)
+    found = decisions_by_split({"test": [transcript]}, by_sum)["test"]
+    assert found["dst"] == curves["test"]["dst"]
+    assert len(found["speak"].thresholds) == len(curves["test"]["speak"].thresholds) - 1
     for head, theta in (("speak", theta_speak), ("dst", theta_dst)):
         known = curves["test"][head].thresholds
         assert len(known) < n

@@ -80,3 +80,21 @@ def test_thresholds_of_the_run_come_from_its_metrics_or_its_streams() -> None:
 
 def test_nothing_known_is_nothing_to_explore() -> None:
     assert threshold_data(report(streams=[cooking_stream()])) == []
+
+
+def test_thresholds_that_are_none_of_a_probability_are_not_explored_as_such() -> None:
+    points = [
+        SweepPoint(theta_speak=s, theta_dst=0.5, metrics={"utterance_f1": s, "dst_update_f1": 0.5})
+        for s in (2.0, 7.0)
+    ]
+    known = {"metrics": {"val/theta_speak": 7.0, "val/theta_dst": 0.5}, "sweep": {"val": points}}
+    (split,) = threshold_data(report(**known, decisions={"val": {"speak": CURVES}}))
+    assert split["theta"] == {"speak": 7.0, "dst": 0.5}
+
+    (split,) = threshold_data(
+        report(**known, decisions={"val": {"speak": CURVES}}, compares_probs=False)
+    )
+
+    assert split["theta"] == {"speak": None, "dst": 0.5}
+    assert "speak" in split["heads"]
+    assert split["sweep"]["names"] == {"speak": [], "dst": ["dst_update_f1"]}

@@ -1,11 +1,17 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor
 
+from proassist_lit.data.conversation import Conversation, FramesTurn
+from proassist_lit.errors import RecordError
 from proassist_lit.sequence.builder import TokenSequence
+from proassist_lit.sequence.examples import ExampleSet
 from proassist_lit.sequence.sampling import Decisions, sample_decisions, smooth_targets, turn_ends
+from tests.fakes import dialogue, random_features, word_chat
 
 
 def sequence(speak: list[int], dst: list[int]) -> TokenSequence:
@@ -140,3 +146,32 @@ def test_smoothing_is_in_seconds_and_reaches_the_tokens() -> None:
     torch.testing.assert_close(at, smooth_targets(LONG.speak_labels, 8.0))
     assert not soft.speak_targets[1::2].any()  # words have no decision
     assert torch.equal(plain.neg_frame_mask, soft.neg_frame_mask)
+
+
+def test_relevance_is_learnt_at_every_frame_that_is_labelled_or_not_at_all() -> None:
+    labels = torch.tensor([0, 1, 1, -1, 0], dtype=torch.int8)
+    source = sequence([0, 0, 0, -1, 0], [0, 0, 0, -1, 0])
+
+    masks = draw(replace(source, relevance_labels=labels), rho=0.0)
+
+    assert frames(masks.relevance_pos_frame_mask) == [1, 2]
+    assert frames(masks.relevance_neg_frame_mask) == [0, 4]
+    assert not masks.neg_frame_mask.any()
+    assert draw(source).relevance_pos_frame_mask is None
+    assert draw(source).relevance_neg_frame_mask is None
+
+
+def test_data_without_steps_cannot_teach_relevance() -> None:
+    def examples(record: Conversation, *, relevance: bool) -> ExampleSet:
+        return ExampleSet(
+            [record], lambda c: random_features(c.num_frames), word_chat(), num_tokens_per_img=1,
+            max_seq_len=4096, rho=1.0, turn_frames=None, seed=0, relevance=relevance,
+        )  # fmt: skip
+
+    silent = dialogue((FramesTurn(start=0, end=3),))
+    for record in (silent, replace(silent, steps=(), initial_state={})):
+        with pytest.raises(RecordError, match=r"train\.jsonl:1 and 0 others: .*take data whose"):
+            examples(record, relevance=True)
+        assert examples(record, relevance=False)[0, 0].relevance_pos_frame_mask is None
+    learnt = examples(dialogue(), relevance=True)[0, 0]
+    assert int(learnt.relevance_pos_frame_mask.sum()) == 7

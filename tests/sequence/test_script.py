@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 from proassist_lit.data.conversation import (
     AssistantTurn,
     DstTurn,
@@ -8,7 +10,13 @@ from proassist_lit.data.conversation import (
     UserTurn,
 )
 from proassist_lit.sequence.chat import Role
-from proassist_lit.sequence.script import Text, read_script, references, state_text
+from proassist_lit.sequence.script import (
+    Text,
+    read_script,
+    references,
+    relevance_labels,
+    state_text,
+)
 from proassist_lit.types import StepState, Transition, Update
 from tests.fakes import STEPS, dialogue
 
@@ -119,3 +127,22 @@ def test_state_text_names_what_is_under_way_and_done() -> None:
 
     assert state_text(STEPS, state) == "Steps: S1: wash (completed). S2: peel (in progress)."
     assert state_text(STEPS, {}) == "Steps: S1: wash. S2: peel."
+
+
+def test_frames_are_relevant_while_a_step_is_under_way() -> None:
+    start, complete = (Update("S1", transition) for transition in Transition)
+    turns = (
+        FramesTurn(start=0, end=2),
+        DstTurn(updates=(start,)),  # at frame 1
+        FramesTurn(start=2, end=4),
+        DstTurn(updates=(complete,)),  # at frame 3
+        FramesTurn(start=4, end=6),
+        UserTurn(content="wait"),
+        DstTurn(updates=(Update("S2", Transition.START),)),  # after no frame: before frame 6
+        FramesTurn(start=6, end=7),
+    )
+
+    assert relevance_labels(read_script(dialogue(turns))) == [0, 1, 1, 1, 0, 0, 1]
+    begun = replace(dialogue(turns[:1]), initial_state={"S1": StepState.IN_PROGRESS})
+    assert relevance_labels(read_script(begun)) == [1, 1]
+    assert relevance_labels(read_script(dialogue(turns[:1], steps=()))) == [None, None]

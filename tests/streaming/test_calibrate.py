@@ -91,3 +91,17 @@ def test_candidates_that_decide_alike_are_left_out() -> None:
 
 def test_candidates_without_both_classes_are_the_fallback() -> None:
     assert threshold_candidates(torch.tensor([0.3]), torch.tensor([0]), 5) == [FALLBACK]
+
+
+@pytest.mark.parametrize("shift", [-20.0, 30.0])
+def test_what_is_no_probability_is_calibrated_likewise(shift: float) -> None:
+    """Sums and z-scores: any numbers."""
+    values = torch.tensor([0.1, 0.2, 0.8, 0.9, 0.3]) + shift
+    labels = torch.tensor([0, 0, 1, 1, 0])
+
+    assert best_threshold(values, labels) == pytest.approx(0.55 + shift, abs=1e-5)
+    assert best_threshold(values[:3], labels[:3]) == pytest.approx(0.5 + shift, abs=1e-5)
+    same = torch.full((9,), shift)
+    assert best_threshold(same, torch.tensor([1] + [0] * 8)) > shift
+    all_of_them = best_threshold(values, torch.tensor([1, 0, 1, 1, 1]))
+    assert all_of_them < values.min()

@@ -6,7 +6,7 @@ import pytest
 
 from proassist_lit.errors import ConfigError
 from proassist_lit.streaming.compat import check_counterparts, reference_config
-from proassist_lit.streaming.config import ContextSource, Strategy, StreamConfig
+from proassist_lit.streaming.config import ContextSource, SpeakRule, Strategy, StreamConfig
 from proassist_lit.streaming.reference_context import STRATEGIES, ReferenceConfig
 
 
@@ -56,8 +56,9 @@ def test_a_rise_is_the_references_difference(rise: float) -> None:
          r"stream\.words=false: .*set stream\.words=true"),
         ({"min_gap_frames": 3}, r"stream\.min_gap_frames=3: .*set stream\.min_gap_frames=0"),
         ({"stride": 2}, r"stream\.stride=2: .*set stream\.stride=1"),
+        ({"rule": SpeakRule.Z_SCORE}, r"stream\.rule=z_score: .*set stream\.rule=threshold"),
     ],
-    ids=["strategy", "words", "gap", "stride"],
+    ids=["strategy", "words", "gap", "stride", "rule"],
 )  # fmt: skip
 def test_what_the_reference_does_not_know_is_refused(changes: dict, message: str) -> None:
     for check in (check_counterparts, reference_config):

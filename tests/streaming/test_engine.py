@@ -18,11 +18,12 @@ from proassist_lit.data.conversation import (
     UserTurn,
 )
 from proassist_lit.errors import StreamError
+from proassist_lit.model.config import Decision
 from proassist_lit.sequence.builder import build_sequence
 from proassist_lit.sequence.chat import Chat, Role
 from proassist_lit.sequence.script import Text, read_script
 from proassist_lit.streaming.cache import KVCache
-from proassist_lit.streaming.config import ContextSource, Strategy, StreamConfig
+from proassist_lit.streaming.config import ContextSource, SpeakRule, Strategy, StreamConfig
 from proassist_lit.streaming.engine import Engine
 from proassist_lit.streaming.evaluate import stream_conversation
 from proassist_lit.streaming.policy import Thresholds
@@ -111,9 +112,11 @@ def assert_equal(ours: tuple[FrameOutput, ...], want: list[FrameOutput], atol: f
 
 def compare(
     seed: int, *, k: int = 1, num_streams: int = 4, share: float = 0.1, chat: Chat | None = None,
+    decision: Decision = Decision.HEAD,
     dtype: torch.dtype = torch.float64, num_slots: int = 3, max_block: int = 16, **changes: object,
 ) -> list[Answered]:  # fmt: skip
-    model, chat = tiny_model(seed, dtype=dtype), chat or word_chat()
+    chat = chat or word_chat()
+    model = tiny_model(seed, dtype=dtype, decision=decision, chat=chat)
     records = [talk(seed + i, 25 + 7 * i) for i in range(num_streams)]
     features = [random_features(r.num_frames, k, seed=i).to(dtype) for i, r in enumerate(records)]
     config = replace(CONFIG, **thetas(model, chat, records[-1], features[-1], share))
@@ -197,6 +200,11 @@ def test_engine_equals_session_whatever_the_blocks_and_slots(seed: int) -> None:
         {"rise": 0.05},
         {"min_gap_frames": 3},
         {"stride": 4},
+        {"rule": SpeakRule.RUNNING_SUM, "theta_speak": 4.0},
+        {"rule": SpeakRule.RUNNING_SUM, "theta_speak": 3.0, "min_gap_frames": 9, "stride": 2},
+        {"rule": SpeakRule.RUNNING_SUM, "theta_speak": 3.0, "context": ContextSource.REFERENCE},
+        {"rule": SpeakRule.Z_SCORE, "theta_speak": 1.5},
+        {"rule": SpeakRule.Z_SCORE, "theta_speak": 1.5, "context": ContextSource.REFERENCE},
         {"context": ContextSource.REFERENCE},
         {"context": ContextSource.REFERENCE, "words": False},
         {"context": ContextSource.REFERENCE, "strategy": Strategy.DST_REFRESH, "max_context": 120},
@@ -206,6 +214,17 @@ def test_engine_equals_session_whatever_the_blocks_and_slots(seed: int) -> None:
 )
 def test_engine_equals_session_under_every_policy(changes: dict) -> None:
     compare(2, **changes)
+
+
+@pytest.mark.parametrize(
+    "decision", [Decision.SILENT_TOKEN, Decision.INFORMATIVE_RELEVANCE], ids=lambda d: d.value
+)
+@pytest.mark.parametrize("rule", SpeakRule)
+def test_engine_equals_session_whatever_decides(decision: Decision, rule: SpeakRule) -> None:
+    """Between frames stands a token that is silence, as in VideoLLM-online, or nothing."""
+    theta = {SpeakRule.RUNNING_SUM: 4.0, SpeakRule.Z_SCORE: 1.5}.get(rule)
+    changes = {} if theta is None else {"rule": rule, "theta_speak": theta}
+    compare(4, chat=word_chat(separator=True), decision=decision, **changes)
 
 
 @pytest.mark.parametrize("name", ["chatml", "dst_ext", "llama3"])
@@ -264,6 +283,53 @@ def test_rows_of_thresholds_equal_separate_runs(changes: dict, num_slots: int) -
         assert_equal(got.frames, want, 1e-6)
         different.add(tuple((f.speak, f.dst) for f in got.frames))
     assert len(different) > 9
+
+
+@pytest.mark.parametrize("context", ContextSource)
+@pytest.mark.parametrize(
+    ("rule", "values"),
+    [(SpeakRule.RUNNING_SUM, (2.0, 4.0, 8.0, 16.0)), (SpeakRule.Z_SCORE, (0.5, 1.0, 1.5, 2.5))],
+    ids=lambda x: getattr(x, "value", ""),
+)
+def test_rows_of_a_rule_equal_separate_runs(
+    rule: SpeakRule, values: tuple[float, ...], context: ContextSource
+) -> None:
+    """Each row remembers its own sum, though all share what they decided alike."""
+    model, chat = tiny_model(7), word_chat()
+    records = [talk(i, 30 + 5 * i) for i in range(2)]
+    features = [random_features(r.num_frames, 1, seed=i) for i, r in enumerate(records)]
+    dst = thetas(model, chat, records[-1], features[-1], 0.05)["theta_dst"]
+    rows = [Thresholds(value, dst) for value in values]
+    config = replace(CONFIG, rule=rule, context=context, max_context=1000)
+    engine = Engine(model, chat, config, num_tokens_per_img=1, thresholds=rows, num_slots=8)
+
+    answered = list(engine.run(recordings(records, features)))
+
+    different = set()
+    for got in answered:
+        row = rows[got.row]
+        alone = replace(config, theta_speak=row.speak, theta_dst=row.dst)
+        want = by_session(model, chat, records[got.index], features[got.index], alone)
+        assert_equal(got.frames, want, 1e-6)
+        different.add((got.index, tuple(f.speak for f in got.frames)))
+    assert len(different) > 5
+
+
+def test_a_reply_of_the_reference_ends_a_sum_where_it_makes_the_context() -> None:
+    model, chat = tiny_model(2), word_chat()
+    said = [FramesTurn(start=0, end=9), AssistantTurn(content="good"), FramesTurn(start=9, end=20)]
+    record, features = dialogue((SystemTurn(content="please help"), *said)), random_features(20)
+    config = replace(CONFIG, theta_dst=1.0, context=ContextSource.REFERENCE)
+    config = replace(config, rule=SpeakRule.RUNNING_SUM, theta_speak=1e6)
+    probs = [f.speak_prob for f in by_session(model, chat, record, features, config)]
+    most = max(sum(probs[:9]), sum(probs[9:]))
+
+    for theta, wanted in ((most - 1e-4, 1), (most + 1e-4, 0)):
+        own = replace(config, theta_speak=theta)
+        frames = by_session(model, chat, record, features, own)
+        assert sum(f.speak for f in frames) == wanted
+        (answered,) = by_engine(model, chat, [record], [features], own)
+        assert_equal(answered.frames, frames, 1e-6)
 
 
 @pytest.fixture
@@ -425,6 +491,25 @@ def test_bf16_decisions_are_those_of_a_session() -> None:
     ]  # fmt: skip
     assert len(pairs) == 1000
     assert sum(got == want for got, want in pairs) >= 999
+
+
+@pytest.mark.parametrize(
+    ("rule", "theta"), [(SpeakRule.RUNNING_SUM, 4.0), (SpeakRule.Z_SCORE, 1.5)]
+)
+def test_bf16_decisions_of_a_rule_are_read_alone(rule: SpeakRule, theta: float) -> None:
+    """What rounding does to one frame would be in all decisions after it."""
+    model, chat = tiny_model(4, dtype=torch.bfloat16), word_chat()
+    records = [talk(4 + i, 60) for i in range(4)]
+    features = [random_features(60, 1, seed=i).bfloat16() for i in range(4)]
+    config = replace(CONFIG, context=ContextSource.REFERENCE, words=False, max_context=2000)
+    config = replace(config, rule=rule, theta_speak=theta)
+
+    answered = by_engine(model, chat, records, features, config, num_slots=4)
+
+    for got, record, own in zip(answered, records, features, strict=True):
+        want = by_session(model, chat, record, own, config)
+        assert [f.speak_prob for f in got.frames] == [f.speak_prob for f in want]
+        assert [f.speak for f in got.frames] == [f.speak for f in want]
 
 
 def test_silence_is_watched_in_few_steps(monkeypatch: pytest.MonkeyPatch) -> None:

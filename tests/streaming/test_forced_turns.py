@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import accumulate
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ import torch.nn.functional as F
 from proassist_lit.sequence.builder import build_sequence
 from proassist_lit.sequence.chat import Chat, Role
 from proassist_lit.sequence.script import Script, read_script
+from proassist_lit.streaming.config import SpeakRule
 from proassist_lit.streaming.forced_turns import ForcedTurn, forced_turns
 from tests.fakes import ScriptedModel, dialogue, random_features, tiny_model, word_chat
 
@@ -42,7 +44,13 @@ def silenced(script: Script, frame: int, until: int) -> Script:
 
 
 def by_definition(
-    model: ScriptedModel, chat: Chat, script: Script, features: torch.Tensor, theta: float
+    model: ScriptedModel,
+    chat: Chat,
+    script: Script,
+    features: torch.Tensor,
+    theta: float,
+    *,
+    summed: bool = False,
 ) -> list[tuple[int, int]]:
     """(S, late frames) of every turn, one full forward at a time."""
     lasts = [i for i, m in enumerate(script.moments) if m.utterance]
@@ -51,13 +59,17 @@ def by_definition(
     for number, last in enumerate(lasts):
         first = lasts[number - 1] + 1 if number else 0
         size = last + 1 - first
-        early = [i for i in range(first, last + 1) if forced[i] >= theta]
+        before = forced[first : last + 1]
+        values = list(accumulate(before)) if summed else before
+        early = [i for i, value in enumerate(values, first) if value >= theta]
         if early:
             out.append((size, early[0] - last))
             continue
         end = lasts[number + 1] if number + 1 < len(lasts) else len(script.moments) - 1
         ahead = min(size - 1, end - last)
         went = probs(model, chat, silenced(script, last, last + ahead), features)[last + 1 :]
+        if summed:
+            went = list(accumulate(went, initial=values[-1]))[1:]
         spoke = [i for i, p in enumerate(went, 1) if p >= theta]
         out.append((size, spoke[0] if spoke else ahead))
     return out
@@ -78,6 +90,21 @@ def test_turns_are_those_of_full_forwards(k: int, separator: bool) -> None:
         assert [(turn.num_frames, turn.late_frames) for turn in turns] == expected
         kinds |= {(late > 0) - (late < 0) for _, late in expected}
     assert kinds == {-1, 0, 1}  # all ways were met
+
+
+def test_turns_by_a_running_sum_are_those_of_full_forwards() -> None:
+    model, chat = tiny_model(), word_chat()
+    script, features = read_script(dialogue()), random_features(10)
+    kinds = set()
+    for theta in (0.2, 0.6, 1.1, 1.6, 2.1, 2.6, 99.0):
+        turns = forced_turns(
+            model, chat, script, features,
+            theta_speak=theta, max_seq_len=LONG, rule=SpeakRule.RUNNING_SUM,
+        )  # fmt: skip
+        expected = by_definition(model, chat, script, features, theta, summed=True)
+        assert [(turn.num_frames, turn.late_frames) for turn in turns] == expected
+        kinds |= {(late > 0) - (late < 0) for _, late in expected}
+    assert kinds == {-1, 0, 1}
 
 
 def test_words_are_scored_by_the_context_of_the_reference() -> None:

@@ -1,6 +1,14 @@
 from __future__ import annotations
 
-from proassist_lit.streaming.policy import DecisionPolicy
+import statistics
+from copy import copy
+
+import pytest
+
+from proassist_lit.errors import ConfigError
+from proassist_lit.streaming.config import SpeakRule, StreamConfig
+from proassist_lit.streaming.policy import DecisionPolicy, forced_values
+from proassist_lit.streaming.recording import NEVER
 
 
 def decide(
@@ -47,3 +55,93 @@ def test_stride_decides_at_every_so_many_frames_since_the_last_span() -> None:
     assert decide(policy, [0.9] * 7) == [False, False, True, False, False, True, False]
     policy.note_span()
     assert decide(policy, [0.9] * 3) == [False, False, True]
+
+
+def test_a_running_sum_begins_anew_when_it_has_spoken() -> None:
+    policy = DecisionPolicy(rule=SpeakRule.RUNNING_SUM)
+
+    # 0.5, 1.0, 1.75; 0.5, 1.4, 1.5
+    assert decide(policy, [0.5, 0.5, 0.75, 0.5, 0.9, 0.1], theta=1.5) == [
+        False, False, True, False, False, True
+    ]  # fmt: skip
+
+
+def test_a_running_sum_goes_on_while_the_gap_keeps_it_silent() -> None:
+    policy = DecisionPolicy(min_gap_frames=2, rule=SpeakRule.RUNNING_SUM)
+
+    assert decide(policy, [0.75] * 4, theta=0.75) == [True, False, False, True]
+    assert policy.value(0.25) == 0.25
+    decide(policy, [0.5], theta=0.5)
+    assert policy.value(0.25) == 0.75  # of the gap
+    policy.note_reply()
+    assert policy.value(0.25) == 0.25
+
+
+def test_a_z_score_is_that_of_the_twenty_frames_before() -> None:
+    policy = DecisionPolicy(rule=SpeakRule.Z_SCORE)
+    probs = [(i * 37 % 41) / 41 for i in range(40)]
+
+    for i, prob in enumerate(probs):
+        before = probs[max(0, i - 20) : i]
+        want = 0.0
+        if len(before) >= 5:
+            want = (prob - statistics.mean(before)) / statistics.pstdev(before)
+        assert policy.value(prob) == pytest.approx(want)
+        policy.note(prob, yes=i % 7 == 0)  # what was said changes nothing
+
+
+def test_nearly_constant_probabilities_are_nothing_unusual() -> None:
+    policy = DecisionPolicy(rule=SpeakRule.Z_SCORE)
+    decide(policy, [0.5, 0.5 + 1e-9] * 5, theta=9.0)
+
+    assert abs(policy.value(0.5 + 1e-7)) < 1e-3
+    assert policy.value(0.6) == pytest.approx(100)
+
+
+@pytest.mark.parametrize("rule", SpeakRule)
+def test_no_rule_says_yes_to_silence_watched_ahead(rule: SpeakRule) -> None:
+    policy = DecisionPolicy(rule=rule, min_gap_frames=9)
+    decide(policy, [0.9] * 9, theta=0.0)  # a sum far above the threshold, which the gap holds back
+    policy.min_gap_frames = 0
+
+    ahead = copy(policy)
+    assert decide(ahead, [NEVER] * 30, theta=-1e9) == [False] * 30
+    assert policy.says(0.95, 0.0)  # of which the one who watched ahead forgot nothing
+
+
+def test_forced_values_are_summed_from_reply_to_reply() -> None:
+    probs, replies = [0.5, 0.25, 0.5, 0.125], [False, True, False, False]
+
+    assert forced_values(probs, replies, SpeakRule.THRESHOLD) == probs
+    assert forced_values(probs, replies, SpeakRule.RUNNING_SUM) == [0.5, 0.75, 0.5, 0.625]
+    assert forced_values(probs * 3, replies * 3, SpeakRule.Z_SCORE)[:6] == pytest.approx(
+        [0.0] * 5 + [(0.25 - 0.375) / statistics.pstdev([0.5, 0.25, 0.5, 0.125, 0.5])], abs=0.1
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"theta_speak": 1.5}, r"stream\.theta_speak must be in \[0, 1\] or null, got 1\.5"),
+        (
+            {"theta_dst": 1.5, "rule": SpeakRule.RUNNING_SUM},
+            r"stream\.theta_dst must be in \[0, 1\] or null, got 1\.5",
+        ),
+        (
+            {"theta_speak": float("inf"), "rule": SpeakRule.Z_SCORE},
+            r"stream\.theta_speak must be a finite number or null, got inf",
+        ),
+        (
+            {"rise": 0.1, "rule": SpeakRule.Z_SCORE},
+            r"stream\.rise=0\.1 and stream\.rule=z_score are two ways.*stream\.rise=null",
+        ),
+    ],
+    ids=["threshold", "dst", "inf", "rise"],
+)
+def test_thresholds_of_another_rule_have_another_range(changes: dict, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        StreamConfig(**changes)
+    for rule, theta in ((SpeakRule.RUNNING_SUM, 7.5), (SpeakRule.Z_SCORE, -0.5)):
+        config = StreamConfig(rule=rule, theta_speak=theta)
+        assert config.theta_speak_prob is None
+    assert StreamConfig(theta_speak=0.25).theta_speak_prob == 0.25

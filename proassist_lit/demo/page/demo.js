@@ -66,7 +66,11 @@ function welcome(message) {
   byId("dialogue").querySelectorAll("[data-frame]").forEach((line) => line.remove());
   for (const old of message.history) if (old.type === "frame") lines(old);
   show_state(message.state);
-  for (const which of ["speak", "dst"]) show_threshold(which, message.thresholds[which]);
+  for (const which of ["speak", "dst"]) {
+    const theta = message.thresholds[which], slider = byId(`meter-${which}`).querySelector("input");
+    slider.min = Math.min(0, 2 * theta), slider.max = Math.max(1, 2 * theta);  // by stream.rule it may be anything
+    show_threshold(which, theta);
+  }
   byId("send").disabled = false;
   say_status(`Watching, ${about.fps} frames a second.`);
   if (source && !source.timer) {
@@ -125,7 +129,7 @@ function show_meter(which, prob, fired) {
 function show_threshold(which, theta) {
   const meter = byId(`meter-${which}`);
   meter.querySelector("input").value = theta;
-  meter.querySelector(".theta").style.left = `${100 * theta}%`;
+  meter.querySelector(".theta").style.left = `${100 * Math.min(Math.max(theta, 0), 1)}%`;
   meter.querySelector(".threshold").textContent = theta.toFixed(2);
   meter.dataset.theta = theta;
 }
