@@ -160,13 +160,19 @@ def compose(overrides: Sequence[str], *, conf_dir: Path) -> RunConfig:
     Raises:
         ConfigError: something in the files or in ``overrides`` is wrong.
     """
-    ConfigStore.instance().store("base_config", node=plain_twin(RunConfig()))
+    _store_schema()
     try:
         _check(get_args_parser().parse_args([*overrides]), conf_dir)
         with hydra.initialize_config_dir(str(conf_dir.resolve()), version_base="1.3"):
             return _to_config(hydra.compose("config", [*overrides]))
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(_one_line(error)) from error
+
+
+@functools.cache  # once a process; Hydra takes a copy of it for every configuration
+def _store_schema() -> None:
+    """Tell Hydra which keys there are, with their types and defaults."""
+    ConfigStore.instance().store("base_config", node=plain_twin(RunConfig()))
 
 
 def _parse_arguments() -> argparse.Namespace:
@@ -262,7 +268,7 @@ def _plain_override(item: hydra_types.Override, groups: Mapping[str, list[str]])
 def _run_hydra(
     job: Job, conf_dir: Path, failures: list[Exception], launch: Rendezvous | None
 ) -> None:
-    ConfigStore.instance().store("base_config", node=plain_twin(RunConfig()))
+    _store_schema()
     full_error = os.environ.get(_FULL_ERROR)
 
     @functools.wraps(job)  # Hydra names the log file after the file of ``job``

@@ -15,6 +15,11 @@ import yaml
 
 from proassist_lit.data.record_checks import show
 
+try:
+    from yaml import CSafeLoader as _SafeLoader  # libyaml's: all files are read at every start
+except ImportError:  # PyYAML was built without it
+    from yaml import SafeLoader as _SafeLoader  # type: ignore[assignment]
+
 
 @dataclass(frozen=True)
 class Default:
@@ -55,7 +60,7 @@ class ConfigFile:
     title: str = ""
 
 
-class _Loader(yaml.SafeLoader):
+class _Loader(_SafeLoader):
     """YAML in which a date is text, as OmegaConf reads it."""
 
 

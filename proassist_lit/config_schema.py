@@ -6,6 +6,7 @@ enum's value (``per_turn``). Nothing here knows Hydra.
 
 from __future__ import annotations
 
+import functools
 import types
 import typing
 from collections.abc import Iterable, Iterator, Mapping
@@ -137,10 +138,10 @@ class Schema:
         elif names is not None or element is not None or not _fits(hint, value):
             yield key, _mismatch(hint, optional, value, key)
 
-    def _names(self, hint: Any, key: str) -> dict[str, Any] | None:
+    def _names(self, hint: Any, key: str) -> Mapping[str, Any] | None:
         """Keys of a section with their types; None if ``hint`` is no section."""
         names = _section(_split_optional(hint)[0])
-        return names | self._beside if names is not None and not key else names
+        return {**names, **self._beside} if names is not None and not key else names
 
 
 def from_plain(root: type[T], data: Mapping[str, Any], *, where: str = "") -> T:
@@ -246,7 +247,8 @@ def _split_optional(hint: Any) -> tuple[Any, bool]:
     return (inner[0] if len(inner) == 1 else Any), len(inner) < len(typing.get_args(hint))
 
 
-def _section(hint: Any) -> dict[str, Any] | None:
+@functools.cache
+def _section(hint: Any) -> Mapping[str, Any] | None:
     if not (isinstance(hint, type) and is_dataclass(hint)):
         return None
     hints = typing.get_type_hints(hint)

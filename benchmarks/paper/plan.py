@@ -114,13 +114,11 @@ class Plan:
         rows: by name, those that others evaluate before these.
         tables: in order of the page.
         metrics: what the page calls each key of ``metrics.json``.
-        lower_is_better: keys of which less is better.
     """
 
     rows: Mapping[str, Row]
     tables: Sequence[Table]
     metrics: Mapping[str, str]
-    lower_is_better: Collection[str]
 
     def select(self, only: Sequence[str], *, cook: bool, without: Sequence[str] = ()) -> list[Row]:
         """Rows to run, with those whose runs they evaluate.
@@ -184,7 +182,7 @@ def read_plan(path: Path = PLAN) -> Plan:
         )
         for entry in data["tables"]
     ]
-    plan = Plan(rows, tables, data["metrics"], frozenset(data["lower_is_better"]))
+    plan = Plan(rows, tables, data["metrics"])
     if faults := list(_faults(plan)):
         raise ConfigError("\n".join(f"{where}: {fault}" for fault in faults))
     return plan

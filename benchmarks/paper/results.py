@@ -15,6 +15,7 @@ from scipy.stats import ttest_ind
 
 from benchmarks.paper.plan import Claim, Plan
 from proassist_lit.errors import ConfigError
+from proassist_lit.metrics.directions import lower_is_better
 
 CHANCE = 0.05
 """A difference counts as seen if chance would make one so large less often than this."""
@@ -178,7 +179,7 @@ class Study:
                 return Verdict(claim, "one seed: not told", numbers)
             verdict = "does not agree" if seen else "agrees: no difference seen"
             return Verdict(claim, verdict, numbers)
-        less = claim.metric in self._plan.lower_is_better
+        less = lower_is_better(claim.metric)
         agrees = own.mean < theirs.mean if less else own.mean > theirs.mean
         verdict = "agrees" if agrees else "does not agree"
         return Verdict(claim, verdict if seen else f"{verdict}, within chance", numbers)

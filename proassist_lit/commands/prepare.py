@@ -74,7 +74,7 @@ def add_parser(commands: Any) -> None:
 
 def prepare(arguments: argparse.Namespace) -> int:
     """Run the command; return its exit code."""
-    from proassist_lit.data.dialogue import DialogueConfig, UserType
+    from proassist_lit.data.dialogue_config import DialogueConfig, UserType
     from proassist_lit.data.records import write_records
     from proassist_lit.data.sources import own_videos
     from proassist_lit.data.sources.spreadsheet import read_spreadsheet

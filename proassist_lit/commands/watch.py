@@ -88,7 +88,7 @@ def add_parser(commands: Any) -> None:
 def watch(arguments: argparse.Namespace) -> int:
     """Run the command; return its exit code."""
     from proassist_lit.commands.terminal import console
-    from proassist_lit.data.dialogue import event_frame
+    from proassist_lit.data.timeline import event_frame
     from proassist_lit.live.user_words import heard_at, parse_saying
     from proassist_lit.live.watching import RealTime, watch_video
     from proassist_lit.vision.video import read_info

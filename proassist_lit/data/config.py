@@ -8,7 +8,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TypeVar
 
-from proassist_lit.data.dialogue import DialogueConfig
+from proassist_lit.data.dialogue_config import DialogueConfig
 from proassist_lit.data.sources.toy import ToyConfig
 from proassist_lit.errors import ConfigError
 from proassist_lit.vision.encoders import build_encoder, grids_for

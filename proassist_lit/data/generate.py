@@ -21,13 +21,13 @@ from rich.progress import track
 
 from proassist_lit.atomic import write_text
 from proassist_lit.data.config import DataConfig, Source
-from proassist_lit.data.dialogue import event_frame, write_dialogues
+from proassist_lit.data.dialogue import write_dialogues
 from proassist_lit.data.features import write_features
 from proassist_lit.data.records import write_records
 from proassist_lit.data.render import Renderer
 from proassist_lit.data.sources.captaincook4d import read_captaincook4d
 from proassist_lit.data.sources.toy import make_toy
-from proassist_lit.data.timeline import Timeline
+from proassist_lit.data.timeline import Timeline, event_frame
 from proassist_lit.errors import ConfigError
 from proassist_lit.vision.encoders import build_encoder, grids_for
 

@@ -5,6 +5,12 @@ the next step; some people count along, some don't), ``done`` (the step just fin
 and ``right`` (of a mistake), ``tool``, ``item``, ``count``, ``total``.
 """
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
 SYSTEM_PROMPTS = (
     "You are a proactive assistant. Watch the work and speak up at the right moment.",
     "You watch a person at work and guide them without being asked.",
@@ -192,3 +198,8 @@ REMARKS = (
     "Hm, interesting.",
 )
 """Said by the user to nobody: the right answer is silence."""
+
+
+def pick(wordings: Sequence[str], rng: np.random.Generator) -> str:
+    """One of the wordings, each as likely as the others."""
+    return wordings[int(rng.integers(len(wordings)))]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
@@ -151,6 +152,13 @@ class Timeline:
                     f"recording at {self.duration_s} s; correct the step or the duration."
                 )
 
+    def performed(self) -> list[Step]:
+        """The steps that were not skipped, in the order of their beginnings."""
+        return sorted(
+            (step for step in self.steps if step.start_s is not None),
+            key=lambda step: (step.start_s, step.id),
+        )
+
     def to_json(self) -> str:
         """One line of JSON, from which ``from_json`` makes an equal timeline."""
         return json.dumps(asdict(self), ensure_ascii=False)
@@ -175,3 +183,8 @@ class Timeline:
             for a in raw["activities"]
         )
         return cls(**raw)
+
+
+def event_frame(time_s: float, fps: float) -> int:
+    """First frame with ``frame / fps >= time_s``: the assistant speaks after that frame."""
+    return max(math.ceil(time_s * fps - 1e-6), 0)

@@ -18,7 +18,6 @@ from proassist_lit.lit.parts import check_gradients
 from proassist_lit.lit.sharding import is_sharded, shard
 from proassist_lit.losses import SumCount
 from proassist_lit.micro_batches import (
-    compute_losses_in_parts,
     compute_losses_of_shards,
     count_terms,
 )
@@ -167,11 +166,11 @@ class AssistantModule(L.LightningModule):
         if self.trainer.world_size > 1:
             found = self._add_up(found)
         losses = weigh([SumCount(*pair) for pair in found], self.model.decision, self._objective)
-        for name, value in _parts(losses).items():
+        for name, value in loss_parts(losses).items():
             self.log(f"val/{name}", value.float(), prog_bar=name == "loss")
 
     def _log_training(self, losses: Losses, batch: Batch) -> None:
-        values = {**_parts(losses), "tokens": batch.attention_mask.sum()}
+        values = {**loss_parts(losses), "tokens": batch.attention_mask.sum()}
         shown = torch.stack([value.detach().float() for value in values.values()])
         if self.trainer.world_size > 1:
             shown = self._add_up(shown)
@@ -214,7 +213,7 @@ class AssistantModule(L.LightningModule):
         return config.final_ratio + (1 - config.final_ratio) * cosine
 
 
-def _parts(losses: Losses) -> dict[str, Tensor]:
+def loss_parts(losses: Losses) -> dict[str, Tensor]:
     """The total and the losses that make it, each as it is shown."""
     parts = {
         "loss": losses.total,
@@ -222,7 +221,7 @@ def _parts(losses: Losses) -> dict[str, Tensor]:
         "loss_speak": losses.speak.balanced(),
     }
     if losses.relevance is not None:
-        values["loss_relevance"] = losses.relevance.balanced()
+        parts["loss_relevance"] = losses.relevance.balanced()
     if losses.dst_response is not None and losses.dst is not None:
         parts["loss_dst_response"] = losses.dst_response.mean()
         parts["loss_dst"] = losses.dst.balanced()

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from proassist_lit.data.dialogue import event_frame
+from proassist_lit.data.timeline import event_frame
 from proassist_lit.errors import ConfigError
 from proassist_lit.sequence.chat import Role
 from proassist_lit.sequence.script import Text

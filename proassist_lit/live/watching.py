@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from proassist_lit.data.dialogue import event_frame
+from proassist_lit.data.timeline import event_frame
 from proassist_lit.errors import ProAssistError
 from proassist_lit.live.assistant import LiveAssistant
 from proassist_lit.live.task import Task

@@ -13,7 +13,7 @@ import yaml
 
 from proassist_lit.errors import ConfigError
 from proassist_lit.job_result import JobResult
-from proassist_lit.report.scoreboard import lower_is_better
+from proassist_lit.metrics.directions import lower_is_better
 from proassist_lit.report.tables import PRUNED, UNFINISHED, Table
 
 MAIN_METRICS = (

@@ -7,17 +7,19 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+from proassist_lit.metrics.directions import Direction, direction, lower_is_better
+
 HEADLINE = (
-    r"utterance_f1",
-    r"content_accuracy",
-    r"dst_update_f1",
-    r"dst_joint_goal_accuracy",
-    r"speak_f1",
-    r"utterance_precision",
-    r"utterance_recall",
-    r"utterance_time_diff.*",
+    "utterance_f1",
+    "content_accuracy",
+    "dst_update_f1",
+    "dst_joint_goal_accuracy",
+    "speak_f1",
+    "utterance_precision",
+    "utterance_recall",
+    "utterance_time_difference_s",
 )
-"""Patterns of the metrics shown first, in this order."""
+"""The metrics shown first, in this order."""
 
 KEY_METRICS = HEADLINE[:5]
 """The metrics of the one line under the title."""
@@ -26,11 +28,6 @@ BASELINES = ("always_silent", "always_speak", "clock", "blind", "blind_zeros")
 """Order of the baselines' columns; others follow by name."""
 
 _SETTING = re.compile(r"theta|threshold|similarity_model|interval|window")
-_LOWER_IS_BETTER = re.compile(
-    r"missing|missed|redundant|mismatch|time_diff|ppl|perplexity|loss|ece$|calibration|brier|"
-    r"invalid|latency"
-)
-_NO_WINNER = re.compile(r"(^|_)num_|_count$|_total$|_frames$|_tokens$")
 _SPELLING = {
     "f1": "F1", "dst": "DST", "ap": "AP", "auroc": "AUROC", "ece": "ECE", "lm": "LM",
     "bleu": "BLEU", "rouge": "ROUGE", "l": "L", "cider": "CIDEr", "meteor": "METEOR",
@@ -133,7 +130,7 @@ def make_scoreboard(
         )
         for name, row in cells.items()
     }
-    first = sorted((n for n in rows if _rank(n) is not None), key=lambda n: (_rank(n), n))
+    first = [name for name in HEADLINE if name in rows]
     return Scoreboard(
         columns=columns,
         headline=tuple(rows[name] for name in first),
@@ -159,11 +156,6 @@ def spoken_name(name: str) -> str:
     return " ".join(words)
 
 
-def lower_is_better(name: str) -> bool:
-    """Whether a metric is the better the lower it is, by its name."""
-    return bool(_LOWER_IS_BETTER.search(name))
-
-
 def _place(key: str) -> tuple[str | None, str]:
     """Column (None without one) and metric name of a key."""
     parts = key.split("/")
@@ -179,13 +171,6 @@ def _ordered(columns: set[str]) -> tuple[str, ...]:
     return tuple(sorted(columns, key=lambda c: (known.index(c) if c in known else len(known), c)))
 
 
-def _rank(name: str) -> int | None:
-    for i, pattern in enumerate(HEADLINE):
-        if re.fullmatch(pattern, name):
-            return i
-    return None
-
-
 def _row(
     name: str, row: Mapping[str, float], columns: tuple[str, ...], matched_nothing: set[str]
 ) -> ScoreRow:
@@ -197,7 +182,7 @@ def _row(
         for i, (column, value) in enumerate(zip(columns, values, strict=True))
         if value is not None and column != "val" and not (lower and column in matched_nothing)
     }
-    if len(scores) < 2 or _NO_WINNER.search(name):
+    if len(scores) < 2 or direction(name) is Direction.NEITHER:
         return ScoreRow(name=name, values=values, best=(False,) * len(columns))
     top = max(scores.values())
     return ScoreRow(
@@ -230,14 +215,14 @@ def _compared(row: ScoreRow, test: float | None, earlier: float | None) -> Score
     if test is None or earlier is None:
         return replace(row, earlier=earlier)
     gain = test - earlier
-    if _LOWER_IS_BETTER.search(row.name):
+    if lower_is_better(row.name):
         gain = abs(earlier) - abs(test)
     same = math.isclose(gain, 0, abs_tol=1e-12)
     return replace(
         row,
         earlier=earlier,
         change=test - earlier,
-        better=None if same or _NO_WINNER.search(row.name) else gain > 0,
+        better=None if same or direction(row.name) is Direction.NEITHER else gain > 0,
     )
 
 

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from proassist_lit.data.conversation import AssistantTurn, Conversation
-from proassist_lit.data.dialogue import utterance_intervals_s
 from proassist_lit.sequence.chat import Role
 from proassist_lit.sequence.script import read_script
 from proassist_lit.streaming.evaluate import make_transcript
@@ -62,6 +62,16 @@ def speak_when(conversation: Conversation, text: str, speak: Callable[[int], boo
             )
         )
     return make_transcript(conversation, script, frames)
+
+
+def utterance_intervals_s(conversations: Sequence[Conversation]) -> np.ndarray:
+    """(n,) float64 seconds between utterances that follow each other, over all conversations."""
+    gaps: list[float] = []
+    for conversation in conversations:
+        times = [t.time_s for t in conversation.turns if isinstance(t, AssistantTurn)]
+        known = [t for t in times if t is not None]
+        gaps += [b - a for a, b in pairwise(known)]
+    return np.array(gaps)
 
 
 def clock_candidates(conversations: Sequence[Conversation]) -> list[float]:

@@ -10,7 +10,7 @@ from typing import Self
 
 from hydra.conf import HydraConf
 
-from proassist_lit.report.scoreboard import lower_is_better
+from proassist_lit.metrics.directions import lower_is_better
 from proassist_lit.sweep.settings import TARGET
 
 VARIABLE = "PROASSIST_LIT_TRIAL"

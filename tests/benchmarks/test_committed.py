@@ -14,7 +14,7 @@ from benchmarks.paper.results import Spread, Study
 from benchmarks.paper.runner import Runner
 from proassist_lit.errors import ConfigError
 
-PLAN = Plan({"one": Row(name="one", label="One", experiment="e")}, (), {"f1": "F1"}, frozenset())
+PLAN = Plan({"one": Row(name="one", label="One", experiment="e")}, (), {"f1": "F1"})
 
 StudyOf = Callable[..., Study]
 

@@ -18,6 +18,7 @@ from benchmarks.paper.results import Spread, Study, chance_of
 from benchmarks.paper.runner import Outcome, Runner, exit_code, summary
 from benchmarks.paper.settings import check_rows
 from proassist_lit.errors import ConfigError
+from proassist_lit.metrics.directions import DIRECTIONS, Direction
 
 STUB = """
 import json, os, signal, sys, time
@@ -55,7 +56,7 @@ METRICS = {"utterance_f1": "utterance F1", "baseline/blind/utterance_f1": "blind
 
 
 def plan_of(*tables: Table, rows: Mapping[str, Row] = ROWS) -> Plan:
-    return Plan(rows, tables, METRICS, frozenset())
+    return Plan(rows, tables, METRICS)
 
 
 def table(*rows: str, name: str = "first", **settings: object) -> Table:
@@ -272,7 +273,7 @@ def test_select_refuses_what_is_not_there(only: str, message: str) -> None:
 def test_a_wrong_plan_is_refused(change: dict[str, object], message: str, tmp_path: Path) -> None:
     whole = {"name": "t", "title": "T", "about": "", "paper": "", "rows": ["a"], "metrics": ["f1"]}
     data: dict[str, object] = {
-        "metrics": {"f1": "F1"}, "lower_is_better": [], "tables": [{}],
+        "metrics": {"f1": "F1"}, "tables": [{}],
         "rows": {"a": {"label": "A", "experiment": "x"}},
     } | change  # fmt: skip
     data["tables"] = [whole | entry for entry in data["tables"]]  # type: ignore[attr-defined]
@@ -338,9 +339,12 @@ def test_claims_are_computed(
     assert study.judge(made).verdict == verdict
 
 
-def test_less_is_better_where_the_plan_says_so(tmp_path: Path) -> None:
-    plan = replace(plan_of(), lower_is_better={"utterance_f1"})
-    study = study_of(tmp_path, {"one": (0.5, 0.51), "two": (0.8, 0.81)}, plan)
+def test_less_is_better_where_the_metric_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = study_of(tmp_path, {"one": (0.5, 0.51), "two": (0.8, 0.81)}, plan_of())
+    assert study.judge(claim(better="two")).verdict == "does not agree"
+    monkeypatch.setitem(DIRECTIONS, "utterance_f1", Direction.LOWER)
     assert study.judge(claim(better="two")).verdict == "agrees"
 
 

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import json
 import re
-import string
 from dataclasses import replace
 
 import numpy as np
@@ -17,19 +16,13 @@ from proassist_lit.data.conversation import (
     SystemTurn,
     UserTurn,
 )
-from proassist_lit.data.dialogue import (
-    DialogueConfig,
-    UserType,
-    event_frame,
-    utterance_intervals_s,
-    write_dialogue,
-    write_dialogues,
-)
+from proassist_lit.data.dialogue import write_dialogue, write_dialogues
+from proassist_lit.data.dialogue_config import DialogueConfig, UserType
 from proassist_lit.data.records import parse_record, record_to_json
 from proassist_lit.data.sources.toy import ToyConfig, make_toy
 from proassist_lit.data.timeline import Mistake, Step, Timeline
-from proassist_lit.errors import ConfigError
 from proassist_lit.sequence.script import read_script, references
+from proassist_lit.streaming.baselines import utterance_intervals_s
 from proassist_lit.types import StepState, Transition, Update
 
 CONFIG = DialogueConfig()
@@ -102,14 +95,6 @@ def test_utterances_are_far_apart_and_irregular(conversations: list[Conversation
         assert high / low >= 3.0
 
 
-def test_intervals_are_between_utterances_of_one_conversation() -> None:
-    one = write_dialogue(plain_timeline(), CONFIG, UserType.NO_TALK, seed=1)
-    times = [t.time_s for t in turns_of(one, AssistantTurn)]
-
-    assert utterance_intervals_s([one, one]).tolist() == [*np.diff(times)] * 2
-    assert utterance_intervals_s([]).size == 0
-
-
 def test_user_types_differ_in_how_much_users_say(conversations: list[Conversation]) -> None:
     said = {
         user_type: np.mean(
@@ -135,12 +120,6 @@ def test_keywords_are_words_of_their_utterance(conversations: list[Conversation]
                 num_keywords += 1
                 assert words(keyword) <= words(turn.content), turn
     assert num_keywords > 10 * len(conversations) / 3
-
-
-def test_events_land_on_the_first_frame_at_or_after_their_time() -> None:
-    assert [event_frame(t, 2.0) for t in (0.0, 0.01, 0.5, 0.50001, 0.99, 1.0)] == [0, 1, 1, 2, 2, 2]
-    assert event_frame(0.1 + 0.2, 10.0) == 3  # 0.30000000000000004
-    assert event_frame(-1.0, 2.0) == 0
 
 
 @pytest.mark.parametrize("fps", [1.0, 2.0, 3.7])
@@ -299,51 +278,3 @@ def test_a_recording_that_begins_at_once_still_has_a_goal() -> None:
 
     assert isinstance(conversation.turns[1], UserTurn)
     parse_record(record_to_json(conversation), where="x:1")
-
-
-FIELDS = {
-    "GOAL": {"task"},
-    "FIRST": {"step"},
-    "NEXT": {"step", "done"},
-    "GO_ON": {"done"},
-    "CORRECT": {"wrong", "right"},
-    "SKIPPED": {"step"},
-    "ANSWER_TOOL": {"tool"},
-    "ANSWER_ITEM": {"item"},
-    "ANSWER_COUNT": {"count", "total"},
-    "FINISH": set(),
-    "REMARKS": set(),
-    "ASK_TOOL": set(),
-    "ASK_ITEM": set(),
-    "ASK_COUNT": set(),
-    "SYSTEM_PROMPTS": set(),
-}
-OPTIONAL = {"FIRST": {"id"}, "NEXT": {"id"}, "FINISH": {"task"}}
-FREQUENT = {"GOAL", "FIRST", "NEXT", "FINISH", "CORRECT", "REMARKS"}
-
-
-@pytest.mark.parametrize("table", sorted(FIELDS))
-def test_wordings_are_many_different_and_hold_their_fields(table: str) -> None:
-    wordings = getattr(phrases, table)
-
-    assert len(set(wordings)) == len(wordings)
-    assert len(wordings) >= (12 if table in FREQUENT else 6 if table == "SYSTEM_PROMPTS" else 8)
-    for wording in wordings:
-        fields = {name for _, name, _, _ in string.Formatter().parse(wording) if name}
-        assert FIELDS[table] <= fields <= FIELDS[table] | OPTIONAL.get(table, set()), wording
-
-
-def test_every_table_of_wordings_is_checked() -> None:
-    assert {name for name in vars(phrases) if name.isupper()} == set(FIELDS)
-
-
-@pytest.mark.parametrize(
-    ("setting", "message"),
-    [
-        ({"fps": 0.0}, r"data\.dialogue\.fps must be > 0 frames per second, got 0\.0"),
-        ({"user_types": []}, r"user_types is empty; name at least one of no_talk"),
-    ],
-)
-def test_dialogue_settings_are_checked(setting: dict, message: str) -> None:
-    with pytest.raises(ConfigError, match=message):
-        DialogueConfig(**setting)

@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from proassist_lit.data.conversation import Conversation
-from proassist_lit.data.dialogue import DialogueConfig, write_dialogues
+from proassist_lit.data.dialogue import write_dialogues
+from proassist_lit.data.dialogue_config import DialogueConfig
 from proassist_lit.data.record_parser import check_record
 from proassist_lit.data.records import Checked, record_to_json, scan
 from proassist_lit.data.sources.dst import check_row, conversation_to_row

@@ -408,7 +408,7 @@ def _mutate(data: st.DataObject, raw: object) -> object:
     return raw
 
 
-@settings(max_examples=400, deadline=None, suppress_health_check=list(HealthCheck), database=None)
+@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck), database=None)
 @given(data=st.data())
 def test_any_mutation_is_read_or_refused_with_file_and_line(data: st.DataObject) -> None:
     raw: object = record()

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from proassist_lit.data.appearance import HUES, ITEMS, SHAPES, TOOLS, appearance, shape_mask
-from proassist_lit.data.dialogue import DialogueConfig, UserType, write_dialogue
+from proassist_lit.data.dialogue import write_dialogue
+from proassist_lit.data.dialogue_config import DialogueConfig, UserType
 from proassist_lit.data.render import FRAME_SIZE, Renderer
 from proassist_lit.data.seeding import stable_rng, stable_seed
 from proassist_lit.data.sources.toy import ToyConfig, make_toy

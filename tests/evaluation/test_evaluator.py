@@ -9,6 +9,7 @@ import torch
 
 from proassist_lit.errors import ConfigError
 from proassist_lit.evaluation.config import EvaluationConfig
+from proassist_lit.evaluation.result import EvaluationResult
 from proassist_lit.evaluation.thresholds import Candidates
 from proassist_lit.metrics.matching import MatchWindow
 from proassist_lit.metrics.summary import evaluate_transcripts
@@ -20,6 +21,12 @@ from tests.evaluation.fakes import CONFIG, make_evaluator
 from tests.fakes import tiny_model
 
 OPEN = replace(CONFIG, theta_speak=None, theta_dst=None)
+
+
+@pytest.fixture(scope="module")
+def plain() -> EvaluationResult:
+    """Of the evaluation that asks for nothing special."""
+    return make_evaluator().evaluate(tiny_model())
 
 
 def test_thresholds_are_taken_from_streaming_val_and_used_on_test() -> None:
@@ -122,7 +129,7 @@ def test_a_backbone_without_an_engine_is_streamed_once(monkeypatch: pytest.Monke
     assert once.metrics["test/theta_speak"] == many.metrics["test/theta_speak"]
 
 
-def test_data_sets_have_metrics_of_their_own() -> None:
+def test_data_sets_have_metrics_of_their_own(plain: EvaluationResult) -> None:
     result = make_evaluator(datasets=("toy", "wtag/dialog")).evaluate(tiny_model())
 
     for name in ("toy", "wtag/dialog"):
@@ -131,11 +138,11 @@ def test_data_sets_have_metrics_of_their_own() -> None:
         prefix = f"test/{name.replace('/', ':')}/"
         mine = {k: v for k, v in result.metrics.items() if k.startswith(prefix)}
         assert mine == {f"{prefix}{key}": value for key, value in scores.items()}
-    assert not [k for k in make_evaluator().evaluate(tiny_model()).metrics if "toy/" in k]
+    assert not [k for k in plain.metrics if "toy/" in k]
 
 
-def test_teacher_forced_metrics_stand_beside_the_streamed_ones() -> None:
-    metrics = make_evaluator().evaluate(tiny_model()).metrics
+def test_teacher_forced_metrics_stand_beside_the_streamed_ones(plain: EvaluationResult) -> None:
+    metrics = plain.metrics
     for split in ("val", "test"):
         assert metrics[f"{split}/forced_num_turns"] == 9
         assert metrics[f"{split}/forced_perplexity"] > 1
@@ -166,12 +173,11 @@ def test_words_at_the_turns_of_the_reference_are_scored_where_asked_for() -> Non
     assert {k: v for k, v in scores.items() if k in plain} == plain
 
 
-def test_windows_of_the_configuration_reach_the_matching() -> None:
+def test_windows_of_the_configuration_reach_the_matching(plain: EvaluationResult) -> None:
     settings = EvaluationConfig(candidates=1, windows={"toy": [-99, 99]})
     assert settings.match_windows() == {"toy": MatchWindow(-99, 99)}
     wide = make_evaluator(settings=settings).evaluate(tiny_model()).metrics
-    narrow = make_evaluator().evaluate(tiny_model()).metrics
-    assert wide["val/utterance_num_redundant"] < narrow["val/utterance_num_redundant"]
+    assert wide["val/utterance_num_redundant"] < plain.metrics["val/utterance_num_redundant"]
 
 
 def test_faults_of_the_settings_are_told_together() -> None:

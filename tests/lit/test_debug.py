@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 from lightning.pytorch.profilers import PyTorchProfiler, SimpleProfiler
 
+from proassist_lit.cli import compose
 from proassist_lit.config import ProfilerKind
 from proassist_lit.lit.profiling import build_profiler
 from proassist_lit.lit.quiet import quiet_libraries
 from proassist_lit.run_directory import RunDirectory
-from tests.app import App
+from tests.app import REPO_CONF, App
 from tests.lit.resuming import curves
 from tests.lit.test_experiments import run_small
 
@@ -22,9 +23,9 @@ PRESETS = ("fdr", "limit", "overfit", "profile")
 
 @pytest.mark.parametrize("preset", PRESETS)
 @pytest.mark.parametrize("experiment", ["per_turn", "per_token", "proassist_8b_i1"])
-def test_preset_goes_before_the_experiment(app: App, preset: str, experiment: str) -> None:
-    assert app(f"+experiment={experiment}", f"+debug={preset}", "data.root=x") == 0
-    ((config, _),) = app.jobs
+def test_preset_goes_before_the_experiment(preset: str, experiment: str) -> None:
+    chosen = [f"+experiment={experiment}", f"+debug={preset}", "data.root=x"]
+    config = compose(chosen, conf_dir=REPO_CONF)
     trainer = config.trainer
     assert config.name == f"debug_{preset}"
     assert config.objective.kind == ("per_turn" if experiment == "per_turn" else "per_token")

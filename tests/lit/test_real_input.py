@@ -21,7 +21,7 @@ from proassist_lit.config import (
     WandbMode,
 )
 from proassist_lit.data.config import Source
-from proassist_lit.data.dialogue import DialogueConfig
+from proassist_lit.data.dialogue_config import DialogueConfig
 from proassist_lit.data.features import write_features
 from proassist_lit.data.sources.proassist import ENCODER, feature_file, read_proassist
 from proassist_lit.evaluation.config import EvaluationConfig

@@ -28,7 +28,7 @@ from proassist_lit.config import (
 from proassist_lit.config_schema import write_config
 from proassist_lit.data.conversation import Conversation
 from proassist_lit.data.dataset import ConversationSet
-from proassist_lit.data.dialogue import DialogueConfig
+from proassist_lit.data.dialogue_config import DialogueConfig
 from proassist_lit.data.sources.toy import ToyConfig
 from proassist_lit.model.assistant import AssistantModel
 from proassist_lit.model.config import TinyConfig

@@ -9,5 +9,5 @@ from hypothesis import HealthCheck, settings
 # Without a limit of time: other work on the machine is no fault of the code.
 COMMON = settings(deadline=None, database=None, suppress_health_check=list(HealthCheck))
 
-settings.register_profile("quick", COMMON, max_examples=100, derandomize=True)
+settings.register_profile("quick", COMMON, max_examples=60, derandomize=True)
 settings.register_profile("thorough", COMMON, max_examples=3000, derandomize=False)

@@ -43,7 +43,7 @@ def settings(draw: st.DrawFn) -> StreamConfig:
 def rows(draw: st.DrawFn, probs: list[tuple[float, float]]) -> list[Thresholds]:
     """Some rows of thresholds that 2 to 20 % of ``probs`` reach."""
     some = st.sampled_from([0.02, 0.06, 0.1, 0.2])
-    shares = draw(st.lists(some, min_size=2, max_size=4, unique=True))
+    shares = draw(st.lists(some, min_size=2, max_size=3, unique=True))
     speak, dst = torch.tensor(probs).T
     rise = draw(st.sampled_from([None, None, 0.05]))
     return [
@@ -58,7 +58,7 @@ def test_an_engine_answers_as_sessions_do(
     data: st.DataObject, config: StreamConfig, k: int, seed: int
 ) -> None:
     dtype = data.draw(st.sampled_from([torch.float64, torch.float32]))
-    num_streams = data.draw(st.integers(1, 5))
+    num_streams = data.draw(st.integers(1, 4))
     model, chat = tiny_model(seed, dtype=dtype), word_chat()
     records: list[Conversation] = [talk(seed + i, 12 + 9 * (i % 3)) for i in range(num_streams)]
     features = [random_features(r.num_frames, k, seed=i).to(dtype) for i, r in enumerate(records)]

@@ -50,29 +50,41 @@ def test_best_is_among_test_and_baselines_never_val() -> None:
 def test_lower_is_better_where_it_is_and_silence_earns_nothing() -> None:
     board = make_scoreboard(
         {
-            "test/redundant_rate": 0.2,
+            "test/utterance_redundant_rate": 0.2,
             "test/utterance_recall": 0.8,
-            "baseline/clock/test/redundant_rate": 0.6,
+            "baseline/clock/test/utterance_redundant_rate": 0.6,
             "baseline/clock/test/utterance_recall": 0.3,
-            "baseline/always_silent/test/redundant_rate": 0.0,
+            "baseline/always_silent/test/utterance_redundant_rate": 0.0,
             "baseline/always_silent/test/utterance_recall": 0.0,
         }
     )
-    assert cells(board, "redundant_rate")["test"] == (0.2, True)
-    assert cells(board, "redundant_rate")["always_silent"] == (0.0, False)
+    assert cells(board, "utterance_redundant_rate")["test"] == (0.2, True)
+    assert cells(board, "utterance_redundant_rate")["always_silent"] == (0.0, False)
 
 
 def test_time_difference_nearest_to_zero_is_best() -> None:
-    board = make_scoreboard({"test/time_diff_s": -0.2, "baseline/clock/test/time_diff_s": -1.5})
-    assert cells(board, "time_diff_s")["test"] == (-0.2, True)
+    name = "utterance_time_difference_s"
+    board = make_scoreboard({f"test/{name}": -0.2, f"baseline/clock/test/{name}": -1.5})
+    assert cells(board, name)["test"] == (-0.2, True)
 
 
 def test_ties_are_all_best_and_a_lone_value_is_not() -> None:
     board = make_scoreboard(
-        {"test/bleu_4": 0.5, "baseline/blind/test/bleu_4": 0.5, "test/cider": 0.5}
+        {
+            "test/utterance_bleu_4": 0.5,
+            "baseline/blind/test/utterance_bleu_4": 0.5,
+            "test/utterance_cider": 0.5,
+        }
     )
-    assert [best for _, best in cells(board, "bleu_4").values()] == [True, True]
-    assert not any(best for _, best in cells(board, "cider").values())
+    assert [best for _, best in cells(board, "utterance_bleu_4").values()] == [True, True]
+    assert not any(best for _, best in cells(board, "utterance_cider").values())
+
+
+def test_metric_of_unknown_direction_has_no_winner() -> None:
+    board = make_scoreboard({"test/odd": 0.5, "baseline/blind/test/odd": 0.2}, {"test/odd": 0.1})
+    [row] = board.rest
+    assert not any(row.best)
+    assert (row.change, row.better) == (0.4, None)
 
 
 def test_counts_have_no_winner_and_nan_is_no_value() -> None:

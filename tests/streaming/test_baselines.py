@@ -10,6 +10,7 @@ from proassist_lit.streaming.baselines import (
     clock_candidates,
     frequent_utterance,
     speak_when,
+    utterance_intervals_s,
 )
 from tests.fakes import DIALOGUE, dialogue, random_features
 
@@ -53,6 +54,15 @@ def test_clock_candidates_surround_the_intervals_of_training() -> None:
     mean = 20 / 3
     assert candidates == sorted({4.0, 8.0, round(mean, 2), round(mean / 2, 2), mean * 1.5})
     assert clock_candidates([dialogue((FramesTurn(start=0, end=1),))]) == [10.0]
+
+
+def test_intervals_are_between_utterances_of_one_conversation() -> None:
+    turns = [FramesTurn(start=0, end=1)]
+    turns += [AssistantTurn(content="wait", time_s=t) for t in (0.5, 4.0, None, 9.0)]
+    one = dialogue(tuple(turns))
+
+    assert utterance_intervals_s([one, one]).tolist() == [3.5, 5.0] * 2
+    assert utterance_intervals_s([]).size == 0
 
 
 def test_borrowed_features_are_of_another_recording() -> None:

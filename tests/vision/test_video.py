@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import functools
 import math
 import random
+from collections.abc import Callable
 from fractions import Fraction
 from itertools import accumulate
 from pathlib import Path
@@ -25,7 +27,7 @@ def expected(ticks: list[int], fps: Fraction, num_frames: int) -> list[int]:
     return [max(i for i, t in enumerate(times) if t <= k / fps) for k in range(num_frames)]
 
 
-CLIPS = {
+CLIPS: dict[str, dict] = {
     "steady.mp4": {"ticks": STEADY},
     "no_b.mp4": {"ticks": STEADY, "options": {"bf": "0"}},
     "irregular.mp4": {"ticks": IRREGULAR},
@@ -39,14 +41,21 @@ CLIPS = {
 }
 
 
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Writes one of ``CLIPS``, once."""
+    folder = tmp_path_factory.mktemp("clips")
+    return functools.cache(lambda name: make_clip(folder / name, **CLIPS[name]))
+
+
 @pytest.mark.parametrize("fps", [2, 7.5, 24, 29.97, 100])
 @pytest.mark.parametrize("name", CLIPS)
-def test_frame_is_the_picture_shown_at_its_time(name: str, fps: float, tmp_path: Path) -> None:
-    clip = {**CLIPS[name]}
-    ticks = clip["ticks"]
-    path = make_clip(tmp_path / name, **clip)
+def test_frame_is_the_picture_shown_at_its_time(
+    name: str, fps: float, clip: Callable[[str], Path]
+) -> None:
+    ticks = CLIPS[name]["ticks"]
 
-    frames = list(decode_video(path, fps))
+    frames = list(decode_video(clip(name), fps))
 
     exact = Fraction(str(fps))
     assert [number_of(frame) for frame in frames] == expected(ticks, exact, len(frames))
@@ -54,7 +63,7 @@ def test_frame_is_the_picture_shown_at_its_time(name: str, fps: float, tmp_path:
     last = Fraction(ticks[-1] - ticks[0], 1000)
     assert (len(frames) - 1) / exact >= last - 1 / exact
     assert len(frames) >= math.floor(last * exact) + 1
-    assert {frame.shape for frame in frames} == {(*clip.get("size", (64, 48))[::-1], 3)}
+    assert {frame.shape for frame in frames} == {(*CLIPS[name].get("size", (64, 48))[::-1], 3)}
 
 
 def test_number_of_frames_counts_the_last_picture(tmp_path: Path) -> None:
@@ -80,8 +89,8 @@ def test_bare_stream_is_timed_by_counting(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "name", ["steady.mp4", "irregular.mp4", "late.mkv", "late.ts", "lossless.mkv"]
 )
-def test_window_equals_the_slice(name: str, tmp_path: Path) -> None:
-    path = make_clip(tmp_path / name, **CLIPS[name])
+def test_window_equals_the_slice(name: str, clip: Callable[[str], Path]) -> None:
+    path = clip(name)
     fps, draw = 6, random.Random(name)
     whole = list(decode_video(path, fps))
     length = len(whole) / fps
@@ -99,8 +108,8 @@ def test_window_equals_the_slice(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["steady.mp4", "irregular.mkv"])
-def test_window_does_not_decode_what_is_long_before(name: str, tmp_path: Path) -> None:
-    path = make_clip(tmp_path / name, **CLIPS[name])
+def test_window_does_not_decode_what_is_long_before(name: str, clip: Callable[[str], Path]) -> None:
+    path = clip(name)
     with VideoFile(path) as video:
         all_pictures = [picture.time_s for picture in video.pictures()]
     late = all_pictures[-3]

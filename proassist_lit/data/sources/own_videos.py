@@ -15,13 +15,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from proassist_lit.data.conversation import Conversation
-from proassist_lit.data.dialogue import (
-    DialogueConfig,
-    Utterance,
-    write_dialogues,
-    write_recorded_dialogue,
-)
+from proassist_lit.data.dialogue import write_dialogues
+from proassist_lit.data.dialogue_config import DialogueConfig
 from proassist_lit.data.feature_content import FORMATS, read_notes
+from proassist_lit.data.recorded_dialogue import Utterance, write_recorded_dialogue
 from proassist_lit.data.seeding import stable_rng
 from proassist_lit.data.sources.captaincook4d_descriptions import parse_description
 from proassist_lit.data.sources.spreadsheet import SPLITS, Spreadsheet, StepRow, VideoRows
