@@ -134,6 +134,8 @@ class LastCheckpoint(Checkpoint):
         for counts in (progress["current"], progress["total"]):
             for name in ("ready", "started", "processed"):
                 counts[name] = counts["completed"]
+        # It is said of a batch that was fetched, and will be again.
+        progress["is_last_batch"] = progress["current"]["completed"] >= trainer.num_training_batches
         if self._between_batches and self._was_validated(trainer, progress):
             # Going on, the loop finds a batch after which it validates, and counts its end again.
             loops["epoch_loop.state_dict"]["_batches_that_stepped"] -= 1

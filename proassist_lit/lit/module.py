@@ -18,6 +18,7 @@ from proassist_lit.lit.parts import check_gradients
 from proassist_lit.lit.sharding import is_sharded, shard
 from proassist_lit.losses import SumCount
 from proassist_lit.micro_batches import (
+    compute_losses_in_parts,
     compute_losses_of_shards,
     count_terms,
 )

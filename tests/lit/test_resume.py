@@ -108,6 +108,24 @@ def test_a_killed_run_goes_on_bit_for_bit(
 
 
 @pytest.mark.road
+def test_a_run_killed_after_validation_takes_the_last_batch_of_the_epoch(tmp_path: Path) -> None:
+    settings = config(tmp_path / "data", accumulate=3, steps=10)  # 5 steps an epoch
+
+    def kill() -> None:
+        raise Killed
+
+    expected = fit(settings, tmp_path / "whole")
+    with pytest.MonkeyPatch.context() as patch:
+        stop_at(patch, 9, kill)  # the ninth step was followed by a validation; one is left
+        patch.setattr(LastCheckpoint, "on_exception", lambda *_: None)
+        with pytest.raises(Killed):
+            fit(settings, tmp_path / "run")
+
+    assert same(fit(settings, tmp_path / "run"), expected)
+    assert curves(tmp_path / "run") == curves(tmp_path / "whole")
+
+
+@pytest.mark.road
 def test_batches_filled_up_with_tokens_go_on_bit_for_bit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
