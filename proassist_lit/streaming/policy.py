@@ -68,9 +68,9 @@ class DecisionPolicy:
 
         Source: MMDuet, arXiv:2411.17991, as released. Its sum begins anew when it passes the
         threshold; so does ours, and at a reply of the reference where that makes the context. Its
-        z-score is over the last 20 frames, with the standard deviation of a whole population; the
-        frames at the beginning are silent there, as many as the user says. That nearly constant
-        probabilities have no spread to speak of is ours.
+        z-score is over the last 20 frames, with the standard deviation of a whole population, in a
+        loop that the released code keeps but no longer calls; it is silent at the first frames, as
+        many as the user says. That nearly constant probabilities have no spread is ours.
         """
         match self.rule:
             case SpeakRule.THRESHOLD:
