@@ -68,6 +68,8 @@ def test_stream_becomes_arrays_over_frames() -> None:
     assert stream["user"] == [[0, "Hi."]]
     assert stream["contextSteps"] == [20, 5, 5, 5]
     assert stream["events"] == [[3, "drop_all"]]
+    assert stream["thetaSpeak"] == 0.5
+    assert stream_payload(tiny_stream(theta_speak=None))["thetaSpeak"] is None  # by a rule
 
 
 def test_words_carry_their_mark_and_partner() -> None:
