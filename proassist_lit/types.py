@@ -129,6 +129,10 @@ class FrameOutput:
     event: str | None = None
 
 
+KINDS = ("instruction", "feedback", "correction", "answer", "info_sharing")
+"""Kinds of utterance that are scored apart; ProAssist calls an answer ``info_sharing``."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Reference:
     """What the reference dialogue does at one frame. No decision ever sees it.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from enum import Enum, auto
 
-from proassist_lit.metrics.kinds import KINDS
+from proassist_lit.types import KINDS
 
 
 class Direction(Enum):

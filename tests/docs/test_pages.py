@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 import yaml
 
-from proassist_lit.metrics.kinds import KINDS
 from proassist_lit.metrics.lm import TeacherForcedMetrics
 from proassist_lit.metrics.matching import DEFAULT_WINDOW, MATCH_WINDOWS
 from proassist_lit.metrics.similarity import HashedWordSimilarity
@@ -18,7 +17,7 @@ from proassist_lit.sequence.script import read_script, references
 from proassist_lit.streaming.config import Strategy
 from proassist_lit.streaming.evaluate import make_transcript
 from proassist_lit.streaming.forced_turns import ForcedTurn
-from proassist_lit.types import FrameOutput, Transcript
+from proassist_lit.types import KINDS, FrameOutput, Transcript
 from tests.docs.pages import PAGES, ROOT, blocks
 from tests.fakes import dialogue, random_features, tiny_model, word_chat
 

@@ -12,12 +12,12 @@ from proassist_lit.judge.usage import Usage
 from proassist_lit.lit.module import loss_parts
 from proassist_lit.losses import BinaryLoss, SumCount
 from proassist_lit.metrics.directions import DIRECTIONS, Direction, direction, lower_is_better
-from proassist_lit.metrics.kinds import KINDS, UtteranceKindMetrics
+from proassist_lit.metrics.kinds import UtteranceKindMetrics
 from proassist_lit.metrics.similarity import HashedWordSimilarity
 from proassist_lit.metrics.text import TextPairMetrics
 from proassist_lit.metrics.utterances import match_transcripts
 from proassist_lit.objectives import Losses
-from proassist_lit.types import Transcript
+from proassist_lit.types import KINDS, Transcript
 from tests.evaluation.fakes import make_evaluator
 from tests.fakes import tiny_model
 
