@@ -60,13 +60,12 @@ def write_runs(plan: Plan, study: Study, path: Path) -> None:
     lines = []
     for row, runs in study.runs.items():
         for run in runs:
-            notes = run.read("notes.json") or {}
             data = {
                 "row": row,
                 "seed": int(run.directory.name.removeprefix("seed")),
                 "split": run.split,
                 "settings": run.machine.get("settings", []),
-                "commit": run.machine.get("commit") or notes.get("git commit"),
+                "commit": run.commit,
                 "started": run.machine.get("started"),
                 "cpu": run.machine.get("cpu"),
                 "seconds": run.machine.get("seconds"),

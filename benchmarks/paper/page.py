@@ -177,9 +177,7 @@ def _origin(plan: Plan, study: Study, numbers: Path) -> Iterator[str]:
     machines = [run.machine for run in runs]
     hours = sum(float(m.get("seconds", 0.0)) for m in machines) / 3600
     facts = {
-        "commit": _each(
-            m.get("commit") or n.get("git commit") for m, n in zip(machines, notes, strict=True)
-        ),
+        "commit": _each(run.commit for run in runs),
         "dates": _range([str(m.get("started", ""))[:10] for m in machines]),
         "processor": _each(
             f"{m['cpu']}, {m['cores']} cores, {m['threads']} threads a run, {m['at_once']} runs at "

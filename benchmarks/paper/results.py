@@ -50,6 +50,12 @@ class Run:
         value = self.metrics.get("/".join([*prefix, self.split, name]))
         return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
 
+    @property
+    def commit(self) -> str | None:
+        """Of the sources: what was told where git could not, else what the run noted."""
+        notes = self.read("notes.json") or {}
+        return self.machine.get("commit") or notes.get("git commit")
+
     def setting(self, key: str) -> Any:
         """A value of its ``config.yaml``.
 
