@@ -26,10 +26,10 @@ class UtteranceKindMetrics(Metric):
     An utterance may be of several kinds ("done; next ..." is feedback and instruction). A reference
     is of those that its source names. A generated one is of those of the reference, of any stream,
     that is most like it in words: whoever says "Stop, please take the knife" corrects; if several
-    are as much like it, of the one that it is paired with in time. It is given
-    where one of its kind belongs if the reference that it is paired with (see ``matching``) is of
-    that kind, whatever the words: a mistake was seen when it happened. Whether the right thing was
-    said of it is told by ``content_accuracy``.
+    are as much like it, of the one that it is paired with in time. It is given where one of its
+    kind belongs if the reference that it is paired with (see ``matching``) is of that kind,
+    whatever the words: a mistake was seen when it happened. Whether the right thing was said of it
+    is told by ``content_accuracy``.
 
     ``compute`` returns for each kind ``KIND_precision``: share of its generated utterances that are
     given where one belongs, ``KIND_recall``: share of its references that got one, ``KIND_f1``, and

@@ -138,9 +138,8 @@ class Slot:
         self._known: dict[tuple[int, ...], int] = {}  # ids behind the mark -> the token after them
         self._writer: Branch | None = None
         self._ahead: Fed | None = None
-        self.is_alone = (
-            house.reads_alone
-        )  # whether the next frame is to be read apart from all else
+        # Whether the next frame is to be read apart from all else.
+        self.is_alone = house.reads_alone
         self._opening: list[int] | None = None
 
     def _check(self, features: Tensor) -> None:
