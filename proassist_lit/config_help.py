@@ -87,7 +87,7 @@ def field_docs(cls: type) -> dict[str, str]:
 
 def _section(config: Any, key: str, width: int) -> Iterator[str]:
     """One text for the section itself, then one for each section inside it."""
-    docs, hints = field_docs(type(config)), typing.get_type_hints(type(config))
+    docs, hints = field_docs(type(config)), typing.get_type_hints(type(config), include_extras=True)
     purpose = " ".join((inspect.getdoc(type(config)) or "").split("\n\n")[0].split())
     lines, inner = [f"{key or 'run'}: {purpose}"], []
     for f in fields(config):

@@ -1,7 +1,8 @@
 """The tree of keys that a configuration may have, and the way between it and plain data.
 
 Plain data is what YAML holds: mappings, lists, numbers and text; a choice is written as the
-enum's value (``per_turn``). Nothing here knows Hydra.
+enum's value (``per_turn``), or is text that a collection holds: ``Annotated[str, names]``. Nothing
+here knows Hydra.
 """
 
 from __future__ import annotations
@@ -9,11 +10,11 @@ from __future__ import annotations
 import functools
 import types
 import typing
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import field, fields, is_dataclass, make_dataclass
 from enum import Enum
 from pathlib import Path
-from typing import Any, TypeVar, Union, cast
+from typing import Annotated, Any, TypeVar, Union, cast
 
 import yaml
 
@@ -215,8 +216,8 @@ def plain_twin(config: Any) -> type:
 def describe(hint: Any) -> str:
     """A type in words, for messages and the help."""
     hint, optional = _split_optional(hint)
-    if isinstance(hint, type) and issubclass(hint, Enum):
-        text = "|".join(_spelling(member) for member in hint)
+    if (choices := _choices(hint)) is not None:
+        text = "|".join(choices)
     elif (element := _element(hint)) is not None and element is not Any:
         text = f"{'mapping' if _is_dict(hint) else 'list'} of {describe(element)}"
     elif is_dataclass(hint):
@@ -247,12 +248,21 @@ def _split_optional(hint: Any) -> tuple[Any, bool]:
     return (inner[0] if len(inner) == 1 else Any), len(inner) < len(typing.get_args(hint))
 
 
-@functools.cache
 def _section(hint: Any) -> Mapping[str, Any] | None:
-    if not (isinstance(hint, type) and is_dataclass(hint)):
-        return None
-    hints = typing.get_type_hints(hint)
-    return {f.name: hints[f.name] for f in fields(hint)}
+    return _hints(hint) if isinstance(hint, type) and is_dataclass(hint) else None
+
+
+@functools.cache
+def _hints(section: type) -> Mapping[str, Any]:
+    hints = typing.get_type_hints(section, include_extras=True)
+    return {f.name: hints[f.name] for f in fields(section)}
+
+
+def _choices(hint: Any) -> Collection[str] | None:
+    """What may be written for a choice; None for anything else."""
+    if isinstance(hint, type) and issubclass(hint, Enum):
+        return [_spelling(member) for member in hint]
+    return hint.__metadata__[0] if typing.get_origin(hint) is Annotated else None
 
 
 def _is_dict(hint: Any) -> bool:
@@ -290,6 +300,11 @@ def _leaf(hint: Any, value: Any) -> Any:
         if isinstance(value, hint):
             return value
         return {_spelling(member): member for member in hint}[_text(value)]
+    if typing.get_origin(hint) is Annotated:
+        text = _text(value)
+        if text not in hint.__metadata__[0]:
+            raise ValueError
+        return text
     if hint is bool:
         word = str(value).lower()
         if not isinstance(value, bool | int | str) or word not in _TRUE + _FALSE:
@@ -312,8 +327,8 @@ def _text(value: object) -> str:
 def _mismatch(hint: Any, optional: bool, value: object, key: str) -> str:
     wanted = describe(hint | None if optional and hint is not Any else hint)
     text = f"{key} must be {wanted}, got {show(value)}"
-    if isinstance(hint, type) and issubclass(hint, Enum) and isinstance(value, str):
-        return f"{text}; the nearest is {nearest(value, map(_spelling, hint))!r}."
+    if (choices := _choices(hint)) is not None and isinstance(value, str):
+        return f"{text}; the nearest is {nearest(value, choices)!r}."
     if isinstance(value, bool) and not is_dataclass(hint):
         return f"{text}; put quotes around text that YAML takes for a bool."
     return f"{text}."

@@ -12,7 +12,6 @@ import yaml
 from proassist_lit.cli import compose
 from proassist_lit.config import Compat, RunConfig
 from proassist_lit.config_schema import read_config
-from proassist_lit.data.config import Source
 from proassist_lit.errors import ConfigError, StreamError
 from proassist_lit.objectives import ObjectiveKind
 from proassist_lit.streaming.config import Strategy
@@ -54,7 +53,7 @@ def test_every_kind_of_value_arrives(app: App) -> None:
     assert config.model.dst is False
     assert (config.stream.theta_speak, config.stream.strategy) == (0.25, Strategy.DROP_ALL)
     assert [u.value for u in config.data.dialogue.user_types] == ["no_talk"]
-    assert (config.data.source, config.data.root) == (Source.CAPTAINCOOK4D, "a b,c")
+    assert (config.data.source, config.data.root) == ("captaincook4d", "a b,c")
     assert read_config(RunConfig, run_dir / "config.yaml") == config
 
 

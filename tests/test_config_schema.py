@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
 from omegaconf import OmegaConf
@@ -36,6 +36,7 @@ class Root:
     on: bool = True
     rate: float = 0.5
     colour: Colour = Colour.RED
+    fruit: Annotated[str, ("pear", "plum")] = "pear"
     number: Number = Number.ONE
     sizes: dict[str, int] = field(default_factory=dict)
     anything: Any = None
@@ -69,6 +70,8 @@ def faults(data: object, key: str = "") -> list[tuple[str, str]]:
         ({"name": False}, "name", "must be str, got False; put quotes"),
         ({"name": ["x"]}, "name", "must be str"),
         ({"colour": "blue"}, "colour", r"must be rot\|blau, got 'blue'; the nearest is 'blau'"),
+        ({"fruit": "plump"}, "fruit", r"must be pear\|plum, got 'plump'; the nearest is 'plum'"),
+        ({"fruit": 3}, "fruit", r"must be pear\|plum, got 3\."),
         ({"number": 1}, "number", "must be ONE"),
         ({"inner": {"colours": "rot"}}, "inner.colours", r"must be list of rot\|blau"),
         ({"inner": {"colours": ["rot", "rto"]}}, "inner.colours.1", "the nearest is 'rot'"),
@@ -90,6 +93,7 @@ def test_faults_name_key_and_remedy(data: dict, where: str, said: str) -> None:
         ({"on": "no"}, {"on": False}),
         ({"on": 1}, {"on": True}),
         ({"colour": "blau"}, {"colour": Colour.BLUE}),
+        ({"fruit": "plum"}, {"fruit": "plum"}),
         ({"number": "ONE"}, {"number": Number.ONE}),
         ({"sizes": {"a": "3"}}, {"sizes": {"a": 3}}),
         ({"anything": {"a": [1]}}, {"anything": {"a": [1]}}),

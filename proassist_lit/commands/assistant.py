@@ -121,7 +121,7 @@ def load_run(arguments: argparse.Namespace) -> LoadedRun:
     assert model.chat is not None
     if about is not None:
         fps = about.fps
-    elif config.data.source.is_prepared:
+    elif config.data.is_prepared:
         fps = data["train"].conversations[0].fps
     else:
         fps = config.data.dialogue.fps
@@ -141,7 +141,7 @@ def _data_if_here(config: RunConfig) -> Mapping[str, ConversationSet]:
     from proassist_lit.data.dataset import load_data
     from proassist_lit.data.generate import is_generated
 
-    if not config.data.source.is_prepared and not is_generated(config.data):
+    if not config.data.is_prepared and not is_generated(config.data):
         return {}
     try:
         return load_data(config.data)
@@ -160,15 +160,15 @@ def _load_encoder(
     from proassist_lit.vision.encoders import load_encoder
     from proassist_lit.vision.network import NetworkOptions
 
-    about, source = trained.about, trained.config.data.source
+    about, data_config = trained.about, trained.config.data
     if name is None and about is not None and about.features:
         where = str(trained.folder / DESCRIPTION)
         return load_encoder_that_made(about.features, device, where=where)
     if name is None and data:
         return load_run_encoder(data["train"], device)
-    if name is None and source.is_prepared:
+    if name is None and data_config.is_prepared:
         raise ConfigError(
             f"{trained.folder}: does not say which encoder made the features that it was trained "
             "on; name it by --encoder."
         )
-    return load_encoder(name or trained.config.data.encoder, NetworkOptions(device=device))
+    return load_encoder(name or data_config.encoder, NetworkOptions(device=device))

@@ -106,7 +106,7 @@ def _features(config: RunConfig) -> tuple[float, Mapping[str, Any]]:
     from proassist_lit.data.dataset import load_data
     from proassist_lit.live.run_encoder import read_how_made
 
-    if not config.data.source.is_prepared:
+    if not config.data.is_prepared:
         return config.data.dialogue.fps, {}
     try:
         data = load_data(config.data)["train"]

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from enum import StrEnum
 from pathlib import Path
-from typing import TypeVar
+from typing import Annotated, TypeVar
 
 from proassist_lit.data.dialogue_config import DialogueConfig
+from proassist_lit.data.sources.registry import SOURCES, find_source
+from proassist_lit.data.sources.source import PreparedSource
 from proassist_lit.data.sources.toy import ToyConfig
 from proassist_lit.errors import ConfigError
 from proassist_lit.vision.encoders import build_encoder, grids_for
@@ -16,33 +17,12 @@ from proassist_lit.vision.encoders import build_encoder, grids_for
 _T = TypeVar("_T")
 
 
-class Source(StrEnum):
-    """Where recordings come from."""
-
-    TOY = "toy"
-    """Invented recordings, drawn."""
-
-    CAPTAINCOOK4D = "captaincook4d"
-    """The authors' annotation files, drawn."""
-
-    PROASSIST = "proassist"
-    """Prepared rows and features in ProAssist's layout, read in place."""
-
-    DST = "dst"
-    """Rows of ProAssist's DST extension, with features in ProAssist's layout, read in place."""
-
-    @property
-    def is_prepared(self) -> bool:
-        """Whether records and features are read in place; all others are drawn."""
-        return self in (Source.PROASSIST, Source.DST)
-
-
 @dataclass(kw_only=True)
 class DataConfig:
     """Records, features and batches."""
 
-    source: Source = Source.TOY
-    """toy, captaincook4d, proassist or dst."""
+    source: Annotated[str, SOURCES] = "toy"
+    """toy, captaincook4d, proassist or dst; each is a file of ``data/sources``."""
 
     root: str = ""
     """Folder of the source's own files; the toy source has none. Empty for ``cache``."""
@@ -83,7 +63,7 @@ class DataConfig:
     in (0, 1]."""
 
     max_train: int = 0
-    """Most conversations (captaincook4d: recordings) of train that are used; 0 for all."""
+    """Most conversations (of annotations: recordings) of train that are used; 0 for all."""
 
     max_val: int = 0
     """Most conversations of val that are used; 0 for all."""
@@ -108,15 +88,11 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         grids_for(self.num_tokens_per_img)
-        if not self.source.is_prepared:
+        source = find_source(self.source)
+        if source.files and not self.root:
+            raise ConfigError(f"data.root is empty; name the folder of the {source.files}.")
+        if not self.is_prepared:
             build_encoder(self.encoder)
-        elif not self.root:
-            raise ConfigError("data.root is empty; name the folder of the prepared ProAssist data.")
-        if self.source is Source.CAPTAINCOOK4D and not self.root:
-            raise ConfigError(
-                "data.root is empty; name the folder of the CaptainCook4D annotation files, say "
-                "data.root=captaincook4d/annotations."
-            )
         if self.max_tokens is not None and self.max_tokens < 1:
             raise ConfigError(
                 f"data.max_tokens must be at least 1, got {self.max_tokens}; null for no limit."
@@ -134,6 +110,11 @@ class DataConfig:
         """The first records of ``split``, as many as are wanted."""
         limit = {"train": self.max_train, "val": self.max_val, "test": self.max_test}[split]
         return records[: math.ceil(len(records) * self.share)][: limit or None]
+
+    @property
+    def is_prepared(self) -> bool:
+        """Whether records and features are read in place; all others are drawn."""
+        return isinstance(find_source(self.source), PreparedSource)
 
     @property
     def source_root(self) -> Path:

@@ -13,15 +13,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from proassist_lit.data.arrow_features import open_features
-from proassist_lit.data.config import DataConfig, Source
+from proassist_lit.data.config import DataConfig
 from proassist_lit.data.conversation import AssistantTurn, Conversation, SystemTurn, UserTurn
 from proassist_lit.data.features import FeatureFile, FeatureReader
 from proassist_lit.data.frames import read_frames
 from proassist_lit.data.generate import generate, read_timelines
 from proassist_lit.data.records import read_records
 from proassist_lit.data.render import Renderer
-from proassist_lit.data.sources.dst import read_dst
-from proassist_lit.data.sources.proassist import feature_file, pictures_file, read_proassist
+from proassist_lit.data.sources.proassist import feature_file, pictures_file
+from proassist_lit.data.sources.registry import find_source
+from proassist_lit.data.sources.source import DrawnSource, PreparedSource
 from proassist_lit.data.timeline import Timeline
 from proassist_lit.errors import FeatureError, RecordError
 from proassist_lit.types import Transition, Update, format_updates
@@ -96,7 +97,7 @@ class ConversationSet:
 
         Pictures are nothing a run depends on: a file of them that cannot be read is warned of.
         """
-        if self.config.source.is_prepared:
+        if self.config.is_prepared:
             path = pictures_file(conversation, self.folder)
             try:
                 return read_frames(path, indices, max_side=PICTURE_SIDE, where=conversation.source)
@@ -115,7 +116,7 @@ class ConversationSet:
 
     def _file(self, conversation: Conversation) -> FeatureReader:
         grids = grids_for(self.config.num_tokens_per_img)
-        if self.config.source.is_prepared:
+        if self.config.is_prepared:
             path = feature_file(conversation, self.folder, encoder=self.config.encoder)
             return open_features(path, grids)
         name = f"{conversation.video_uid}.safetensors"
@@ -128,11 +129,11 @@ def load_data(config: DataConfig) -> dict[str, ConversationSet]:
     Raises:
         RecordError: a file is wrong, or a split is empty.
     """
-    if config.source.is_prepared:
+    source = find_source(config.source)
+    if isinstance(source, PreparedSource):
         folder = config.source_root
         patterns = {"train": config.train_files, "val": config.val_files, "test": config.test_files}
-        read = read_dst if config.source is Source.DST else read_proassist
-        records = {s: read(folder, pattern) for s, pattern in patterns.items() if pattern}
+        records = {s: source.read(folder, pattern) for s, pattern in patterns.items() if pattern}
     else:
         folder = generate(config)
         paths = {split: folder / f"{split}.jsonl" for split in ("train", "val", "test")}
@@ -141,7 +142,7 @@ def load_data(config: DataConfig) -> dict[str, ConversationSet]:
     for split, conversations in records.items():
         if not conversations:
             raise RecordError(f"{folder}: split {split!r} is empty; it needs at least one record.")
-        if config.source is not Source.CAPTAINCOOK4D:  # limited before it was drawn
+        if not (isinstance(source, DrawnSource) and source.limits_recordings):
             conversations = config.limited(split, conversations)
         sets[split] = ConversationSet(split, tuple(conversations), folder, config)
     for split in ("train", "val"):

@@ -10,7 +10,6 @@ import hashlib
 import json
 import multiprocessing
 import os
-from collections.abc import Mapping
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
@@ -20,13 +19,13 @@ import torch
 from rich.progress import track
 
 from proassist_lit.atomic import write_text
-from proassist_lit.data.config import DataConfig, Source
+from proassist_lit.data.config import DataConfig
 from proassist_lit.data.dialogue import write_dialogues
 from proassist_lit.data.features import write_features
 from proassist_lit.data.records import write_records
 from proassist_lit.data.render import Renderer
-from proassist_lit.data.sources.captaincook4d import read_captaincook4d
-from proassist_lit.data.sources.toy import make_toy
+from proassist_lit.data.sources.registry import find_source
+from proassist_lit.data.sources.source import DrawnSource
 from proassist_lit.data.timeline import Timeline, event_frame
 from proassist_lit.errors import ConfigError
 from proassist_lit.vision.encoders import build_encoder, grids_for
@@ -37,25 +36,19 @@ FORMAT_VERSION = 4
 
 def generated_folder(config: DataConfig) -> Path:
     """Folder of the data set that ``config`` asks for."""
+    source = _drawn(config)
     relevant: dict[str, Any] = {
         "version": FORMAT_VERSION,
-        "source": config.source.value,
+        "source": config.source,
         "seed": config.seed,
         "encoder": config.encoder,
         "grids": grids_for(config.num_tokens_per_img),
         "dialogue": asdict(config.dialogue),
+        **source.settings(config),
     }
-    if config.source is Source.TOY:
-        relevant["toy"] = asdict(config.toy)
-    else:
-        relevant["root"] = str(config.source_root.resolve())
-        relevant["limits"] = [config.max_train, config.max_val, config.max_test]
-        if config.share < 1:
-            relevant["share"] = config.share
     text = json.dumps(relevant, sort_keys=True, default=str)
     digest = hashlib.blake2b(text.encode(), digest_size=4).hexdigest()
-    base = config.source_root if config.source is Source.TOY else Path(config.cache)
-    return base / f"{config.source.value}-{digest}"
+    return source.folder(config) / f"{config.source}-{digest}"
 
 
 def is_generated(config: DataConfig) -> bool:
@@ -72,7 +65,7 @@ def generate(config: DataConfig) -> Path:
     folder = generated_folder(config)
     if is_generated(config):
         return folder
-    timelines = _timelines(config)
+    timelines = _drawn(config).timelines(config)
     folder.mkdir(parents=True, exist_ok=True)
     _draw_and_encode(config, folder, [t for split in timelines.values() for t in split])
     counts = {}
@@ -85,7 +78,7 @@ def generate(config: DataConfig) -> Path:
     lines = [t.to_json() for split in timelines.values() for t in split]
     write_text(folder / "timelines.jsonl", "\n".join(lines) + "\n")
     manifest = {
-        "source": config.source.value,
+        "source": config.source,
         "rendered": True,
         "encoder": config.encoder,
         "grids": list(grids_for(config.num_tokens_per_img)),
@@ -104,13 +97,11 @@ def read_timelines(folder: Path) -> dict[str, Timeline]:
     return {timeline.video_uid: timeline for timeline in timelines}
 
 
-def _timelines(config: DataConfig) -> Mapping[str, list[Timeline]]:
-    if config.source is Source.PROASSIST:
-        raise ConfigError(f"data.source {config.source.value} is read in place, not generated.")
-    if config.source is Source.TOY:
-        return make_toy(config.toy)
-    timelines = read_captaincook4d(config.source_root)
-    return {split: config.limited(split, recordings) for split, recordings in timelines.items()}
+def _drawn(config: DataConfig) -> DrawnSource:
+    source = find_source(config.source)
+    if not isinstance(source, DrawnSource):
+        raise ConfigError(f"data.source {config.source} is read in place, not generated.")
+    return source
 
 
 def _draw_and_encode(config: DataConfig, folder: Path, timelines: list[Timeline]) -> None:

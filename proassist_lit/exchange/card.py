@@ -35,7 +35,7 @@ def model_card(about: Description, *, as_adapter: bool) -> str:
     facts = [
         ("backbone", f"`{base}`" + (" with the low-rank additions of this folder" * as_adapter)),
         ("training", f"{about.train}, objective {config.objective.kind.value}"),
-        ("data", f"{config.data.source.value}, {about.fps:g} frames per second"),
+        ("data", f"{config.data.source}, {about.fps:g} frames per second"),
         ("features", f"`{config.data.encoder}`, {about.vision_size} wide, "
                      f"{config.data.num_tokens_per_img} a frame"),
         ("chat format", f"`{config.model.chat}`"),

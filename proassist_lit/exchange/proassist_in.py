@@ -12,7 +12,7 @@ from torch import Tensor
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from proassist_lit.config import RunConfig
-from proassist_lit.data.config import DataConfig, Source
+from proassist_lit.data.config import DataConfig
 from proassist_lit.errors import CheckpointError, ConfigError
 from proassist_lit.exchange.description import Description
 from proassist_lit.exchange.proassist_names import is_beside, to_ours
@@ -149,7 +149,7 @@ def _configure(found: _Checkpoint, base: str) -> RunConfig:
     return RunConfig(
         name=re.sub(r"\W+", "_", found.folder.resolve().name),
         data=DataConfig(
-            source=Source.DST if extension else Source.PROASSIST,
+            source="dst" if extension else "proassist",
             root="processed_data",
             encoder=_FEATURES,
             num_tokens_per_img=1 if extension else side * side + 1,

@@ -34,7 +34,7 @@ def load_run_encoder(
     """
     if name is not None:
         return load_encoder(name, NetworkOptions(device=device))
-    if not data.config.source.is_prepared:
+    if not data.config.is_prepared:
         return load_encoder(data.config.encoder, NetworkOptions(device=device))
     path = data.feature_path(data.conversations[0])
     return load_encoder_that_made(read_how_made(data), device, where=str(path))

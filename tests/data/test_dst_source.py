@@ -10,7 +10,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from proassist_lit.data.config import DataConfig, Source
+from proassist_lit.data.config import DataConfig
 from proassist_lit.data.conversation import (
     AssistantTurn,
     Conversation,
@@ -462,7 +462,7 @@ def root(tmp_path: Path) -> Path:
 
 def config(root: Path, **changes) -> DataConfig:
     files = {f"{split}_files": f"*/{split}*.json*" for split in ("train", "val", "test")}
-    return DataConfig(source=Source.DST, root=str(root), encoder="enc", **files, **changes)
+    return DataConfig(source="dst", root=str(root), encoder="enc", **files, **changes)
 
 
 def test_rows_are_loaded_with_their_features(root: Path) -> None:
@@ -479,7 +479,7 @@ def test_rows_are_loaded_with_their_features(root: Path) -> None:
     ):
         sets["train"].check_features()
     with pytest.raises(ConfigError, match=r"data\.root is empty; name the folder"):
-        DataConfig(source=Source.DST)
+        DataConfig(source="dst")
 
 
 def test_pictures_are_real_ones_and_no_run_depends_on_them(root: Path) -> None:
@@ -505,7 +505,7 @@ def test_prepared_rows_show_pictures_too(root: Path) -> None:
     }
     for split in ("train", "val"):
         (root / f"{split}.jsonl").write_text(json.dumps(record))
-    made = DataConfig(source=Source.PROASSIST, root=str(root), encoder="enc", test_files="")
+    made = DataConfig(source="proassist", root=str(root), encoder="enc", test_files="")
     data = load_data(made)["val"]
     (conversation,) = data
     assert data.features(conversation).shape == (6, 1, test_arrow_features.WIDTH)

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 from proassist_lit.data import generate as module
-from proassist_lit.data.config import DataConfig, Source
+from proassist_lit.data.config import DataConfig
 from proassist_lit.data.conversation import AssistantTurn
 from proassist_lit.data.dataset import load_data, training_texts
 from proassist_lit.data.features import write_features
@@ -138,7 +138,7 @@ def test_every_setting_that_matters_has_a_folder_of_its_own(made: Path) -> None:
 
 def test_source_read_in_place_is_not_generated(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="proassist is read in place, not generated"):
-        generate(data_config(tmp_path, source=Source.PROASSIST, root=str(tmp_path)))
+        generate(data_config(tmp_path, source="proassist", root=str(tmp_path)))
 
 
 # -- loading ----------------------------------------------------------------------------------
@@ -258,8 +258,8 @@ def test_load_data_needs_train_and_val(copy: DataConfig, split: str) -> None:
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
-        ({"source": Source.PROASSIST}, r"data\.root is empty; name the folder of the prepared"),
-        ({"source": Source.CAPTAINCOOK4D}, r"data\.root is empty; .*annotation files"),
+        ({"source": "proassist"}, r"data\.root is empty; name the folder of the prepared"),
+        ({"source": "captaincook4d"}, r"data\.root is empty; .*annotation files"),
         ({"batch_size": 0}, r"data\.batch_size must be at least 1, got 0"),
         ({"max_seq_len": 63}, r"data\.max_seq_len must be at least 64, got 63"),
         ({"num_tokens_per_img": 3}, r"num_tokens_per_img is 3; choose one of 1, 5, 10"),

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from proassist_lit.commands.main import main
-from proassist_lit.data.config import DataConfig, Source
+from proassist_lit.data.config import DataConfig
 from proassist_lit.data.conversation import AssistantTurn, Conversation, DstTurn, UserTurn
 from proassist_lit.data.dataset import load_data
 from proassist_lit.data.feature_content import write_content
@@ -64,7 +64,7 @@ def test_records_are_read_by_a_run(folder: Path, capsys: Captured) -> None:
     assert prepare(folder, rows(*SIX), "--task", "Make tea") == 0
     assert "train.jsonl: 12 conversations over 4 videos" in capsys.readouterr().out
     config = DataConfig(
-        source=Source.PROASSIST, root=str(folder.parent), encoder="eyes", num_tokens_per_img=5,
+        source="proassist", root=str(folder.parent), encoder="eyes", num_tokens_per_img=5,
         train_files="*/prepared/train.jsonl", val_files="*/prepared/val.jsonl",
         test_files="*/prepared/test.jsonl",
     )  # fmt: skip

@@ -20,7 +20,6 @@ from proassist_lit.config import (
     TrainerConfig,
     WandbMode,
 )
-from proassist_lit.data.config import Source
 from proassist_lit.data.dialogue_config import DialogueConfig
 from proassist_lit.data.features import write_features
 from proassist_lit.data.sources.proassist import ENCODER, feature_file, read_proassist
@@ -71,7 +70,7 @@ def run(
 
 def captaincook4d(tmp_path: Path) -> DataConfig:
     return DataConfig(
-        source=Source.CAPTAINCOOK4D, root=str(DATA / "captaincook4d"), cache=str(tmp_path),
+        source="captaincook4d", root=str(DATA / "captaincook4d"), cache=str(tmp_path),
         max_train=2, max_val=1, dialogue=DialogueConfig(fps=0.5),
     )  # fmt: skip
 
@@ -89,7 +88,7 @@ def proassist(tmp_path: Path) -> DataConfig:
         write_features(path, {"cls": features}, fps=2.0, encoder=ENCODER, rendered=False)
     files = "assembly101/prepared/*.jsonl"
     return DataConfig(
-        source=Source.PROASSIST, root=str(tmp_path), encoder=ENCODER,
+        source="proassist", root=str(tmp_path), encoder=ENCODER,
         train_files=files, val_files=files, test_files=files, max_val=1, max_test=1,
     )  # fmt: skip
 

@@ -12,7 +12,6 @@ import pytest
 from proassist_lit.commands.export import load_assistant
 from proassist_lit.commands.main import main
 from proassist_lit.config_schema import write_config
-from proassist_lit.data.config import Source
 from proassist_lit.data.feature_content import read_content, write_content
 from proassist_lit.data.records import write_records
 
@@ -52,9 +51,7 @@ def prepared_run(run: TrainedRun, folder: Path, made: object) -> Path:
     notes = {} if made is None else {"made": json.dumps(made)}
     features = folder / "data/own/features/eyes/v.safetensors"
     write_content(features, read_content(path)[0], notes)
-    data = replace(
-        run.config.data, source=Source.PROASSIST, root=str(folder / "data"), encoder="eyes"
-    )
+    data = replace(run.config.data, source="proassist", root=str(folder / "data"), encoder="eyes")
     new = folder / "run"
     write_config(replace(run.config, data=data), new / "config.yaml")
     for name in ("checkpoints", "tokenizer", "metrics.json"):

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from proassist_lit.data.config import DataConfig, Source
+from proassist_lit.data.config import DataConfig
 from proassist_lit.data.dataset import ConversationSet
 from proassist_lit.data.feature_content import write_content
 from proassist_lit.errors import ConfigError, FeatureError
@@ -28,7 +28,7 @@ def prepared(root: Path, made: object) -> ConversationSet:
     record = dialogue(video_uid="video.arrow")
     notes = {} if made is None else {"made": json.dumps(made)}
     write_content(root / "toy/features/eyes/video.arrow", {"cls": torch.zeros(20, 1, 48)}, notes)
-    config = DataConfig(source=Source.PROASSIST, root=str(root), encoder="eyes")
+    config = DataConfig(source="proassist", root=str(root), encoder="eyes")
     return ConversationSet("train", (record,), root, config)
 
 

@@ -39,6 +39,7 @@ from proassist_lit.data.sources.captaincook4d_files import (
     read_splits,
 )
 from proassist_lit.data.sources.captaincook4d_plan import Plan, make_plan, normalised
+from proassist_lit.data.sources.source import AnnotatedSource
 from proassist_lit.data.timeline import Activity, ActivityKind, Mistake, Step, Timeline
 from proassist_lit.errors import RecordError
 
@@ -220,3 +221,9 @@ def _activities(rows: Sequence[Row], step_id: str, step: Description) -> list[Ac
             )
         )
     return activities
+
+
+SOURCE = AnnotatedSource(
+    files="CaptainCook4D annotation files, say data.root=captaincook4d/annotations",
+    read=read_captaincook4d,
+)

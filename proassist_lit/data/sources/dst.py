@@ -22,6 +22,7 @@ from proassist_lit.data.records import Checked, record_to_json, scan, sound_reco
 from proassist_lit.data.sources.dst_record import row_to_record, write_row
 from proassist_lit.data.sources.dst_turns import SOURCE_TURN, restored, write_item
 from proassist_lit.data.sources.proassist import prepared_files
+from proassist_lit.data.sources.source import PreparedSource
 from proassist_lit.errors import RecordError
 
 
@@ -143,3 +144,6 @@ def conversation_to_row(conversation: Conversation) -> dict[str, Any]:
         items.append(write_item(made_of[number], layout))
     key = "conversation" if source["format"] == "turns" else "events"
     return {**restored(write_row(record), source["row"]), key: items}
+
+
+SOURCE = PreparedSource(files="prepared ProAssist data", read=read_dst)

@@ -7,6 +7,7 @@ from pathlib import Path, PurePosixPath
 from proassist_lit.data.conversation import Conversation
 from proassist_lit.data.record_checks import show
 from proassist_lit.data.records import read_records
+from proassist_lit.data.sources.source import PreparedSource
 from proassist_lit.errors import RecordError
 
 ENCODER = "google___siglip-so400m-patch14-384@-2"
@@ -97,3 +98,6 @@ def _parts_below_frames(conversation: Conversation) -> tuple[str, ...]:
             "features it must be 'frames/X.arrow', X being the name of the video's file."
         )
     return parts[1:]
+
+
+SOURCE = PreparedSource(files="prepared ProAssist data", read=read_proassist)

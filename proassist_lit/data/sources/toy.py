@@ -15,6 +15,7 @@ import numpy as np
 
 from proassist_lit.data.appearance import ITEMS, TOOLS
 from proassist_lit.data.seeding import stable_rng, stable_seed
+from proassist_lit.data.sources.source import InventedSource
 from proassist_lit.data.timeline import Activity, ActivityKind, Mistake, Step, Timeline
 from proassist_lit.errors import ConfigError
 
@@ -299,3 +300,6 @@ def _invent_mistake(
         keywords=(tool,),
     )
     return mistake, item, wrong
+
+
+SOURCE = InventedSource(invent=make_toy, own_settings=lambda config: config.toy)
