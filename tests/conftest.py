@@ -1,7 +1,11 @@
-"""One thread per process: the models here are so small that threads only wait for each other."""
+"""One thread per process: the models here are so small that threads only wait for each other.
+
+What importing and collecting leave behind stays until the end: it is not searched for garbage.
+"""
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +17,13 @@ if TYPE_CHECKING:
     from tests.app import App
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported, in each worker too
+gc.disable()  # until everything is collected
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_finish() -> None:
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture
