@@ -1,12 +1,20 @@
 from __future__ import annotations
 
+import argparse
+import json
 import subprocess
 import sys
 
 import pytest
 import torch
 
-from benchmarks import training
+from benchmarks.shapes import build
+from benchmarks.training import __main__ as training
+from benchmarks.training import comparison
+from benchmarks.training.baseline import ReferenceModel, reference_collate
+from benchmarks.training.conversations import examples
+from benchmarks.training.memory import Memory
+from benchmarks.training.options import SIDES, uses_autocast
 from proassist_lit.data.collate import collate
 from proassist_lit.objectives import ObjectiveConfig, ObjectiveKind, compute_losses
 
@@ -15,11 +23,11 @@ ARGUMENTS = ["--shape", "tiny", "--device", "cpu", "--steps", "2", "--batch", "3
 
 
 def test_the_baselines_loss_and_gradients_are_ours(monkeypatch: pytest.MonkeyPatch) -> None:
-    model, chat = training.build("tiny", device=torch.device("cpu"), dtype=torch.float32)
-    options = training.argparse.Namespace(
+    model, chat = build("tiny", device=torch.device("cpu"), dtype=torch.float32)
+    options = argparse.Namespace(
         batch=3, steps=1, shortest=60, longest=300, tokens=5, words=4, speak=0.2
     )
-    rows = training.examples(chat, options)
+    rows = examples(chat, options)
     assert len({len(row.input_ids) for row in rows}) == 3
     found = []
     for ours in (True, False):
@@ -27,8 +35,8 @@ def test_the_baselines_loss_and_gradients_are_ours(monkeypatch: pytest.MonkeyPat
             config = ObjectiveConfig(kind=ObjectiveKind.PER_TOKEN)
             loss = compute_losses(model, collate(rows), config).total
         else:
-            reference = training.ReferenceModel(model)
-            loss = reference(**training.reference_collate(rows))["loss"]
+            reference = ReferenceModel(model)
+            loss = reference(**reference_collate(rows))["loss"]
         found.append([loss.detach(), *torch.autograd.grad(loss, list(model.parameters()))])
 
     for mine, theirs in zip(*found, strict=True):
@@ -41,13 +49,13 @@ def test_both_sides_learn_the_same(
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["training", *ARGUMENTS, "--rounds", "1"])
     training.main()
-    found = training.json.loads(capsys.readouterr().out)
+    found = json.loads(capsys.readouterr().out)
 
     for name in ("first_loss", "last_loss"):
         assert found["ours"][name] == pytest.approx(found["baseline"][name], abs=1e-4)
     assert found["ours"]["first_loss"] != found["ours"]["last_loss"]
     assert found["baseline"]["padding_share"] > 0
-    for side in training.SIDES:
+    for side in SIDES:
         assert found[side]["tokens_per_s"] > 0
         assert found[side]["peak_gib"] > 0
     assert found["ratio"] == pytest.approx(
@@ -60,16 +68,16 @@ def test_sides_that_do_not_learn_the_same_are_an_error(monkeypatch: pytest.Monke
 
     def run(command: list[str], **_: object) -> object:
         answer = {"losses": [next(losses)]}
-        return training.subprocess.CompletedProcess(command, 0, training.json.dumps(answer))
+        return subprocess.CompletedProcess(command, 0, json.dumps(answer))
 
-    monkeypatch.setattr(training.subprocess, "run", run)
+    monkeypatch.setattr(comparison.subprocess, "run", run)
     monkeypatch.setattr(sys, "argv", ["training", *ARGUMENTS, "--rounds", "1"])
     with pytest.raises(SystemExit, match=r"first losses are 1\.0 and 1\.01; the two sides"):
         training.main()
 
 
 def test_memory_is_what_the_process_grew_by() -> None:
-    memory = training.Memory(torch.device("cpu"))
+    memory = Memory(torch.device("cpu"))
     before = memory.growth()
     held = torch.ones(2**24)  # 64 MiB
     del held
@@ -77,8 +85,8 @@ def test_memory_is_what_the_process_grew_by() -> None:
     assert before < 2**24 < 0.95 * 2**26 < memory.growth() < 2**27
 
 
-def filled(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> training.argparse.Namespace:
-    asked = list[training.argparse.Namespace]()
+def filled(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> argparse.Namespace:
+    asked = list[argparse.Namespace]()
     monkeypatch.setattr(training, "measure", lambda options: asked.append(options) or {})
     monkeypatch.setattr(sys, "argv", ["training", *arguments])
     training.main()
@@ -94,8 +102,8 @@ def test_options_suit_the_device_and_the_shape_unless_they_are_given(
     assert (large.dtype, large.lora, large.checkpointing) == ("bfloat16", 0, "none")
     largest = filled(monkeypatch, "--shape", "8b", "--device", "cuda", "--lora", "16")
     assert (largest.dtype, largest.lora, largest.checkpointing) == ("bfloat16", 16, "full")
-    assert training.uses_autocast(largest)
-    assert not training.uses_autocast(small)
+    assert uses_autocast(largest)
+    assert not uses_autocast(small)
 
 
 def test_a_benchmark_without_a_timed_step_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -108,8 +116,8 @@ def test_it_runs_without_hydra_and_data_sets() -> None:
     code = (
         "import sys; sys.modules.update(dict.fromkeys("
         "('hydra', 'omegaconf', 'wandb', 'av', 'datasets', 'plotly')));"  # as if not installed
-        "import benchmarks.training; print(benchmarks.training.SIDES)"
+        "import benchmarks.training.__main__ as main; print(main.measure.__name__)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
 
-    assert done.stdout.splitlines()[-1:] == ["('baseline', 'ours')"], done.stderr
+    assert done.stdout.splitlines()[-1:] == ["measure"], done.stderr

@@ -1,0 +1,1 @@
+"""Training: packed rows and labelled positions against Hugging Face's Trainer."""
