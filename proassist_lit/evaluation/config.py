@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from proassist_lit.errors import ConfigError
-from proassist_lit.metrics.matching import MatchWindow
+from proassist_lit.metrics.match_windows import MatchWindow
 
 
 @dataclass(kw_only=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -18,67 +18,6 @@ Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
 _PAIRS_PER_BLOCK = 8192  # bounds the memory of scoring: this many vector pairs at a time
-
-
-@dataclass(frozen=True)
-class MatchWindow:
-    """When a reference utterance may be to answer for a generated one.
-
-    Attributes:
-        start_s: earliest reference time minus generated time, seconds; negative: the assistant
-            may be that much late.
-        end_s: latest reference time minus generated time, seconds; positive: the assistant may
-            be that much early.
-    """
-
-    start_s: float
-    end_s: float
-
-    def __post_init__(self) -> None:
-        if not self.start_s <= self.end_s:
-            raise ConfigError(
-                f"match window: start_s must not be after end_s, got {self.start_s} s and "
-                f"{self.end_s} s; -1 and 2 let a reference lie 1 s before to 2 s after the "
-                "generated utterance."
-            )
-
-    def frames(self, fps: float) -> tuple[int, int]:
-        """(l, r) in frames; a generation at frame i may answer the references i + l .. i + r."""
-        return int(self.start_s * fps), int(self.end_s * fps)
-
-
-MATCH_WINDOWS: Mapping[str, MatchWindow] = {
-    "toy": MatchWindow(-1.0, 2.0),
-    "captaincook4d": MatchWindow(-2.0, 4.0),
-    "ego4d": MatchWindow(-4.0, 8.5),
-    "epickitchens": MatchWindow(-1.5, 3.0),
-    "holoassist": MatchWindow(-1.5, 2.5),
-    "egoexolearn": MatchWindow(-2.0, 3.5),
-    "assembly101": MatchWindow(-2.0, 4.0),
-    "wtag": MatchWindow(-3.0, 6.0),
-}
-"""Window of each data set: about a quarter before and half after the mean talking interval."""
-
-DEFAULT_WINDOW = MatchWindow(-2.5, 2.5)
-"""Window of narrations, and of data sets that have no entry."""
-
-
-def match_window(dataset: str, windows: Mapping[str, MatchWindow] | None = None) -> MatchWindow:
-    """Return the match window of a data set.
-
-    Args:
-        dataset: name of the data set, with or without the prepared file's name behind a slash
-            (``ego4d/dialog_val_L0_I5``). Narrations have their own window in every data set.
-        windows: entries that go before those of ``MATCH_WINDOWS``, by the whole name or by the
-            part before the slash.
-    """
-    base, _, subset = dataset.partition("/")
-    for name in (dataset, base):
-        if windows and name in windows:
-            return windows[name]
-    if subset.startswith("narration"):
-        return DEFAULT_WINDOW
-    return MATCH_WINDOWS.get(base, DEFAULT_WINDOW)
 
 
 @dataclass(kw_only=True)

@@ -8,7 +8,8 @@ from torch import Tensor
 
 from proassist_lit.metrics.dst import DstMetrics
 from proassist_lit.metrics.kinds import UtteranceKindMetrics
-from proassist_lit.metrics.matching import MatchConfig, MatchWindow
+from proassist_lit.metrics.match_windows import MatchWindow
+from proassist_lit.metrics.matching import MatchConfig
 from proassist_lit.metrics.meteor import Meteor
 from proassist_lit.metrics.similarity import Similarity
 from proassist_lit.metrics.speaking import FrameDecisionMetrics

@@ -9,12 +9,11 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
+from proassist_lit.metrics.match_windows import MatchWindow, match_window
 from proassist_lit.metrics.matching import (
     MatchConfig,
-    MatchWindow,
     UtteranceMatch,
     match_utterances,
-    match_window,
     precision_recall_f1,
 )
 from proassist_lit.metrics.similarity import Similarity

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from proassist_lit.evaluation.result import EvaluationResult
-from proassist_lit.metrics.matching import MatchWindow, UtteranceMatch
+from proassist_lit.metrics.match_windows import MatchWindow
+from proassist_lit.metrics.matching import UtteranceMatch
 from proassist_lit.metrics.similarity import Similarity
 from proassist_lit.metrics.utterances import match_transcripts
 from proassist_lit.report.dashboard import Dashboard, Picture

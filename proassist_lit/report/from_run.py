@@ -11,7 +11,7 @@ from proassist_lit.data.conversation import Conversation
 from proassist_lit.data.dataset import ConversationSet
 from proassist_lit.evaluation.result import EvaluationResult
 from proassist_lit.metrics.decision_curves import DecisionCurves, decision_curves
-from proassist_lit.metrics.matching import MatchWindow, match_window
+from proassist_lit.metrics.match_windows import MatchWindow, match_window
 from proassist_lit.metrics.similarity import Similarity
 from proassist_lit.metrics.speaking import HEADS
 from proassist_lit.metrics.utterances import match_transcript

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from proassist_lit.metrics.lm import TeacherForcedMetrics
-from proassist_lit.metrics.matching import DEFAULT_WINDOW, MATCH_WINDOWS
+from proassist_lit.metrics.match_windows import DEFAULT_WINDOW, MATCH_WINDOWS
 from proassist_lit.metrics.similarity import HashedWordSimilarity
 from proassist_lit.metrics.summary import evaluate_transcripts
 from proassist_lit.sequence.script import read_script, references

@@ -11,7 +11,7 @@ from proassist_lit.errors import ConfigError
 from proassist_lit.evaluation.config import EvaluationConfig
 from proassist_lit.evaluation.result import EvaluationResult
 from proassist_lit.evaluation.thresholds import Candidates
-from proassist_lit.metrics.matching import MatchWindow
+from proassist_lit.metrics.match_windows import MatchWindow
 from proassist_lit.metrics.summary import evaluate_transcripts
 from proassist_lit.streaming.calibrate import threshold_candidates
 from proassist_lit.streaming.config import SpeakRule

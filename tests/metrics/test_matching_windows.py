@@ -12,14 +12,8 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from proassist_lit.errors import ConfigError
-from proassist_lit.metrics.matching import (
-    DEFAULT_WINDOW,
-    MatchConfig,
-    MatchWindow,
-    match_utterances,
-    match_window,
-    precision_recall_f1,
-)
+from proassist_lit.metrics.match_windows import DEFAULT_WINDOW, MatchWindow, match_window
+from proassist_lit.metrics.matching import MatchConfig, match_utterances, precision_recall_f1
 from proassist_lit.metrics.similarity import HashedWordSimilarity
 
 

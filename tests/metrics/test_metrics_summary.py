@@ -13,7 +13,8 @@ from torch import Tensor
 
 from proassist_lit.metrics.dst import DstMetrics
 from proassist_lit.metrics.kinds import UtteranceKindMetrics
-from proassist_lit.metrics.matching import MatchConfig, MatchWindow
+from proassist_lit.metrics.match_windows import MatchWindow
+from proassist_lit.metrics.matching import MatchConfig
 from proassist_lit.metrics.similarity import HashedWordSimilarity
 from proassist_lit.metrics.speaking import FrameDecisionMetrics
 from proassist_lit.metrics.summary import evaluate_transcripts, match_transcript

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from proassist_lit.metrics.matching import MatchWindow
+from proassist_lit.metrics.match_windows import MatchWindow
 from proassist_lit.metrics.similarity import HashedWordSimilarity
 from proassist_lit.metrics.utterances import (
     UtteranceMetrics,

@@ -11,12 +11,12 @@ import pytest
 import torch
 from torch import Tensor
 
+from proassist_lit.metrics.match_windows import match_window
 from proassist_lit.metrics.matching import (
     MatchConfig,
     UtteranceMatch,
     candidate_edges,
     match_utterances,
-    match_window,
 )
 from proassist_lit.metrics.utterances import UtteranceMetrics
 from proassist_lit.types import FrameOutput, Reference, Transcript
