@@ -64,6 +64,11 @@ class RunDirectory:
         return self.path / "batch_size.json"
 
     @property
+    def learning_rate(self) -> Path:
+        """The peak rate that was looked for, as JSON; may not exist."""
+        return self.path / "learning_rate.json"
+
+    @property
     def report(self) -> Path:
         """The report, one self-contained page."""
         return self.path / "report.html"

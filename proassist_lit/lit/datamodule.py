@@ -11,6 +11,7 @@ import lightning as L
 import torch
 from torch.utils.data import DataLoader
 
+from proassist_lit.errors import CheckpointError
 from proassist_lit.sequence.batching import EpochBatches, SharedOut
 from proassist_lit.sequence.examples import ExampleSet
 from proassist_lit.types import Batch, Example
@@ -41,17 +42,36 @@ class ConversationDataModule(L.LightningDataModule):
         self._batches, self._num_workers, self._seed = batches, num_workers, seed
         self._consumed = (0, 0)
 
-    def state_dict(self) -> dict[str, int]:
-        """Epoch under way, and how many of its batches are in the weights."""
+    def state_dict(self) -> dict[str, Any]:
+        """Epoch under way, how many of its batches are in the weights, and what those are."""
         trainer = self.trainer
         assert trainer is not None
         loop = trainer.fit_loop
         completed = loop.epoch_loop.batch_progress.current.completed
-        return {"epoch": loop.epoch_progress.current.ready - 1, "num_batches": completed}
+        epoch = loop.epoch_progress.current.ready - 1
+        return {"epoch": epoch, "num_batches": completed, "steps": self._steps()}
 
-    def load_state_dict(self, state_dict: dict[str, int]) -> None:
-        """Go on from there."""
-        self._consumed = (state_dict["epoch"], state_dict["num_batches"])
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from there.
+
+        Raises:
+            CheckpointError: it stands within an epoch whose steps take other conversations here.
+        """
+        epoch, num_batches = state_dict["epoch"], state_dict["num_batches"]
+        before, now = state_dict.get("steps"), self._steps()
+        if num_batches and before is not None and before != now:
+            raise CheckpointError(
+                f"resume: the checkpoint was written in the middle of an epoch with steps of "
+                f"{_in_words(before)}; here they would be of {_in_words(now)}, and some "
+                "conversations would be left out, others taken twice. Give data.batch_size (times "
+                "the processes), data.max_tokens, trainer.accumulate, seed and the data as they "
+                "were, or begin another run with model.init_from."
+            )
+        self._consumed = (epoch, num_batches)
+
+    def _steps(self) -> dict[str, int]:
+        assert self.trainer is not None
+        return self._order("train", shuffle=True, num_ranks=self.trainer.world_size).steps
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """Shuffled anew each epoch, by seed and epoch alone."""
@@ -99,3 +119,7 @@ class ConversationDataModule(L.LightningDataModule):
 
     def _order(self, split: str, **kwargs: Any) -> EpochBatches:
         return self._batches(self._examples[split].lengths, seed=self._seed, **kwargs)
+
+
+def _in_words(steps: Mapping[str, int]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in steps.items())

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import lightning as L
 from lightning.pytorch.tuner.tuning import Tuner
 from matplotlib.figure import Figure
 
+from proassist_lit.atomic import write_text
 from proassist_lit.build import Core
 from proassist_lit.config import RunConfig
 from proassist_lit.errors import ConfigError, TrainingError
@@ -20,23 +22,43 @@ NUM_STEPS = 100
 
 
 def with_found_lr(
-    config: RunConfig, core: Core, datamodule: ConversationDataModule, run: RunDirectory
+    config: RunConfig,
+    core: Core,
+    datamodule: ConversationDataModule,
+    run: RunDirectory,
+    *,
+    resumes: bool,
 ) -> RunConfig:
     """``config`` with the rate at which the loss falls fastest; the curve is ``lr_search.png``.
 
     The model is left as it was, and so is the order of the data. A rate that a few steps from the
-    beginning suggest is a hint, no more.
+    beginning suggest is a hint, no more. It is kept in the run directory: a run that goes on takes
+    it from there.
 
     Args:
         config: of the run.
         core: its objects; the model trains for some steps and is then put back.
         datamodule: its batches.
-        run: where the curve is drawn.
+        run: where the curve is drawn, and the rate kept.
+        resumes: whether training goes on from a checkpoint.
 
     Raises:
-        ConfigError: the run is to train on several devices.
+        ConfigError: the run is to train on several devices, or what was found once is not there
+            any more.
         TrainingError: the losses suggest no rate.
     """
+    if resumes:
+        lr = _found_before(run)
+    else:
+        lr = _search(config, core, datamodule, run)
+        write_text(run.learning_rate, json.dumps({"lr": lr}) + "\n")
+    optimizer = replace(config.trainer.optimizer, lr=lr)
+    return replace(config, trainer=replace(config.trainer, optimizer=optimizer))
+
+
+def _search(
+    config: RunConfig, core: Core, datamodule: ConversationDataModule, run: RunDirectory
+) -> float:
     trainer = config.trainer
     if trainer.devices != "1" or trainer.num_nodes > 1:
         raise ConfigError(
@@ -65,5 +87,14 @@ def with_found_lr(
     figure = Figure(figsize=(7, 4), layout="constrained")
     finder.plot(suggest=True, ax=figure.add_subplot())
     figure.savefig(run.path / "lr_search.png")
-    found = replace(trainer, optimizer=replace(trainer.optimizer, lr=lr))
-    return replace(config, trainer=found)
+    return float(lr)
+
+
+def _found_before(run: RunDirectory) -> float:
+    if not run.learning_rate.exists():
+        raise ConfigError(
+            f"trainer.find_lr: {run.learning_rate} is not there, in which a run that begins keeps "
+            "what it found; go on with trainer.optimizer.lr set to what it trained with, and "
+            "trainer.find_lr=false."
+        )
+    return float(json.loads(run.learning_rate.read_text(encoding="utf-8"))["lr"])

@@ -99,13 +99,14 @@ class AssistantModule(L.LightningModule):
             fuse(self.model.lm)
 
     def on_train_start(self) -> None:
-        """Follow the schedule of this run: the checkpoint holds a rate of the run that wrote it."""
+        """Train as this run says: a checkpoint holds the settings of the run that wrote it."""
         for config in self.trainer.lr_scheduler_configs:
             schedule = config.scheduler
             if isinstance(schedule, LambdaLR):
-                groups = zip(schedule.optimizer.param_groups, schedule.base_lrs, strict=True)
-                for group, peak in groups:
-                    group["lr"] = peak * self._rate(schedule.last_epoch)
+                groups = schedule.optimizer.param_groups
+                schedule.base_lrs = [self._optimizer.lr] * len(groups)
+                for group, own in zip(groups, self._group_settings(), strict=True):
+                    group.update(own, lr=self._optimizer.lr * self._rate(schedule.last_epoch))
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Loss of one batch, or of this process's share of one.
@@ -189,19 +190,25 @@ class AssistantModule(L.LightningModule):
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """AdamW over what is trained; the schedule counts optimizer steps."""
         trained = [p for p in self.parameters() if p.requires_grad]
-        groups: list[dict[str, Any]] = [
-            {"params": [p for p in trained if p.ndim >= 2]},
-            {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
-        ]
-        config = self._optimizer
+        parameters = [p for p in trained if p.ndim >= 2], [p for p in trained if p.ndim < 2]
         optimizer = torch.optim.AdamW(
-            groups, lr=config.lr, betas=(0.9, config.beta2), weight_decay=config.weight_decay
+            [
+                {"params": of_group, **own}
+                for of_group, own in zip(parameters, self._group_settings(), strict=True)
+            ],
+            lr=self._optimizer.lr,
         )
         schedule = LambdaLR(optimizer, self._rate)
         return {
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": schedule, "interval": "step"},
         }
+
+    def _group_settings(self) -> list[dict[str, Any]]:
+        """Settings of AdamW but the rate: of matrices, and of vectors, which do not decay."""
+        betas = (0.9, self._optimizer.beta2)
+        decays = (self._optimizer.weight_decay, 0.0)
+        return [{"betas": betas, "weight_decay": decay} for decay in decays]
 
     def _rate(self, step: int) -> float:
         """Share of the peak rate at ``step``."""

@@ -57,8 +57,8 @@ def train(config: RunConfig, run_dir: Path) -> float:
         notes["batch size found"] = str(config.data.batch_size)
         Console().print(f"Batch size found: {config.data.batch_size}")
     datamodule = build_datamodule(config, core)
-    if config.trainer.find_lr and checkpoint is None:
-        config = with_found_lr(config, core, datamodule, run)
+    if config.trainer.find_lr:
+        config = with_found_lr(config, core, datamodule, run, resumes=checkpoint is not None)
         notes["learning rate found"] = f"{config.trainer.optimizer.lr:.3g}"
         Console().print(f"Learning rate found: {config.trainer.optimizer.lr:.3g}")
     logs = build_logs(config, run, checkpoint)

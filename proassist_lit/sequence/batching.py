@@ -79,6 +79,16 @@ class EpochBatches(Sampler[list[tuple[int, int]]]):
         self._consumed = (epoch, num_batches)
 
     @property
+    def steps(self) -> dict[str, int]:
+        """What decides which conversations the steps of an epoch take: alike in all processes."""
+        whole = {"seed": self._seed, "conversations": len(self._lengths)}
+        if self._max_tokens is None:
+            return whole | {"batch_size": self._batch_size, "batches": self._joined}
+        return whole | {
+            "max_tokens": self._max_tokens, "batches": self._joined * self._num_ranks,
+        }  # fmt: skip
+
+    @property
     def sampler(self) -> EpochBatches:
         """Itself: Lightning looks for ``set_epoch`` on a batch sampler's ``sampler`` only."""
         return self

@@ -27,7 +27,8 @@ def looked_for(settings: RunConfig, folder: Path) -> tuple[RunConfig, Any, Any]:
     """The new settings, and the weights before and after."""
     core = build_core(settings)
     before = {name: tensor.clone() for name, tensor in core.model.state_dict().items()}
-    found = with_found_lr(settings, core, build_datamodule(settings, core), RunDirectory(folder))
+    datamodule, run = build_datamodule(settings, core), RunDirectory(folder)
+    found = with_found_lr(settings, core, datamodule, run, resumes=False)
     return found, before, core.model.state_dict()
 
 
@@ -45,7 +46,11 @@ def test_rate_is_found_and_the_model_left_as_it_was(
     same = replace(found.trainer, optimizer=settings.trainer.optimizer)
     assert replace(found, trainer=same) == settings
     assert all(torch.equal(after[name], tensor) for name, tensor in before.items())
-    assert [path.name for path in (tmp_path / "run").iterdir()] == ["lr_search.png"]
+    left = {path.name for path in (tmp_path / "run").iterdir()}
+    assert left == {"learning_rate.json", "lr_search.png"}
+    nothing: Any = None
+    run = RunDirectory(tmp_path / "run")
+    assert with_found_lr(settings, nothing, nothing, run, resumes=True) == found
     with Image.open(tmp_path / "run/lr_search.png") as picture:
         assert picture.width > 100
 
@@ -67,4 +72,12 @@ def test_several_devices_are_refused(tmp_path: Path) -> None:
     with pytest.raises(
         ConfigError, match=r"one device, but trainer\.devices=auto, .*; look on one"
     ):
-        with_found_lr(settings, nothing, nothing, RunDirectory(tmp_path / "run"))
+        with_found_lr(settings, nothing, nothing, RunDirectory(tmp_path / "run"), resumes=False)
+
+
+def test_a_rate_that_was_found_and_is_gone_is_named(tmp_path: Path) -> None:
+    nothing: Any = None
+    with pytest.raises(ConfigError, match=r"learning_rate\.json is not there.*find_lr=false"):
+        with_found_lr(
+            config(tmp_path), nothing, nothing, RunDirectory(tmp_path / "run"), resumes=True
+        )

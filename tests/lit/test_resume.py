@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from proassist_lit.config import RunConfig
+from proassist_lit.errors import CheckpointError
 from proassist_lit.lit.curves_logger import CurvesLogger, was_logged_before
 from proassist_lit.lit.last_checkpoint import LastCheckpoint
 from proassist_lit.lit.module import AssistantModule
@@ -216,6 +217,44 @@ def test_a_longer_schedule_is_followed_from_where_it_is(tmp_path: Path) -> None:
     assert got[:2] == short != want[:2]
     assert got[2:] == want[2:]
     assert len(got) == 5
+
+
+@pytest.mark.road
+def test_the_optimizer_is_set_as_the_run_that_goes_on_says(tmp_path: Path) -> None:
+    def going(steps: int, **optimizer: float) -> RunConfig:
+        settings = config(tmp_path / "data", steps=steps)
+        changed = replace(settings.trainer.optimizer, warmup_steps=0, final_ratio=1.0, **optimizer)
+        return replace(settings, trainer=replace(settings.trainer, optimizer=changed))
+
+    seen: list[list[tuple[float, float, float]]] = []
+    train = AssistantModule.training_step
+
+    def step(self: AssistantModule, batch: Batch, batch_idx: int) -> Tensor:
+        groups = self.trainer.optimizers[0].param_groups
+        seen.append([(g["lr"], g["weight_decay"], g["betas"][1]) for g in groups])
+        return train(self, batch, batch_idx)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(AssistantModule, "training_step", step)
+        fit(going(2, lr=1e-3, weight_decay=0.1, beta2=0.98), tmp_path / "run")
+        fit(going(4, lr=2e-3, weight_decay=0.2, beta2=0.95), tmp_path / "run")
+
+    assert seen[:2] == [[(1e-3, 0.1, 0.98), (1e-3, 0.0, 0.98)]] * 2
+    assert seen[2:] == [[(2e-3, 0.2, 0.95), (2e-3, 0.0, 0.95)]] * 2
+
+
+@pytest.mark.road
+def test_a_place_in_an_epoch_of_other_steps_is_refused(tmp_path: Path) -> None:
+    fit(config(tmp_path / "data", steps=2), tmp_path / "run")
+    before = (tmp_path / "run/checkpoints/last.ckpt").read_bytes()
+    for changed in ({"batch_size": 2}, {"accumulate": 2}, {"max_tokens": 2000}):
+        with pytest.raises(
+            CheckpointError,
+            match=r"in the middle of an epoch with steps of seed 1, .*, batch_size 1, batches 1; "
+            r"here they would be of seed 1, .*(batch_size 2|batches 2|max_tokens 2000)",
+        ):
+            fit(config(tmp_path / "data", steps=4, **changed), tmp_path / "run")  # type: ignore[arg-type]
+    assert (tmp_path / "run/checkpoints/last.ckpt").read_bytes() == before
 
 
 @pytest.mark.road
