@@ -29,9 +29,23 @@ class Compat(StrEnum):
     extension; streams are then answered by our rules."""
 
 
+class OptimizerKind(StrEnum):
+    """How gradients move the weights."""
+
+    ADAMW = "adamw"
+    """AdamW."""
+
+    MUON = "muon"
+    """Muon for the matrices of the layers, AdamW for all else. A model from scratch learns in about
+    half of the steps; a step takes longer."""
+
+
 @dataclass(kw_only=True)
 class OptimizerConfig:
-    """AdamW with a linear warm-up and a cosine decay."""
+    """The optimizer, with a linear warm-up and a cosine decay of its rate."""
+
+    kind: OptimizerKind = OptimizerKind.ADAMW
+    """adamw, or muon for the matrices of the layers: for models from scratch; not with fsdp2."""
 
     lr: float = 1e-3
     """Peak learning rate; > 0."""
@@ -40,7 +54,7 @@ class OptimizerConfig:
     """Decoupled weight decay of matrices; biases and norms have none."""
 
     beta2: float = 0.98
-    """Second-moment decay."""
+    """Second-moment decay of AdamW."""
 
     warmup_steps: int = 50
     """Steps over which the rate rises from 0."""
@@ -296,6 +310,7 @@ class RunConfig:
             )
         self._check_relevance()
         self._check_sweep()
+        self._check_optimizer()
         if self.streams_as_reference:
             check_counterparts(self.stream)
 
@@ -312,6 +327,15 @@ class RunConfig:
                 "model.decision=informative_relevance learns at which frames a step is under way, "
                 "but parts of splitting.method=drop_all do not know what came before; choose "
                 "another splitting.method."
+            )
+
+    def _check_optimizer(self) -> None:
+        kind, strategy = self.trainer.optimizer.kind, self.trainer.strategy
+        if kind is OptimizerKind.MUON and strategy is Parallel.FSDP2:
+            raise ConfigError(
+                "trainer.optimizer.kind=muon works on whole matrices, of which "
+                "trainer.strategy=fsdp2 gives each device a part; set trainer.strategy=ddp, or "
+                "trainer.optimizer.kind=adamw."
             )
 
     def _check_sweep(self) -> None:

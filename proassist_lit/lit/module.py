@@ -9,11 +9,13 @@ from typing import Any
 import lightning as L
 import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
-from proassist_lit.config import OptimizerConfig
+from proassist_lit.config import OptimizerConfig, OptimizerKind
 from proassist_lit.data.collate import split
+from proassist_lit.errors import CheckpointError
+from proassist_lit.lit.muon import Muon
 from proassist_lit.lit.parts import check_gradients
 from proassist_lit.lit.sharding import is_sharded, shard
 from proassist_lit.losses import SumCount
@@ -72,7 +74,12 @@ class AssistantModule(L.LightningModule):
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Put in what was left out; what else is missing remains an error."""
+        """Put in what was left out; what else is missing remains an error.
+
+        Raises:
+            CheckpointError: the optimizer is another one.
+        """
+        self._check_optimizer(checkpoint)
         names = saved_names(self.model)
         own = {
             f"{PREFIX}{name}": tensor
@@ -80,6 +87,18 @@ class AssistantModule(L.LightningModule):
             if name not in names
         }
         checkpoint["state_dict"] = own | checkpoint["state_dict"]
+
+    def _check_optimizer(self, checkpoint: dict[str, Any]) -> None:
+        states = checkpoint.get("optimizer_states") or [{}]
+        groups = states[0].get("param_groups", ())
+        kind = self._optimizer.kind
+        was_muon = any("orthogonal" in group for group in groups)
+        if groups and was_muon != (kind is OptimizerKind.MUON):
+            raise CheckpointError(
+                f"resume: the checkpoint holds what {'muon' if was_muon else 'adamw'} keeps, but "
+                f"trainer.optimizer.kind={kind.value}; set it as it was, or begin another run "
+                "with model.init_from."
+            )
 
     def on_after_backward(self) -> None:
         """At the first step, see that the loss reaches projector and heads."""
@@ -188,27 +207,40 @@ class AssistantModule(L.LightningModule):
         """Nothing: the last step let go of them, and they hold what parts of this one gave."""
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """AdamW over what is trained; the schedule counts optimizer steps."""
-        trained = [p for p in self.parameters() if p.requires_grad]
-        parameters = [p for p in trained if p.ndim >= 2], [p for p in trained if p.ndim < 2]
-        optimizer = torch.optim.AdamW(
-            [
-                {"params": of_group, **own}
-                for of_group, own in zip(parameters, self._group_settings(), strict=True)
-            ],
-            lr=self._optimizer.lr,
-        )
+        """The optimizer of what is trained; the schedule counts optimizer steps."""
+        groups = [
+            {"params": parameters, **own}
+            for parameters, own in zip(self._by_group(), self._group_settings(), strict=True)
+        ]
+        make = Muon if self._optimizer.kind is OptimizerKind.MUON else torch.optim.AdamW
+        optimizer = make(groups, lr=self._optimizer.lr)
         schedule = LambdaLR(optimizer, self._rate)
         return {
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": schedule, "interval": "step"},
         }
 
+    def _by_group(self) -> list[list[nn.Parameter]]:
+        """What is trained: matrices and vectors; for Muon, the matrices of layers before them."""
+        trained = [p for p in self.parameters() if p.requires_grad]
+        groups = [[p for p in trained if p.ndim >= 2], [p for p in trained if p.ndim < 2]]
+        if self._optimizer.kind is not OptimizerKind.MUON:
+            return groups
+        layers = {id(p) for p in self.model.lm.get_decoder().layers.parameters() if p.ndim == 2}
+        matrices, vectors = groups
+        inside, outside = (
+            [p for p in matrices if (id(p) in layers) is wanted] for wanted in (True, False)
+        )
+        return [inside, outside, vectors]
+
     def _group_settings(self) -> list[dict[str, Any]]:
-        """Settings of AdamW but the rate: of matrices, and of vectors, which do not decay."""
-        betas = (0.9, self._optimizer.beta2)
-        decays = (self._optimizer.weight_decay, 0.0)
-        return [{"betas": betas, "weight_decay": decay} for decay in decays]
+        """Settings of these groups but the rate; vectors do not decay."""
+        config = self._optimizer
+        adamw = {"betas": (0.9, config.beta2), "weight_decay": config.weight_decay}
+        usual = [adamw, adamw | {"weight_decay": 0.0}]
+        if config.kind is not OptimizerKind.MUON:
+            return usual
+        return [{"orthogonal": True, "weight_decay": config.weight_decay}, *usual]
 
     def _rate(self, step: int) -> float:
         """Share of the peak rate at ``step``."""
