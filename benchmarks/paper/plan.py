@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import MISSING, dataclass, field, fields, replace
+from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -28,7 +28,6 @@ class Row:
         of: row whose run this one evaluates again, with other settings; then there is no training.
         set: ``key=value`` overrides.
         seeds: its own, instead of those that are asked for; empty for none of its own.
-        shortened: whether it is trained with the settings of ``Plan.shortened``, if it is trained.
         cook: whether it needs the annotation files of CaptainCook4D.
         cost: how long it takes, as a multiple of the row ``per_token``.
     """
@@ -39,7 +38,6 @@ class Row:
     of: str = ""
     set: tuple[str, ...] = ()
     seeds: tuple[int, ...] = ()
-    shortened: bool = True
     cook: bool = False
     cost: float = 1.0
 
@@ -116,14 +114,11 @@ class Plan:
         rows: by name, those that others evaluate before these.
         tables: in order of the page.
         metrics: what the page calls each key of ``metrics.json``.
-        shortened: overrides of every row that is trained and not excepted; they stand before its
-            own in ``Row.set``.
     """
 
     rows: Mapping[str, Row]
     tables: Sequence[Table]
     metrics: Mapping[str, str]
-    shortened: Sequence[str] = ()
 
     def select(self, only: Sequence[str], *, cook: bool, without: Sequence[str] = ()) -> list[Row]:
         """Rows to run, with those whose runs they evaluate.
@@ -169,9 +164,8 @@ def read_plan(path: Path = PLAN) -> Plan:
     """
     data = yaml.safe_load(path.read_text(encoding="utf-8"))
     where = path.name
-    shortened = tuple(data.get("shortened", ()))
     rows = {
-        name: _shorten(_read(Row, {"name": name, **entry}, f"{where}: row {name}"), shortened)
+        name: _read(Row, {"name": name, **entry}, f"{where}: row {name}")
         for name, entry in data["rows"].items()
     }
     tables = [
@@ -188,15 +182,10 @@ def read_plan(path: Path = PLAN) -> Plan:
         )
         for entry in data["tables"]
     ]
-    plan = Plan(rows, tables, data["metrics"], shortened)
+    plan = Plan(rows, tables, data["metrics"])
     if faults := list(_faults(plan)):
         raise ConfigError("\n".join(f"{where}: {fault}" for fault in faults))
     return plan
-
-
-def _shorten(row: Row, settings: tuple[str, ...]) -> Row:
-    trained = row.experiment and row.shortened
-    return replace(row, set=(*settings, *row.set)) if trained else row
 
 
 def _read(kind: type[_T], entry: Mapping[str, Any], where: str) -> _T:
