@@ -58,7 +58,7 @@ def prepare_data(
     """Draw all data first: jobs that drew the same at once would each do all the work."""
     todo: dict[Path, RunConfig] = {}
     for config in configs:
-        if not config.data.source.is_prepared:
+        if not config.data.is_prepared:
             todo.setdefault(generated_folder(config.data), config)
     for folder, config in todo.items():
         if not (folder / "manifest.json").is_file():
