@@ -16,7 +16,11 @@ from benchmarks.paper.page import write_page
 from benchmarks.paper.plan import PLAN, Claim, Plan, Row, Table, read_plan
 from benchmarks.paper.results import Spread, Study, chance_of
 from benchmarks.paper.runner import Outcome, Runner, exit_code, summary
-from benchmarks.paper.settings import check_rows
+from benchmarks.paper.settings import check_rows, prepare_data
+from proassist_lit.config import RunConfig
+from proassist_lit.data.config import DataConfig
+from proassist_lit.data.generate import generated_folder
+from proassist_lit.data.sources.toy import ToyConfig
 from proassist_lit.errors import ConfigError
 from proassist_lit.metrics.directions import DIRECTIONS, Direction
 
@@ -299,6 +303,22 @@ def test_rows_with_unknown_settings_are_all_named(tmp_path: Path) -> None:
     ]
     with pytest.raises(ConfigError, match=r"row one: .*objective\.rho.*\nrow three: .*strategy"):
         check_rows(make_jobs(rows, tmp_path, seeds=(1,)))
+
+
+def test_data_is_drawn_once_and_not_where_it_is_prepared(tmp_path: Path) -> None:
+    toy = ToyConfig(num_train=1, num_val=1, num_test=1)
+    drawn = DataConfig(toy=toy, cache=str(tmp_path / "data"))
+    prepared = DataConfig(source="proassist", root=str(tmp_path))
+    configs = [RunConfig(data=drawn), RunConfig(data=drawn), RunConfig(data=prepared)]
+    said: list[str] = []
+
+    prepare_data(configs, said.append)
+    folder = generated_folder(drawn)
+    assert said == [f"drawing {folder}"]
+    assert (folder / "manifest.json").is_file()
+
+    prepare_data(configs, said.append)
+    assert len(said) == 1
 
 
 def study_of(tmp_path: Path, values: Mapping[str, tuple[float, ...]], plan: Plan) -> Study:
