@@ -11,7 +11,7 @@ import lightning as L
 from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar
 
 from proassist_lit.build import Core, build_collate, build_examples, packs
-from proassist_lit.config import RunConfig, TrainerConfig
+from proassist_lit.config import OptimizerKind, RunConfig, TrainerConfig
 from proassist_lit.errors import CheckpointError, ConfigError
 from proassist_lit.lit.callbacks import StreamingEvaluation
 from proassist_lit.lit.datamodule import ConversationDataModule
@@ -62,6 +62,12 @@ def build_module(config: RunConfig, core: Core, num_batches: int) -> AssistantMo
     if config.trainer.max_epochs >= 0:
         limits.append(config.trainer.max_epochs * num_batches)
     trainer, data = config.trainer, config.data
+    if trainer.optimizer.kind is OptimizerKind.MUON and config.model.backbone != "tiny":
+        warnings.warn(
+            f"trainer.optimizer.kind=muon is for models from scratch, but model.backbone="
+            f"{config.model.backbone}; trainer=finetune has what suits trained weights.",
+            stacklevel=2,
+        )
     micro_tokens, micro_conversations = trainer.micro_tokens, None
     if trainer.accumulate > 1 and data.max_tokens is None:
         micro_conversations = data.batch_size

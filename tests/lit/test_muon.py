@@ -5,6 +5,7 @@ from __future__ import annotations
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 
 from proassist_lit.config import OptimizerConfig, OptimizerKind, Parallel, RunConfig
 from proassist_lit.errors import CheckpointError, ConfigError
+from proassist_lit.lit.build import build_module
 from proassist_lit.lit.module import AssistantModule
 from proassist_lit.lit.muon import Muon, orthogonal
 from proassist_lit.model.config import LoraConfig
@@ -127,6 +129,15 @@ def test_low_rank_additions_are_matrices_of_layers() -> None:
 def with_kind(settings: RunConfig, kind: OptimizerKind) -> RunConfig:
     optimizer = replace(settings.trainer.optimizer, kind=kind)
     return replace(settings, trainer=replace(settings.trainer, optimizer=optimizer))
+
+
+def test_trained_weights_are_warned_of(tmp_path: Path) -> None:
+    settings = with_kind(config(tmp_path), OptimizerKind.MUON)
+    core: Any = SimpleNamespace(model=tiny_model())
+    build_module(settings, core, 2)  # a warning would be an error
+    trained = replace(settings, model=replace(settings.model, backbone="smollm2", chat="chatml"))
+    with pytest.warns(UserWarning, match=r"backbone=smollm2; trainer=finetune has what suits"):
+        build_module(trained, core, 2)
 
 
 def test_shards_are_refused(tmp_path: Path) -> None:
