@@ -29,7 +29,7 @@ from proassist_lit.sequence.examples import ExampleSet
 from proassist_lit.sequence.rules import DST_EXTENSION
 from proassist_lit.sequence.splitting import split_conversation
 from proassist_lit.sequence.turns import single_turns
-from proassist_lit.streaming.stream import room_to_write
+from proassist_lit.streaming.room import room_to_write
 from proassist_lit.types import Batch, Example
 
 

@@ -13,7 +13,7 @@ from proassist_lit.data.conversation import Conversation, TaskStep
 from proassist_lit.errors import RecordError
 from proassist_lit.sequence.chat import Role
 from proassist_lit.sequence.script import KNOWLEDGE, Script, Text, read_script
-from proassist_lit.streaming.stream import heard
+from proassist_lit.streaming.arrivals import heard
 from proassist_lit.types import StepState
 
 _SHOWN = 6

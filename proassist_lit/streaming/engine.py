@@ -19,12 +19,14 @@ from torch import Tensor
 from proassist_lit.errors import ProAssistError, StreamError
 from proassist_lit.model.assistant import AssistantModel
 from proassist_lit.sequence.chat import Chat
+from proassist_lit.streaming.branch import Branch
 from proassist_lit.streaming.config import ContextSource, Strategy, StreamConfig
+from proassist_lit.streaming.house import House
 from proassist_lit.streaming.llama import Llama
 from proassist_lit.streaming.policy import Thresholds
 from proassist_lit.streaming.recording import Answered, Recording, check_length
 from proassist_lit.streaming.rotation import KeyRotation
-from proassist_lit.streaming.slot import Branch, Fed, House, Slot
+from proassist_lit.streaming.slot import Fed, Slot
 from proassist_lit.streaming.slot_cache import SlotCache
 from proassist_lit.streaming.slot_decoder import SlotDecoder
 from proassist_lit.streaming.stream import Stream, num_common

@@ -15,14 +15,14 @@ from proassist_lit.model.assistant import AssistantModel
 from proassist_lit.sequence.chat import Chat
 from proassist_lit.sequence.rules import PROASSIST
 from proassist_lit.sequence.script import Script, Text, read_script, references
+from proassist_lit.streaming.arrivals import Said, arriving
 from proassist_lit.streaming.compat import reference_config
 from proassist_lit.streaming.config import StreamConfig
 from proassist_lit.streaming.engine import Engine
 from proassist_lit.streaming.policy import Thresholds
-from proassist_lit.streaming.recording import Recording, arriving
+from proassist_lit.streaming.recording import Recording
 from proassist_lit.streaming.reference import ReferenceSession
 from proassist_lit.streaming.session import Session
-from proassist_lit.streaming.stream import Said
 from proassist_lit.types import FrameOutput, Transcript
 
 

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from proassist_lit.errors import ProAssistError, StreamError
-from proassist_lit.sequence.script import Script, Text
+from proassist_lit.sequence.script import Script
+from proassist_lit.streaming.arrivals import arriving
 from proassist_lit.streaming.config import Strategy
-from proassist_lit.streaming.stream import Said, Stream, heard
+from proassist_lit.streaming.stream import Stream
 from proassist_lit.types import FrameOutput
 
 NEVER = -math.inf
@@ -53,12 +54,6 @@ class Answered:
     frames: tuple[FrameOutput, ...]
     error: ProAssistError | None = None
     row: int = 0
-
-
-def arriving(script: Script, index: int) -> tuple[tuple[Text, ...], Said]:
-    """What a stream is told at frame ``index``: what is heard, and what the reference says."""
-    moment = script.moments[index]
-    return heard(script, index), Said(moment.before, moment.spans)
 
 
 def check_length(stream: Stream, script: Script) -> None:

@@ -19,6 +19,7 @@ from proassist_lit.errors import StreamError
 from proassist_lit.model.assistant import AssistantModel
 from proassist_lit.sequence.chat import Chat, Role
 from proassist_lit.sequence.script import KNOWLEDGE, SUMMARY_QUERY, Script, Text, system_text
+from proassist_lit.streaming.arrivals import Said
 from proassist_lit.streaming.cache import KVCache
 from proassist_lit.streaming.decoder import Decoder, make_decoder
 from proassist_lit.streaming.inputs import as_texts, check_features, read_features
@@ -29,7 +30,6 @@ from proassist_lit.streaming.reference_context import (
     ReferenceTrace,
     drop_middle,
 )
-from proassist_lit.streaming.stream import Said
 from proassist_lit.types import FrameOutput, StepState
 
 SUMMARY_THRESHOLD = 0.5

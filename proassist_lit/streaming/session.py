@@ -13,13 +13,14 @@ from proassist_lit.model.assistant import AssistantModel
 from proassist_lit.sequence.chat import Chat
 from proassist_lit.sequence.script import Script, Text
 from proassist_lit.streaming import inputs
+from proassist_lit.streaming.arrivals import Said
 from proassist_lit.streaming.cache import KVCache
 from proassist_lit.streaming.config import Strategy, StreamConfig
 from proassist_lit.streaming.decoder import Decoder, make_decoder
 from proassist_lit.streaming.policy import Thresholds
 from proassist_lit.streaming.recording import check_length
 from proassist_lit.streaming.rotation import KeyRotation
-from proassist_lit.streaming.stream import Said, Stream
+from proassist_lit.streaming.stream import Stream
 from proassist_lit.types import FrameOutput, StepState
 
 

@@ -9,7 +9,6 @@ continuation is worked out once, and then the reference's words go on for all of
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from copy import copy
 from dataclasses import dataclass, field
@@ -19,19 +18,13 @@ from torch import Tensor
 
 from proassist_lit.errors import FeatureError, StreamError
 from proassist_lit.sequence.script import Text
+from proassist_lit.streaming.arrivals import Said, arriving
+from proassist_lit.streaming.branch import Branch
+from proassist_lit.streaming.house import House
 from proassist_lit.streaming.inputs import check_features
-from proassist_lit.streaming.policy import Thresholds
-from proassist_lit.streaming.recording import NEVER, Recording, arriving
-from proassist_lit.streaming.rotation import KeyRotation
-from proassist_lit.streaming.slot_cache import SlotCache
-from proassist_lit.streaming.stream import Said, Stream, num_common
-from proassist_lit.types import FrameOutput
-
-FIRST_GAP = 16
-"""Frames between spans, as long as nothing is known."""
-
-LOOKING_BACK = 0.5
-"""What it costs a stream to look back at its whole context, in tokens fed."""
+from proassist_lit.streaming.pace import Pace
+from proassist_lit.streaming.recording import NEVER, Recording
+from proassist_lit.streaming.stream import Stream, num_common
 
 
 @dataclass(frozen=True)
@@ -49,56 +42,6 @@ class Fed:
     images: list[int] = field(default_factory=list)
     features: Tensor | None = None
     ends: list[int] = field(default_factory=list)
-
-
-@dataclass
-class Branch:
-    """Rows of thresholds that have decided alike so far.
-
-    Attributes:
-        stream: what they remember.
-        rows: their places among the thresholds.
-        frames: their answers.
-        tape: ids written at the frame under way, those that waited before them included.
-    """
-
-    stream: Stream
-    rows: list[int]
-    frames: list[FrameOutput] = field(default_factory=list)
-    tape: list[int] = field(default_factory=list)
-
-    def part(self, rows: list[int]) -> Branch:
-        """Let ``rows`` go their own way from here."""
-        self.rows = [row for row in self.rows if row not in rows]
-        return Branch(self.stream.copy(), rows, list(self.frames))
-
-
-@dataclass
-class House:
-    """What all slots of an engine share.
-
-    Attributes:
-        cache: keys and values of all of them.
-        thresholds: of every row.
-        rotation: moves keys, for strategies that need it.
-        num_tokens_per_img: K.
-        max_block: most frames that are watched ahead.
-        margin: decisions nearer to their threshold are read again, the stream alone.
-        reads_alone: whether a stream reads all its frames alone, from the first on: what rounding
-            did to one of them would be in the decisions of those after it.
-        step_rows: what a step costs beside its tokens (all weights are read), in tokens fed.
-        num_answered: frames answered so far, of all rows.
-    """
-
-    cache: SlotCache
-    thresholds: Sequence[Thresholds]
-    rotation: KeyRotation | None
-    num_tokens_per_img: int
-    max_block: int
-    margin: float
-    step_rows: float
-    reads_alone: bool = False
-    num_answered: int = 0
 
 
 class Slot:
@@ -132,7 +75,7 @@ class Slot:
         self.num_frames = len(recording.script.moments)
         self._check(features)
         self._frame = 0
-        self._silent_frames, self._gap = 0, 0.0  # since the last span; usually, 0 for unknown
+        self._pace = Pace()
         self._mark = 0  # tokens in the cache when the decisions of the frame were made
         self._fed: list[int] = []  # ids in the cache behind the mark
         self._known: dict[tuple[int, ...], int] = {}  # ids behind the mark -> the token after them
@@ -306,7 +249,7 @@ class Slot:
             self.branches += parted
             parted = []
         fired = [self._decide_alike(b, speak_prob, dst_prob) for b in self.branches]
-        self._note(any(fired))
+        self._pace.note(any(fired))
         for branch in parted:
             self._decide_alike(branch, speak_prob, dst_prob)
             part(self, branch)
@@ -321,33 +264,20 @@ class Slot:
         self.house.cache.copy(self.place, place, self._mark)
         other = copy(self)
         other.place, other.branches = place, [branch]
-        other._note(True)
+        other._pace = copy(self._pace)
+        other._pace.note(True)
         other._fed, other._known = [], {}
         other._advance()
         return other
 
-    def _note(self, fired: bool) -> None:
-        self._silent_frames += 1
-        if fired:
-            gap, self._silent_frames = self._silent_frames, 0
-            self._gap = gap if not self._gap else 0.7 * self._gap + 0.3 * gap
-
     def _frames_ahead(self, streams: int) -> int:
-        """Frames to watch ahead, so that steps and what is watched in vain cost least together.
-
-        With a span every ``gap`` frames, blocks of b take gap / b steps from one to the next, and
-        (b - 1) / 2 frames are watched in vain when it comes.
-        """
         house = self.house
         if self.is_alone:
             return 1
         if not self.stream.config.words:
             return house.max_block  # nothing that is decided changes what comes
-        silent = self._silent_frames
-        gap = max(self._gap, silent) if self._gap else max(FIRST_GAP, 4 * silent)
-        step = house.step_rows / streams + LOOKING_BACK
-        ahead = round(math.sqrt(2 * step * gap / house.num_tokens_per_img))
-        return max(1, min(house.max_block, ahead))
+        ahead = self._pace.frames_ahead(house.step_rows / streams, house.num_tokens_per_img)
+        return max(1, min(house.max_block, round(ahead)))
 
     def take(self, token: int) -> None:
         """Go on with ``token``, the most probable one after what was fed."""

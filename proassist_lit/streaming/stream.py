@@ -17,9 +17,11 @@ from proassist_lit.errors import ConfigError, StreamError
 from proassist_lit.sequence.builder import text_ids
 from proassist_lit.sequence.chat import Chat, Role
 from proassist_lit.sequence.script import KNOWLEDGE, Script, Text
+from proassist_lit.streaming.arrivals import Said
 from proassist_lit.streaming.config import ContextSource, Strategy, StreamConfig
 from proassist_lit.streaming.context import ContextManager, Cut, summary_query
 from proassist_lit.streaming.policy import DecisionPolicy, Thresholds
+from proassist_lit.streaming.room import room_to_write
 from proassist_lit.types import (
     FrameOutput,
     StepState,
@@ -27,25 +29,6 @@ from proassist_lit.types import (
     apply_updates,
     parse_updates,
 )
-
-
-@dataclass(frozen=True)
-class Said:
-    """What the reference dialogue says at a frame, where it makes the context.
-
-    Attributes:
-        before: text before the frame, all roles.
-        spans: its spans after the frame.
-    """
-
-    before: tuple[Text, ...] = ()
-    spans: tuple[Text, ...] = ()
-
-
-def heard(script: Script, index: int) -> tuple[Text, ...]:
-    """What an assistant hears before frame ``index``: users and system, never the reference."""
-    texts = script.moments[index].before
-    return tuple(text for text in texts if text.role in (Role.USER, Role.SYSTEM))
 
 
 @dataclass(frozen=True)
@@ -377,26 +360,3 @@ def num_common(a: Sequence[int], b: Sequence[int]) -> int:
     return next(
         (i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b))
     )
-
-
-def room_to_write(chat: Chat, config: StreamConfig, num_tokens_per_img: int) -> int:
-    """Most tokens of a frame and what may be written after it.
-
-    Raises:
-        ConfigError: the reserve does not have them.
-    """
-    openings = len(chat.opening_ids(Role.DST)) + len(chat.opening_ids(Role.ASSISTANT))
-    closings = 2 * (1 + len(chat.after_turn_ids))
-    needed = (
-        num_tokens_per_img + len(chat.separator_ids) + openings + closings
-        + config.max_dst_tokens + config.max_new_tokens
-    )  # fmt: skip
-    if config.strategy is Strategy.SUMMARIZE:
-        needed += len(summary_query(chat)) + config.max_summary_tokens
-    if config.reserve < needed:
-        raise ConfigError(
-            f"stream.reserve is {config.reserve}, but one frame and what may be said after it "
-            f"takes {needed} tokens; raise stream.reserve, or lower stream.max_new_tokens, "
-            "stream.max_dst_tokens or stream.max_summary_tokens."
-        )
-    return needed

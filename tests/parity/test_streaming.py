@@ -20,6 +20,7 @@ from proassist_lit.sequence.builder import prefix_ids, text_ids
 from proassist_lit.sequence.chat import Chat
 from proassist_lit.sequence.rules import PROASSIST
 from proassist_lit.sequence.script import Script, read_script, references
+from proassist_lit.streaming.arrivals import Said, heard
 from proassist_lit.streaming.cache import KVCache
 from proassist_lit.streaming.config import ContextSource, Strategy, StreamConfig
 from proassist_lit.streaming.context import summary_query
@@ -27,7 +28,6 @@ from proassist_lit.streaming.decoder import make_decoder
 from proassist_lit.streaming.reference import ReferenceSession, reference_turn
 from proassist_lit.streaming.reference_context import ReferenceCall, ReferenceConfig, ReferenceTrace
 from proassist_lit.streaming.session import Session
-from proassist_lit.streaming.stream import Said, heard
 from proassist_lit.types import FrameOutput
 from tests.parity.numbers import (
     build_model,

@@ -23,6 +23,7 @@ from proassist_lit.model.config import Decision
 from proassist_lit.sequence.builder import build_sequence
 from proassist_lit.sequence.chat import Chat, Role
 from proassist_lit.sequence.script import Text, read_script
+from proassist_lit.streaming.arrivals import Said, heard
 from proassist_lit.streaming.cache import KVCache
 from proassist_lit.streaming.config import ContextSource, SpeakRule, Strategy, StreamConfig
 from proassist_lit.streaming.engine import Engine
@@ -32,7 +33,6 @@ from proassist_lit.streaming.recording import Answered, Recording
 from proassist_lit.streaming.session import Session
 from proassist_lit.streaming.slot_cache import SlotCache
 from proassist_lit.streaming.slot_decoder import SlotDecoder
-from proassist_lit.streaming.stream import Said, heard
 from proassist_lit.streaming.teacher import teacher_force
 from proassist_lit.types import FrameOutput, Transition, Update
 from tests.fakes import ScriptedModel, dialogue, random_features, tiny_model, word_chat

@@ -9,6 +9,7 @@ from torch import Tensor
 from proassist_lit.errors import ConfigError, FeatureError, StreamError
 from proassist_lit.sequence.rules import OURS, PROASSIST, SequenceRules
 from proassist_lit.sequence.script import read_script, references
+from proassist_lit.streaming.arrivals import Said, heard
 from proassist_lit.streaming.compat import reference_config
 from proassist_lit.streaming.config import ContextSource, Strategy, StreamConfig
 from proassist_lit.streaming.engine import Engine
@@ -18,7 +19,6 @@ from proassist_lit.streaming.evaluate import (
     stream_conversations,
 )
 from proassist_lit.streaming.reference import ReferenceSession
-from proassist_lit.streaming.stream import Said, heard
 from proassist_lit.types import FrameOutput, Transcript
 from tests.fakes import VISION_SIZE, dialogue, random_features, tiny_model
 from tests.streaming.test_reference import chat as marked_chat

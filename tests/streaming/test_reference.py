@@ -15,6 +15,7 @@ from proassist_lit.sequence.builder import build_sequence
 from proassist_lit.sequence.chat import FORMATS, Chat, Role
 from proassist_lit.sequence.rules import PROASSIST
 from proassist_lit.sequence.script import Text, read_script
+from proassist_lit.streaming.arrivals import Said, heard
 from proassist_lit.streaming.cache import KVCache
 from proassist_lit.streaming.config import Strategy, StreamConfig
 from proassist_lit.streaming.reference import ReferenceSession, reference_turn
@@ -25,7 +26,6 @@ from proassist_lit.streaming.reference_context import (
     drop_middle,
 )
 from proassist_lit.streaming.session import Session
-from proassist_lit.streaming.stream import Said, heard
 from proassist_lit.types import FrameOutput
 from tests.fakes import (
     STEPS,

@@ -19,10 +19,10 @@ from proassist_lit.errors import ConfigError, FeatureError, StreamError
 from proassist_lit.sequence.builder import TokenSequence, build_sequence, prefix_ids
 from proassist_lit.sequence.chat import Chat, Role
 from proassist_lit.sequence.script import Moment, Script, Text, read_script
+from proassist_lit.streaming.arrivals import heard
 from proassist_lit.streaming.config import Strategy, StreamConfig
 from proassist_lit.streaming.evaluate import stream_conversation
 from proassist_lit.streaming.session import Session
-from proassist_lit.streaming.stream import heard
 from proassist_lit.types import FrameOutput, StepState, Transition, Update, format_updates
 from tests.fakes import (
     DIALOGUE,

@@ -17,7 +17,7 @@ from proassist_lit.config import RunConfig
 from proassist_lit.config_schema import from_plain
 from proassist_lit.job_result import Pruned
 from proassist_lit.streaming.config import StreamConfig
-from proassist_lit.streaming.stream import room_to_write
+from proassist_lit.streaming.room import room_to_write
 from proassist_lit.sweep import launcher
 from proassist_lit.sweep.study import STUDY_NAME, open_storage
 from tests.app import REPO_CONF, App

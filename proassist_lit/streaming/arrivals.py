@@ -1,0 +1,33 @@
+"""What reaches a stream at a frame: what is heard, and what the reference says where it counts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from proassist_lit.sequence.chat import Role
+from proassist_lit.sequence.script import Script, Text
+
+
+@dataclass(frozen=True)
+class Said:
+    """What the reference dialogue says at a frame, where it makes the context.
+
+    Attributes:
+        before: text before the frame, all roles.
+        spans: its spans after the frame.
+    """
+
+    before: tuple[Text, ...] = ()
+    spans: tuple[Text, ...] = ()
+
+
+def heard(script: Script, index: int) -> tuple[Text, ...]:
+    """What an assistant hears before frame ``index``: users and system, never the reference."""
+    texts = script.moments[index].before
+    return tuple(text for text in texts if text.role in (Role.USER, Role.SYSTEM))
+
+
+def arriving(script: Script, index: int) -> tuple[tuple[Text, ...], Said]:
+    """What a stream is told at frame ``index``: what is heard, and what the reference says."""
+    moment = script.moments[index]
+    return heard(script, index), Said(moment.before, moment.spans)
