@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -221,3 +222,23 @@ def test_every_split_keeps_its_thresholds(open_report: OpenReport) -> None:
     bars = page.locator(".head-speak figure").nth(1).locator("rect.bar title").all_text_contents()
     counted = [int(bar.split()[0].replace(",", "")) for bar in bars]
     assert sum(counted) == 150  # one stream on val: every frame is in one bin
+
+
+def test_of_a_rule_that_compares_other_numbers_frames_alone_are_explored(
+    open_report: OpenReport,
+) -> None:
+    metrics = {"val/theta_speak": 3.2, "val/theta_dst": 0.3, "val/speak_f1": 0.5}
+    report = small_report(compares_probs=False, metrics=metrics)
+    stream = replace(fake_report(1).streams[0], theta_speak=None)
+    page = open_report(replace(report, streams=[stream]), "#stream=0")
+    assert page.locator("#theta-speak").input_value() == "0.5"  # of no run
+    assert not page.locator(".head-speak .run-mark").is_visible()
+    assert not page.locator(".head-speak .as-run").is_visible()
+    assert set(shown(page, "speak")) == {"speak_f1", "speak_precision", "speak_recall"}
+    page.locator("#theta-speak").fill("0.35")
+    assert shown(page, "speak")["speak_precision"][0] == "0.667"
+    assert streamed(page, "dst").startswith("Streamed at 0.3")  # updates are compared as ever
+
+    labels = page.locator("#streams").inner_text()
+    assert (labels.count("by a rule"), labels.count("θ = ")) == (1, 1)
+    assert page.locator(".lane .theta-line").count() == 1
