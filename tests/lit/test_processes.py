@@ -28,6 +28,8 @@ SETTINGS = (
     "data.toy.num_val=2", "data.toy.num_test=2", "model.tiny.hidden_size=32",
     "model.tiny.mlp_size=64", "model.tiny.num_layers=2", "stream.max_new_tokens=3",
     "stream.max_dst_tokens=3", "stream.theta_speak=0.5", "stream.theta_dst=0.5",
+    "trainer.optimizer.kind=adamw", "trainer.optimizer.lr=0.0015",
+    "trainer.optimizer.weight_decay=0.01",
     "trainer.optimizer.warmup_steps=0", "trainer.optimizer.final_ratio=1.0",  # the same to any end
     "evaluation.similarity=words", "evaluation.streams_on_validation=2", "logger.wandb=disabled",
 )  # fmt: skip
