@@ -36,8 +36,8 @@ class OptimizerKind(StrEnum):
     """AdamW."""
 
     MUON = "muon"
-    """Muon for the matrices of the layers, AdamW for all else. A model from scratch learns in about
-    half of the steps; a step takes longer."""
+    """Muon for the matrices of the layers, AdamW for all else: a model from scratch learns in fewer
+    steps, each of which takes longer."""
 
 
 @dataclass(kw_only=True)
@@ -170,7 +170,8 @@ class TrainerConfig:
 
     find_lr: bool = False
     """Whether a run that begins first looks for its learning rate: 100 steps with a rising one, of
-    which that is taken at which the loss falls fastest (lr_search.png). On one device."""
+    which that is taken at which the loss falls fastest (lr_search.png, learning_rate.json). On one
+    device."""
 
     find_batch_size: int = 0
     """Most conversations of a batch that a run which begins looks for: it takes as many of the
@@ -335,7 +336,8 @@ class RunConfig:
             raise ConfigError(
                 "trainer.optimizer.kind=muon works on whole matrices, of which "
                 "trainer.strategy=fsdp2 gives each device a part; set trainer.strategy=ddp, or "
-                "trainer.optimizer.kind=adamw."
+                "trainer.optimizer.kind=adamw with a rate and a weight decay of its own (say, "
+                "those of trainer=finetune)."
             )
 
     def _check_sweep(self) -> None:

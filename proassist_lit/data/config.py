@@ -22,7 +22,7 @@ class DataConfig:
     """Records, features and batches."""
 
     source: Annotated[str, SOURCES] = "toy"
-    """toy, captaincook4d, proassist or dst; each is a file of ``data/sources``."""
+    """Name of a file of ``data/sources`` that ends with its ``SOURCE``."""
 
     root: str = ""
     """Folder of the source's own files; the toy source has none. Empty for ``cache``."""

@@ -50,7 +50,7 @@ def model_card(about: Description, *, as_adapter: bool) -> str:
         + ", and writes the words.",
         "", *(f"- {name}: {text}" for name, text in facts), "", *_results(about), "",
         "## Use", "", "```bash", "proassist-lit evaluate THIS_FOLDER",
-        "python train.py model.init_from=THIS_FOLDER", "```", "",
+        "python train.py trainer=finetune model.init_from=THIS_FOLDER", "```", "",
     ]  # fmt: skip
     return "\n".join(lines)
 

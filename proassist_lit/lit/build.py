@@ -26,6 +26,7 @@ from proassist_lit.lit.random_state import RandomState
 from proassist_lit.lit.strategy import build_strategy
 from proassist_lit.lit.throughput import ThroughputLogging
 from proassist_lit.lit.weight_average import WeightAverage
+from proassist_lit.model.assistant import AssistantModel
 from proassist_lit.model.training_layers import prepare_layers
 from proassist_lit.run_directory import RunDirectory
 from proassist_lit.sequence.batching import EpochBatches
@@ -56,18 +57,31 @@ def build_datamodule(config: RunConfig, core: Core) -> ConversationDataModule:
     )
 
 
+def check_optimizer(config: RunConfig, model: AssistantModel) -> None:
+    """Warn of an optimizer that does not suit what is trained."""
+    if config.trainer.optimizer.kind is not OptimizerKind.MUON:
+        return
+    begins = config.model.init_from or config.model.backbone
+    if not any(p.requires_grad for p in model.lm.parameters()):
+        warnings.warn(
+            f"trainer.optimizer.kind=muon moves the matrices of layers, but model.train="
+            f"{config.model.train.value} trains none; trainer=finetune has what suits the rest.",
+            stacklevel=2,
+        )
+    elif not config.model.is_from_scratch:
+        warnings.warn(
+            f"trainer.optimizer.kind=muon is for models from scratch, but this one begins with "
+            f"the weights of {begins}; trainer=finetune has what suits them.",
+            stacklevel=2,
+        )
+
+
 def build_module(config: RunConfig, core: Core, num_batches: int) -> AssistantModule:
     """The Lightning module; ``num_batches`` per epoch give the length of the schedule."""
     limits = [config.trainer.max_steps] if config.trainer.max_steps >= 0 else []
     if config.trainer.max_epochs >= 0:
         limits.append(config.trainer.max_epochs * num_batches)
     trainer, data = config.trainer, config.data
-    if trainer.optimizer.kind is OptimizerKind.MUON and config.model.backbone != "tiny":
-        warnings.warn(
-            f"trainer.optimizer.kind=muon is for models from scratch, but model.backbone="
-            f"{config.model.backbone}; trainer=finetune has what suits trained weights.",
-            stacklevel=2,
-        )
     micro_tokens, micro_conversations = trainer.micro_tokens, None
     if trainer.accumulate > 1 and data.max_tokens is None:
         micro_conversations = data.batch_size

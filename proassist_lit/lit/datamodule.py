@@ -49,7 +49,10 @@ class ConversationDataModule(L.LightningDataModule):
         loop = trainer.fit_loop
         completed = loop.epoch_loop.batch_progress.current.completed
         epoch = loop.epoch_progress.current.ready - 1
-        return {"epoch": epoch, "num_batches": completed, "steps": self._steps()}
+        order = self._training_order()
+        return {
+            "epoch": epoch, "num_batches": completed, "of": len(order), "steps": order.steps,
+        }  # fmt: skip
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from there.
@@ -58,20 +61,24 @@ class ConversationDataModule(L.LightningDataModule):
             CheckpointError: it stands within an epoch whose steps take other conversations here.
         """
         epoch, num_batches = state_dict["epoch"], state_dict["num_batches"]
-        before, now = state_dict.get("steps"), self._steps()
-        if num_batches and before is not None and before != now:
-            raise CheckpointError(
-                f"resume: the checkpoint was written in the middle of an epoch with steps of "
-                f"{_in_words(before)}; here they would be of {_in_words(now)}, and some "
-                "conversations would be left out, others taken twice. Give data.batch_size (times "
-                "the processes), data.max_tokens, trainer.accumulate, seed and the data as they "
-                "were, or begin another run with model.init_from."
-            )
+        order = self._training_order()
+        before = state_dict.get("steps", order.steps)
+        if before != order.steps:
+            if 0 < num_batches < state_dict["of"]:
+                raise CheckpointError(
+                    f"resume: the checkpoint was written in the middle of an epoch with steps of "
+                    f"{_in_words(before)}; here they would be of {_in_words(order.steps)}, and "
+                    "some conversations would be left out, others taken twice. Give "
+                    "data.batch_size (times the processes), data.max_tokens, data.packing, "
+                    "trainer.accumulate, seed and the data as they were, or begin another run "
+                    "with its weights (proassist-lit export, then model.init_from)."
+                )
+            num_batches = len(order) if num_batches else 0
         self._consumed = (epoch, num_batches)
 
-    def _steps(self) -> dict[str, int]:
+    def _training_order(self) -> EpochBatches:
         assert self.trainer is not None
-        return self._order("train", shuffle=True, num_ranks=self.trainer.world_size).steps
+        return self._order("train", shuffle=True, num_ranks=self.trainer.world_size)
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """Shuffled anew each epoch, by seed and epoch alone."""
@@ -121,5 +128,5 @@ class ConversationDataModule(L.LightningDataModule):
         return self._batches(self._examples[split].lengths, seed=self._seed, **kwargs)
 
 
-def _in_words(steps: Mapping[str, int]) -> str:
+def _in_words(steps: Mapping[str, int | str]) -> str:
     return ", ".join(f"{name} {value}" for name, value in steps.items())

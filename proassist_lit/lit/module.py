@@ -97,7 +97,7 @@ class AssistantModule(L.LightningModule):
             raise CheckpointError(
                 f"resume: the checkpoint holds what {'muon' if was_muon else 'adamw'} keeps, but "
                 f"trainer.optimizer.kind={kind.value}; set it as it was, or begin another run "
-                "with model.init_from."
+                "with its weights (proassist-lit export, then model.init_from)."
             )
 
     def on_after_backward(self) -> None:

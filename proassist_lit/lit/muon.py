@@ -24,6 +24,10 @@ ADAMW_SIZE = 0.2
 """Root mean square of a step of AdamW, in learning rates, as it is measured."""
 
 
+MOST_AT_ONCE = 2**24
+"""Numbers that are made orthogonal together: fast for small matrices, bounded for large ones."""
+
+
 class Muon(AdamW):
     """AdamW, but for groups with ``orthogonal=True``, whose parameters must be matrices.
 
@@ -61,25 +65,29 @@ class Muon(AdamW):
                 key = (parameter.shape, parameter.dtype, parameter.device)
                 alike.setdefault(key, []).append(parameter)
         for (shape, *_), parameters in alike.items():
-            ahead = [self._ahead(parameter, group["momentum"]) for parameter in parameters]
             size = ADAMW_SIZE * max(shape) ** 0.5  # of an orthogonal matrix it is 1 / sqrt(max)
-            for parameter, update in zip(parameters, orthogonal(torch.stack(ahead)), strict=True):
-                parameter.mul_(1 - group["lr"] * group["weight_decay"])
-                parameter.add_(update, alpha=-group["lr"] * size)
+            at_once = max(1, MOST_AT_ONCE // shape.numel())
+            for start in range(0, len(parameters), at_once):
+                some = parameters[start : start + at_once]
+                ahead = [self._ahead(parameter, group["momentum"]) for parameter in some]
+                for parameter, update in zip(some, orthogonal(torch.stack(ahead)), strict=True):
+                    parameter.mul_(1 - group["lr"] * group["weight_decay"])
+                    parameter.add_(update, alpha=-group["lr"] * size)
 
     def _ahead(self, parameter: Tensor, momentum: float) -> Tensor:
         """Nesterov's momentum: that of the next step, were its gradient the same."""
         state = self.state[parameter]
-        if not state:  # the names of AdamW, which looks for its ``step``
+        if not state:  # the names of AdamW, which looks for a ``step`` when it is loaded
             state["step"] = torch.tensor(0.0)
             state["exp_avg"] = torch.zeros_like(parameter)
-        state["step"] += 1
         state["exp_avg"].lerp_(parameter.grad, 1 - momentum)
         return parameter.grad.lerp(state["exp_avg"], momentum)  # type: ignore[union-attr]
 
 
 def orthogonal(matrices: Tensor) -> Tensor:
-    """The orthogonal matrices that are nearest, roughly: singular values of 0.7 to 1.2.
+    """The orthogonal matrices that are nearest, roughly: most singular values become 0.7 to 1.2.
+
+    Those that are far smaller than the others stay below.
 
     Args:
         matrices: (n, rows, columns) float; on a GPU bfloat16 is exact enough, and fast.

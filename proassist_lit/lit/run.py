@@ -13,7 +13,13 @@ from proassist_lit.config import RunConfig
 from proassist_lit.evaluation.result import EvaluationResult
 from proassist_lit.job_result import Pruned
 from proassist_lit.lit.batch_size_search import with_found_batch_size
-from proassist_lit.lit.build import build_datamodule, build_module, build_trainer, find_resume
+from proassist_lit.lit.build import (
+    build_datamodule,
+    build_module,
+    build_trainer,
+    check_optimizer,
+    find_resume,
+)
 from proassist_lit.lit.callbacks import StreamingEvaluation
 from proassist_lit.lit.logs import build_logs
 from proassist_lit.lit.lr_search import with_found_lr
@@ -50,6 +56,7 @@ def train(config: RunConfig, run_dir: Path) -> float:
     core = build_core(config)
     begins_trained = bool(config.model.init_from)
     check_heads_train(core.model, config.objective, begins_trained=begins_trained)
+    check_optimizer(config, core.model)
     if is_first_process():
         core.chat.tokenizer.save_pretrained(run.path / "tokenizer")
     if config.trainer.find_batch_size:

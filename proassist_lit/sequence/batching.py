@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from functools import cached_property
+from hashlib import blake2b
 from itertools import chain
 
 from torch.utils.data import Sampler
@@ -79,13 +80,17 @@ class EpochBatches(Sampler[list[tuple[int, int]]]):
         self._consumed = (epoch, num_batches)
 
     @property
-    def steps(self) -> dict[str, int]:
+    def steps(self) -> dict[str, int | str]:
         """What decides which conversations the steps of an epoch take: alike in all processes."""
-        whole = {"seed": self._seed, "conversations": len(self._lengths)}
+        digest = blake2b(repr(list(self._lengths)).encode(), digest_size=4).hexdigest()
+        steps: dict[str, int | str] = {
+            "seed": self._seed, "conversations": len(self._lengths), "lengths": digest,
+        }  # fmt: skip
         if self._max_tokens is None:
-            return whole | {"batch_size": self._batch_size, "batches": self._joined}
-        return whole | {
-            "max_tokens": self._max_tokens, "batches": self._joined * self._num_ranks,
+            return steps | {"batch_size": self._batch_size, "batches": self._joined}
+        return steps | {
+            "max_tokens": self._max_tokens, "packed": self._packed,
+            "batches": self._joined * self._num_ranks,
         }  # fmt: skip
 
     @property

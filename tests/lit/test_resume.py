@@ -17,6 +17,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from proassist_lit.build import build_core, build_examples
 from proassist_lit.config import RunConfig
 from proassist_lit.errors import CheckpointError
 from proassist_lit.lit.curves_logger import CurvesLogger, was_logged_before
@@ -255,6 +256,28 @@ def test_a_place_in_an_epoch_of_other_steps_is_refused(tmp_path: Path) -> None:
         ):
             fit(config(tmp_path / "data", steps=4, **changed), tmp_path / "run")  # type: ignore[arg-type]
     assert (tmp_path / "run/checkpoints/last.ckpt").read_bytes() == before
+
+
+@pytest.mark.road
+def test_a_whole_epoch_is_followed_by_one_of_other_steps(tmp_path: Path) -> None:
+    first = config(tmp_path / "data", steps=1000)
+    first = replace(first, trainer=replace(first.trainer, max_epochs=1))
+    fit(first, tmp_path / "run")
+    more = replace(first, data=replace(first.data, batch_size=2))
+    more = replace(more, trainer=replace(more.trainer, max_epochs=2))
+    seen: list[int] = []
+    train = AssistantModule.training_step
+
+    def step(self: AssistantModule, batch: Batch, batch_idx: int) -> Tensor:
+        seen.append(len(batch.lengths))
+        return train(self, batch, batch_idx)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(AssistantModule, "training_step", step)
+        fit(more, tmp_path / "run")
+    core = build_core(more)
+    assert sum(seen) == len(build_examples(more, core, "train"))
+    assert max(seen) == 2
 
 
 @pytest.mark.road

@@ -256,3 +256,47 @@ def test_what_all_need_once_is_shared_out_in_as_many_batches(num_ranks: int) -> 
     assert len(shares[0]) == -(-4 // num_ranks)
     once = [batch for share in shares for i, batch in enumerate(share) if not share.is_repeated(i)]
     assert sorted(once) == list(batches)
+
+
+def order_of(batches: EpochBatches) -> list[list[tuple[int, int]]]:
+    return [sorted(batch) for batch in batches]
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"batch_size": 2}, {"seed": 1}, {"joined": 2}, {"lengths": LENGTHS[::-1]},
+        {"lengths": LENGTHS[:-1]}, {"max_tokens": 4000}, {"num_ranks": 2},
+    ],
+)  # fmt: skip
+def test_steps_tell_other_batches(other: dict[str, Any]) -> None:
+    usual: dict[str, Any] = {"lengths": LENGTHS, "batch_size": 4, "seed": 0}
+    one, two = EpochBatches(**usual), EpochBatches(**usual | other)
+    assert order_of(one) != order_of(two)
+    assert one.steps != two.steps
+
+
+def test_steps_tell_packed_rows_from_padded_ones() -> None:
+    packed, padded = (
+        EpochBatches(LENGTHS, 4, seed=0, max_tokens=4000, packed=packed) for packed in (True, False)
+    )
+    assert order_of(packed) != order_of(padded)
+    assert packed.steps != padded.steps
+
+
+@pytest.mark.parametrize(
+    ("two", "one"),
+    [
+        ({"batch_size": 2, "num_ranks": 2}, {"batch_size": 4}),
+        ({"max_tokens": 4000, "num_ranks": 2}, {"max_tokens": 4000, "joined": 2}),
+    ],
+)
+def test_steps_of_two_processes_may_be_those_of_one(
+    two: dict[str, Any], one: dict[str, Any]
+) -> None:
+    usual: dict[str, Any] = {"lengths": LENGTHS, "batch_size": 4, "seed": 0}
+    shares = [EpochBatches(**usual | two, rank=rank) for rank in range(2)]
+    alone = EpochBatches(**usual | one)
+    assert {share.steps == alone.steps for share in shares} == {True}
+    together = [sorted(a + b) for a, b in zip(*shares, strict=True)]
+    assert together == order_of(alone)[: len(together)]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator
+from functools import cache
 
 from proassist_lit.data import sources
 from proassist_lit.data.record_checks import nearest
@@ -12,17 +13,11 @@ from proassist_lit.data.sources.source import Source
 from proassist_lit.errors import ConfigError
 
 
-class Sources(Mapping[str, Source]):
-    """Every source by its name; a file is imported when its name is asked for."""
+class Sources(Collection[str]):
+    """Names of all sources; a file is imported when its name is asked for."""
 
-    def __getitem__(self, name: str) -> Source:
-        source: Source | None = None
-        if name in _files():
-            module = importlib.import_module(f"{sources.__name__}.{name}")
-            source = getattr(module, "SOURCE", None)
-        if source is None:
-            raise KeyError(name)
-        return source
+    def __contains__(self, name: object) -> bool:
+        return isinstance(name, str) and _source(name) is not None
 
     def __iter__(self) -> Iterator[str]:
         return (name for name in _files() if name in self)
@@ -34,18 +29,27 @@ class Sources(Mapping[str, Source]):
 SOURCES = Sources()
 
 
+@cache
 def find_source(name: str) -> Source:
     """The source of a name.
 
     Raises:
         ConfigError: there is none; names those that there are.
     """
-    if name not in SOURCES:
+    source = _source(name)
+    if source is None:
         raise ConfigError(
             f"data.source must be {'|'.join(SOURCES)}, got {name!r}; the nearest is "
             f"{nearest(name, SOURCES)!r}."
         )
-    return SOURCES[name]
+    return source
+
+
+def _source(name: str) -> Source | None:
+    if name not in _files():
+        return None
+    module = importlib.import_module(f"{sources.__name__}.{name}")
+    return getattr(module, "SOURCE", None)
 
 
 def _files() -> list[str]:

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from proassist_lit.data.conversation import Conversation
 from proassist_lit.data.timeline import Timeline
@@ -33,6 +33,8 @@ class Source:
 class PreparedSource(Source):
     """Conversations and features are there, and read in place.
 
+    Features and pictures must lie where ProAssist has them; see ``data/sources/proassist.py``.
+
     Attributes:
         read: the conversations of the files below a folder that fit a pattern.
     """
@@ -43,7 +45,7 @@ class PreparedSource(Source):
 class DrawnSource(Source, ABC):
     """Only what happened is known: dialogues are written over it, and frames are drawn."""
 
-    limits_recordings: bool
+    limits_recordings: ClassVar[bool]
     """Whether ``data.max_train`` and its like count recordings, which are then all that is drawn;
     otherwise they count conversations."""
 
@@ -69,7 +71,7 @@ class AnnotatedSource(DrawnSource):
     """
 
     read: Callable[[Path], Timelines]
-    limits_recordings = True
+    limits_recordings: ClassVar[bool] = True
 
     def timelines(self, config: DataConfig) -> Timelines:
         """As many of the annotated recordings as are wanted."""
@@ -98,7 +100,7 @@ class InventedSource(DrawnSource):
 
     invent: Callable[[Any], Timelines]
     own_settings: Callable[[DataConfig], Any]
-    limits_recordings = False
+    limits_recordings: ClassVar[bool] = False
 
     def timelines(self, config: DataConfig) -> Timelines:
         """All of them."""
