@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from proassist_lit.config import Compat, RunConfig, TrainerConfig
+from proassist_lit.config import Compat, RunConfig
 from proassist_lit.data.config import DataConfig
 from proassist_lit.errors import ConfigError
 from proassist_lit.evaluation.config import EvaluationConfig
@@ -12,6 +12,7 @@ from proassist_lit.model.config import Decision, ModelConfig
 from proassist_lit.objectives import ObjectiveConfig, ObjectiveKind, Turns
 from proassist_lit.sequence.splitting import SplitConfig, SplitMethod
 from proassist_lit.streaming.config import SpeakRule, Strategy, StreamConfig
+from proassist_lit.trainer_config import TrainerConfig
 
 
 def test_compat_refuses_a_strategy_that_the_reference_does_not_know() -> None:

@@ -22,9 +22,9 @@ LAYERS = (
     {"encoding"},  # from videos to feature files
     {"sequence"},
     {"model"},
-    {"losses"},
+    {"losses", "optimizer_config"},
     {"objectives"},
-    {"micro_batches"},
+    {"micro_batches", "trainer_config"},
     {"streaming"},
     {"metrics", "judge"},
     {"evaluation", "run_directory", "job_result"},  # stream and score; keep what came out

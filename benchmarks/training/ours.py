@@ -10,12 +10,12 @@ import lightning as L
 from torch.utils.data import DataLoader
 
 from benchmarks.training.options import CLIP, LEARNING_RATE, WEIGHT_DECAY, uses_autocast
-from proassist_lit.config import OptimizerConfig
 from proassist_lit.data.collate import collate, pack
 from proassist_lit.lit.module import AssistantModule
 from proassist_lit.model.assistant import AssistantModel
 from proassist_lit.model.training_layers import GradientCheckpointing, prepare_layers
 from proassist_lit.objectives import ObjectiveConfig, ObjectiveKind
+from proassist_lit.optimizer_config import OptimizerConfig
 from proassist_lit.types import Example
 
 

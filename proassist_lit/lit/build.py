@@ -11,7 +11,7 @@ import lightning as L
 from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar
 
 from proassist_lit.build import Core, build_collate, build_examples, packs
-from proassist_lit.config import OptimizerKind, RunConfig, TrainerConfig
+from proassist_lit.config import RunConfig
 from proassist_lit.errors import CheckpointError, ConfigError
 from proassist_lit.lit.callbacks import StreamingEvaluation
 from proassist_lit.lit.datamodule import ConversationDataModule
@@ -28,8 +28,10 @@ from proassist_lit.lit.throughput import ThroughputLogging
 from proassist_lit.lit.weight_average import WeightAverage
 from proassist_lit.model.assistant import AssistantModel
 from proassist_lit.model.training_layers import prepare_layers
+from proassist_lit.optimizer_config import OptimizerKind
 from proassist_lit.run_directory import RunDirectory
 from proassist_lit.sequence.batching import EpochBatches
+from proassist_lit.trainer_config import TrainerConfig
 
 
 def build_datamodule(config: RunConfig, core: Core) -> ConversationDataModule:

@@ -12,7 +12,6 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
-from proassist_lit.config import OptimizerConfig, OptimizerKind
 from proassist_lit.data.collate import split
 from proassist_lit.errors import CheckpointError
 from proassist_lit.lit.muon import Muon
@@ -28,6 +27,7 @@ from proassist_lit.model.assistant import AssistantModel
 from proassist_lit.model.checkpoint import PREFIX, saved_names
 from proassist_lit.model.fused import fuse
 from proassist_lit.objectives import Losses, ObjectiveConfig, compute_losses, weigh
+from proassist_lit.optimizer_config import OptimizerConfig, OptimizerKind
 from proassist_lit.sequence.batching import SharedOut
 from proassist_lit.types import Batch
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from lightning.pytorch.profilers import Profiler, PyTorchProfiler, SimpleProfiler
 
-from proassist_lit.config import ProfilerKind
 from proassist_lit.run_directory import RunDirectory
+from proassist_lit.trainer_config import ProfilerKind
 
 _FILE = (
     "profile"  # Lightning puts what was measured before it, and the process where there are many

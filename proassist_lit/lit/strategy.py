@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from lightning.pytorch.strategies import DDPStrategy, Strategy
 
-from proassist_lit.config import Parallel, TrainerConfig
 from proassist_lit.errors import ConfigError
 from proassist_lit.lit.sharded_strategy import ShardedStrategy
 from proassist_lit.sweep.launcher import is_multi_process
+from proassist_lit.trainer_config import Parallel, TrainerConfig
 
 
 def build_strategy(trainer: TrainerConfig) -> Strategy | str:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 
-from proassist_lit.config import TrainerConfig
 from proassist_lit.errors import ConfigError
 from proassist_lit.rendezvous import Rendezvous
+from proassist_lit.trainer_config import TrainerConfig
 
 _ONE_PROCESS_EACH = {
     "hydra._internal.core_plugins.basic_launcher.BasicLauncher": "basic",

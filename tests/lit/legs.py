@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 import torch
 
-from proassist_lit.config import Parallel
 from proassist_lit.lit.quiet import quiet_libraries
 from proassist_lit.model.assistant import AssistantModel
 from proassist_lit.model.config import TrainMode
+from proassist_lit.trainer_config import Parallel
 from tests.lit.resuming import config, fit
 
 STEPS = 6

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from proassist_lit.build import build_core
-from proassist_lit.config import Parallel, RunConfig, TrainerConfig
+from proassist_lit.config import RunConfig
 from proassist_lit.data.config import DataConfig
 from proassist_lit.data.sources.toy import ToyConfig
 from proassist_lit.evaluation.config import EvaluationConfig
@@ -27,6 +27,7 @@ from proassist_lit.model.config import ModelConfig, TinyConfig, TrainMode
 from proassist_lit.objectives import ObjectiveConfig, ObjectiveKind
 from proassist_lit.run_directory import RunDirectory
 from proassist_lit.streaming.config import StreamConfig
+from proassist_lit.trainer_config import Parallel, TrainerConfig
 
 VAL_EVERY = 3
 MEASURED = {"train/tokens_per_s", "train/frames_per_s", "train/mfu", "train/peak_memory_gib"}

@@ -13,12 +13,13 @@ import torch
 from torch import Tensor
 
 from proassist_lit.build import Core, build_core, build_examples
-from proassist_lit.config import RunConfig, TrainerConfig
+from proassist_lit.config import RunConfig
 from proassist_lit.errors import ConfigError, TrainingError
 from proassist_lit.lit import batch_size_search
 from proassist_lit.lit.batch_size_search import check_has_limit, with_found_batch_size
 from proassist_lit.lit.module import AssistantModule
 from proassist_lit.run_directory import RunDirectory
+from proassist_lit.trainer_config import TrainerConfig
 from proassist_lit.types import Batch
 from tests.lit.resuming import config
 

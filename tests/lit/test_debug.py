@@ -10,10 +10,10 @@ import pytest
 from lightning.pytorch.profilers import PyTorchProfiler, SimpleProfiler
 
 from proassist_lit.cli import compose
-from proassist_lit.config import ProfilerKind
 from proassist_lit.lit.profiling import build_profiler
 from proassist_lit.lit.quiet import quiet_libraries
 from proassist_lit.run_directory import RunDirectory
+from proassist_lit.trainer_config import ProfilerKind
 from tests.app import REPO_CONF, App
 from tests.lit.resuming import curves
 from tests.lit.test_experiments import run_small

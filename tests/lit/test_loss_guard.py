@@ -10,12 +10,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from proassist_lit.config import TrainerConfig
 from proassist_lit.errors import ConfigError, TrainingError
 from proassist_lit.lit import loss_guard
 from proassist_lit.lit.loss_guard import LEAST, WINDOW, LossGuard
 from proassist_lit.lit.module import AssistantModule
 from proassist_lit.run_directory import RunDirectory
+from proassist_lit.trainer_config import TrainerConfig
 from proassist_lit.types import Batch
 from tests.lit.resuming import config, fit
 from tests.lit.test_resume import stop_at

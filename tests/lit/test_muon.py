@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from proassist_lit.config import OptimizerConfig, OptimizerKind, Parallel, RunConfig
+from proassist_lit.config import RunConfig
 from proassist_lit.errors import CheckpointError, ConfigError
 from proassist_lit.lit import muon
 from proassist_lit.lit.build import check_optimizer
@@ -20,6 +20,8 @@ from proassist_lit.lit.muon import Muon, orthogonal
 from proassist_lit.model.config import LoraConfig, TrainMode
 from proassist_lit.model.lora import add_lora
 from proassist_lit.objectives import ObjectiveConfig
+from proassist_lit.optimizer_config import OptimizerConfig, OptimizerKind
+from proassist_lit.trainer_config import Parallel
 from tests.fakes import tiny_model
 from tests.lit.resuming import config, curves, fit
 

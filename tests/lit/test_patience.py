@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 import torch
 
-from proassist_lit.config import TrainerConfig
 from proassist_lit.errors import ConfigError
 from proassist_lit.lit.module import AssistantModule
 from proassist_lit.lit.patience import Patience, early_end
 from proassist_lit.lit.run import train
+from proassist_lit.trainer_config import TrainerConfig
 from tests.lit import resuming, test_run
 from tests.lit.resuming import fit
 

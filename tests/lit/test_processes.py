@@ -16,9 +16,9 @@ import pytest
 import torch
 from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy
 
-from proassist_lit.config import Parallel, TrainerConfig
 from proassist_lit.errors import ConfigError
 from proassist_lit.lit.strategy import build_strategy
+from proassist_lit.trainer_config import Parallel, TrainerConfig
 
 REPO = Path(__file__).parents[2]
 

@@ -17,7 +17,6 @@ from proassist_lit.config import (
     ModelConfig,
     RunConfig,
     StreamConfig,
-    TrainerConfig,
     WandbMode,
 )
 from proassist_lit.data.dialogue_config import DialogueConfig
@@ -25,6 +24,7 @@ from proassist_lit.data.features import write_features
 from proassist_lit.data.sources.proassist import ENCODER, feature_file, read_proassist
 from proassist_lit.evaluation.config import EvaluationConfig
 from proassist_lit.lit.run import train
+from proassist_lit.trainer_config import TrainerConfig
 
 DATA = Path(
     os.environ.get("PROASSIST_DATA_DIR", Path(__file__).parents[3] / "shared" / "data")

@@ -13,7 +13,6 @@ from proassist_lit.config import (
     ObjectiveConfig,
     RunConfig,
     StreamConfig,
-    TrainerConfig,
 )
 from proassist_lit.config_schema import to_plain
 from proassist_lit.data.sources.toy import ToyConfig
@@ -24,6 +23,7 @@ from proassist_lit.lit.run import train
 from proassist_lit.model.config import TinyConfig
 from proassist_lit.objectives import ObjectiveKind
 from proassist_lit.report.curves import read_curves
+from proassist_lit.trainer_config import TrainerConfig
 from tests.lit.resuming import curves
 from tests.lit.wandb_command import inspect, offline_runs
 

@@ -12,11 +12,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from proassist_lit.config import RunConfig, TrainerConfig
+from proassist_lit.config import RunConfig
 from proassist_lit.errors import ConfigError
 from proassist_lit.lit.callbacks import StreamingEvaluation
 from proassist_lit.lit.module import AssistantModule
 from proassist_lit.lit.weight_average import WeightAverage
+from proassist_lit.trainer_config import TrainerConfig
 from proassist_lit.types import Batch
 from tests.lit import resuming
 from tests.lit.resuming import curves, fit

@@ -3,10 +3,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from proassist_lit.config import TrainerConfig
 from proassist_lit.errors import ConfigError
 from proassist_lit.sweep import launcher
 from proassist_lit.sweep.launcher import check_installed, check_processes
+from proassist_lit.trainer_config import TrainerConfig
 
 BASIC = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
 JOBLIB = "hydra_plugins.hydra_joblib_launcher.joblib_launcher.JoblibLauncher"
