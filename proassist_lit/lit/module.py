@@ -89,11 +89,12 @@ class AssistantModule(L.LightningModule):
         checkpoint["state_dict"] = own | checkpoint["state_dict"]
 
     def _check_optimizer(self, checkpoint: dict[str, Any]) -> None:
-        states = checkpoint.get("optimizer_states") or [{}]
-        groups = states[0].get("param_groups", ())
+        states = checkpoint.get("optimizer_states")
+        if not states:
+            return
         kind = self._optimizer.kind
-        was_muon = any("orthogonal" in group for group in groups)
-        if groups and was_muon != (kind is OptimizerKind.MUON):
+        was_muon = any("orthogonal" in group for group in states[0]["param_groups"])
+        if was_muon != (kind is OptimizerKind.MUON):
             raise CheckpointError(
                 f"resume: the checkpoint holds what {'muon' if was_muon else 'adamw'} keeps, but "
                 f"trainer.optimizer.kind={kind.value}; set it as it was, or begin another run "
