@@ -73,6 +73,7 @@ def test_given_directory_is_used_again(app: App) -> None:
     assert read_config(RunConfig, Path("here/a/config.yaml")).seed == 3
 
 
+@pytest.mark.road
 def test_multirun_runs_every_combination_and_leaves_a_table(app: App) -> None:
     assert app("-m", "seed=2,3", "+experiment=per_turn,per_token") == 0
     assert [(c.seed, c.objective.kind.value) for c, _ in app.jobs] == [
@@ -90,6 +91,7 @@ def test_multirun_runs_every_combination_and_leaves_a_table(app: App) -> None:
     assert app.out.count("1-per_token-seed2") >= 3  # printed after each job that came later
 
 
+@pytest.mark.road
 def test_multirun_table_is_there_before_the_last_job(app: App) -> None:
     sizes = []
     noted = app.job
@@ -105,6 +107,7 @@ def test_multirun_table_is_there_before_the_last_job(app: App) -> None:
     assert {run_dir.parent for _, run_dir in app.jobs} == {Path.cwd() / "sweep"}
 
 
+@pytest.mark.road
 @pytest.mark.parametrize("values", ["seed=choice(2,3)", "+experiment=glob(per_t*)"])
 def test_sweeps_of_other_kinds(app: App, values: str) -> None:
     assert app("-m", values) == 0
@@ -232,6 +235,7 @@ def test_interrupt_ends_with_130(app: App) -> None:
     assert "Traceback" not in app.err
 
 
+@pytest.mark.road
 def test_multirun_goes_on_after_a_failed_job(app: App) -> None:
     app.error = StreamError("stream x: is empty; drop it.")
     assert app("-m", "seed=1,2", "hydra.sweep.dir=sweep") == 2
@@ -243,6 +247,7 @@ def test_multirun_goes_on_after_a_failed_job(app: App) -> None:
     assert "1-default-seed2,done" in table
 
 
+@pytest.mark.road
 def test_multirun_shows_the_traceback_of_a_bug_once(app: App) -> None:
     app.error = RuntimeError("bug")
     assert app("-m", "seed=1,2") == 1
@@ -250,6 +255,7 @@ def test_multirun_shows_the_traceback_of_a_bug_once(app: App) -> None:
     assert app.err.count("RuntimeError: bug") == 1
 
 
+@pytest.mark.road
 def test_process_of_another_device_shares_the_run(
     app: App, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -422,6 +422,7 @@ def test_messages_stay_short_whatever_they_quote(place: str, message: str, odd: 
         assert said.startswith(f"train.json[17]: {message}")
 
 
+@pytest.mark.road
 @settings(max_examples=120, deadline=None, suppress_health_check=list(HealthCheck), database=None)
 @given(data=st.data())
 def test_any_mutation_is_read_or_refused_with_file_and_row(data: st.DataObject) -> None:

@@ -377,6 +377,7 @@ def test_a_fault_of_ours_costs_one_session_not_the_server(
         assert other.watch(0)[0]["frame"] == 0
 
 
+@pytest.mark.road
 def test_twenty_sessions_at_once_are_all_answered() -> None:
     """Measured on two busy CPU cores: p95 of 20 x 4 frames a second 60 ms and less."""
     num_sessions, num_frames = 20, 12

@@ -275,6 +275,7 @@ def test_order_of_frames_is_kept(tmp_path: Path) -> None:
         assert grids["cls"].flatten().tolist() == list(range(40))
 
 
+@pytest.mark.road
 def test_memory_is_bounded(tmp_path: Path) -> None:
     # two units waiting, at most two taken by the encoder, one in the hands of each worker
     too_many = 2 + 2 + 2 + 1

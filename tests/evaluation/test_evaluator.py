@@ -29,6 +29,7 @@ def plain() -> EvaluationResult:
     return make_evaluator().evaluate(tiny_model())
 
 
+@pytest.mark.road
 def test_thresholds_are_taken_from_streaming_val_and_used_on_test() -> None:
     model = tiny_model()
     evaluator = make_evaluator(OPEN, EvaluationConfig(candidates=5))
@@ -53,6 +54,7 @@ def test_thresholds_are_taken_from_streaming_val_and_used_on_test() -> None:
     }
 
 
+@pytest.mark.road
 @pytest.mark.parametrize("rule", [SpeakRule.RUNNING_SUM, SpeakRule.Z_SCORE])
 def test_thresholds_of_a_rule_are_found_among_what_it_compares(rule: SpeakRule) -> None:
     model, config = tiny_model(), replace(OPEN, rule=rule)
@@ -79,6 +81,7 @@ def test_thresholds_of_a_rule_are_found_among_what_it_compares(rule: SpeakRule) 
         torch.testing.assert_close(values[:10], torch.cat(want))
 
 
+@pytest.mark.road
 @pytest.mark.parametrize("crossed", [False, True])
 def test_the_pair_that_is_taken_makes_the_result(
     crossed: bool, monkeypatch: pytest.MonkeyPatch
@@ -117,6 +120,7 @@ def test_every_point_of_a_sweep_is_a_run_of_its_own() -> None:
         assert dict(metrics) == {name: alone[f"val/{name}"] for name in metrics}
 
 
+@pytest.mark.road
 def test_a_backbone_without_an_engine_is_streamed_once(monkeypatch: pytest.MonkeyPatch) -> None:
     model = tiny_model()
     many = make_evaluator(OPEN, EvaluationConfig(candidates=1)).evaluate(model)

@@ -62,6 +62,7 @@ def asking(settings: RunConfig, most: int, **trainer: Any) -> RunConfig:
     return replace(settings, trainer=replace(settings.trainer, find_batch_size=most, **trainer))
 
 
+@pytest.mark.road
 @pytest.mark.filterwarnings("ignore")  # of Lightning: not tested here
 @pytest.mark.parametrize(("fits", "most", "found"), [(3, 64, 3), (6, 64, 6), (6, 5, 5), (1, 8, 1)])
 def test_as_many_of_the_longest_as_fit(

@@ -215,6 +215,7 @@ def test_wandb_that_does_not_start_stops_nothing(
     assert (tmp_path / "metrics.json").exists()
 
 
+@pytest.mark.road
 def test_wandb_that_takes_nothing_stops_nothing(tmp_path: Path) -> None:
     logs = build_logs(config(), RunDirectory(tmp_path), None)
     logs.identity.started.finish()

@@ -52,6 +52,7 @@ def validated(module: AssistantModule, datamodule: ConversationDataModule) -> di
     return dict(found)
 
 
+@pytest.mark.road
 @pytest.mark.parametrize("kind", [ObjectiveKind.PER_TOKEN, ObjectiveKind.PER_TURN])
 def test_losses_are_those_of_all_of_val_at_once(folder: Path, kind: ObjectiveKind) -> None:
     module, whole = built(folder, 5, kind)

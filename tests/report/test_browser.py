@@ -123,6 +123,7 @@ def test_parts_without_data_are_not_shown(open_report: OpenReport) -> None:
     assert page.locator("#key").inner_text() == "No results on test yet."
 
 
+@pytest.mark.road
 def test_fifty_long_streams_open_at_once(open_report: OpenReport) -> None:
     """Measured on two CPU cores: 0.3 s without pictures, 0.7 s with 112 noisy ones a stream."""
     streams = [cooking_stream(seed, num_frames=1000) for seed in range(3)]

@@ -94,6 +94,7 @@ def test_arrow_keys_go_frame_by_frame(open_report: OpenReport) -> None:
     assert page.locator("#play").get_attribute("aria-pressed") == "false"
 
 
+@pytest.mark.road
 def test_play_runs_in_real_time_and_four_times_as_fast(open_report: OpenReport) -> None:
     page = open_report(fake_report(), AT, clock=True)
     page.locator("#inspector").scroll_into_view_if_needed()
@@ -112,6 +113,7 @@ def test_play_runs_in_real_time_and_four_times_as_fast(open_report: OpenReport) 
     assert frame(page) == stood
 
 
+@pytest.mark.road
 def test_play_ends_at_the_end_and_begins_anew(open_report: OpenReport) -> None:
     page = open_report(fake_report(), "#stream=0&frame=147", clock=True)
     page.locator("#play").click()

@@ -212,6 +212,7 @@ def test_engine_equals_session_whatever_the_blocks_and_slots(seed: int) -> None:
     )  # fmt: skip
 
 
+@pytest.mark.road
 @pytest.mark.parametrize(
     "changes",
     [
@@ -304,6 +305,7 @@ def test_rows_of_thresholds_equal_separate_runs(changes: dict, num_slots: int) -
     assert len(different) > 9
 
 
+@pytest.mark.road
 @pytest.mark.parametrize("context", ContextSource)
 @pytest.mark.parametrize(
     ("rule", "values"),
@@ -365,6 +367,7 @@ def fed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return counts
 
 
+@pytest.mark.road
 def test_rows_share_what_they_decide_alike(fed: list[int]) -> None:
     model, chat = tiny_model(7), word_chat()
     record = talk(0, 60)
@@ -513,6 +516,7 @@ def test_bf16_decisions_are_those_of_a_session() -> None:
     assert sum(got == want for got, want in pairs) >= 999
 
 
+@pytest.mark.road
 @pytest.mark.parametrize(
     ("rule", "theta"), [(SpeakRule.RUNNING_SUM, 4.0), (SpeakRule.Z_SCORE, 1.5)]
 )
