@@ -292,6 +292,7 @@ def test_help_shows_experiments_groups_and_every_key(app: App) -> None:
     assert max(map(len, app.out.splitlines())) <= 130
 
 
+@pytest.mark.road
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

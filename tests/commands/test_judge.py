@@ -57,6 +57,7 @@ def said_on_stderr(capsys: Captured) -> list[str]:
     return capsys.readouterr().err.splitlines()
 
 
+@pytest.mark.road
 def test_judge_scores_a_run_and_asks_nothing_twice(run: Path, capsys: Captured) -> None:
     with serve() as fake:
         assert judge(run, fake, "--price-in", "10", "--price-out", "50") == 0

@@ -170,6 +170,7 @@ def exported(tmp_path: Path, train: TrainMode = TrainMode.FULL) -> Path:
     return tmp_path / "out"
 
 
+@pytest.mark.road
 def test_training_goes_on_from_a_folder(tmp_path: Path) -> None:
     out = exported(tmp_path, TrainMode.LORA)
     before, _ = load_assistant(out)

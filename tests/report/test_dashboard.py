@@ -224,6 +224,7 @@ def test_pictures_are_small_png_files() -> None:
         assert len(picture.getcolors() or []) > 10  # something is drawn
 
 
+@pytest.mark.road
 def test_pictures_show_what_they_are_drawn_from() -> None:
     transcript = stream()
     match = match_transcript(transcript, SIMILARITY)

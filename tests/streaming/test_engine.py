@@ -246,6 +246,7 @@ def test_engine_equals_session_whatever_decides(decision: Decision, rule: SpeakR
     compare(4, separator=True, decision=decision, **changes)
 
 
+@pytest.mark.road
 @pytest.mark.parametrize("name", ["chatml", "dst_ext", "llama3"])
 @pytest.mark.parametrize("separator", [False, True])
 def test_engine_equals_session_in_every_format(name: str, separator: bool) -> None:
