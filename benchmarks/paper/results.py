@@ -139,10 +139,16 @@ class Study:
 
     @property
     def commands(self) -> list[str]:
-        """Command lines with which the study was run."""
+        """Command lines with which the study was run; folders, which differ, are called DIR."""
         path = self.directory / "study.json"
         lines = json.loads(path.read_text(encoding="utf-8"))["commands"] if path.is_file() else []
-        return [" ".join(line) for line in lines]
+        return [
+            " ".join(
+                "DIR" if before in ("run", "--cook") else word
+                for before, word in zip(["", *line], line, strict=False)
+            )
+            for line in lines
+        ]
 
     def spread(self, row: str, metric: str) -> Spread | None:
         """A number of a row over its seeds; None if no run has it."""

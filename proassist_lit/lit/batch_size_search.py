@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
@@ -12,14 +11,16 @@ from lightning.pytorch.tuner.tuning import Tuner
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch.utils.data import DataLoader
 
-from proassist_lit.atomic import write_text
 from proassist_lit.build import Core, build_collate, build_examples
 from proassist_lit.config import RunConfig
 from proassist_lit.errors import ConfigError, TrainingError
 from proassist_lit.lit.build import build_module, precision_of
+from proassist_lit.lit.search import Search
 from proassist_lit.run_directory import RunDirectory
 from proassist_lit.sequence.examples import ExampleSet
 from proassist_lit.types import Batch, Example
+
+SEARCH = Search("find_batch_size", "data.batch_size", "0")
 
 STEPS_PER_TRIAL = 3
 """Optimizer steps of a trial: from the second on, the optimizer's state is in memory as well."""
@@ -76,11 +77,11 @@ def with_found_batch_size(
         TrainingError: not even one example goes through.
     """
     if resumes:
-        found = _found_before(run)
+        found = int(SEARCH.kept(run.batch_size))
     else:
         check_has_limit(config)
         found = _search(config, core, run)
-        write_text(run.batch_size, json.dumps({"batch_size": found}) + "\n")
+        SEARCH.keep(run.batch_size, found)
     return replace(config, data=replace(config.data, batch_size=found))
 
 
@@ -91,12 +92,7 @@ def check_has_limit(config: RunConfig) -> None:
         ConfigError: several devices, a CPU, or a memory that does not hang on the batch.
     """
     trainer = config.trainer
-    if trainer.devices != "1" or trainer.num_nodes > 1:
-        raise ConfigError(
-            f"trainer.find_batch_size looks on one device, but trainer.devices={trainer.devices}, "
-            f"trainer.num_nodes={trainer.num_nodes}; look on one, then train with "
-            "data.batch_size set to what was found."
-        )
+    SEARCH.check_one_device(trainer)
     if trainer.micro_tokens is not None or config.data.max_tokens is not None:
         name = "trainer.micro_tokens" if trainer.micro_tokens is not None else "data.max_tokens"
         raise ConfigError(
@@ -151,13 +147,3 @@ def _search(config: RunConfig, core: Core, run: RunDirectory) -> int:
             parameter.grad = None
     assert found is not None
     return min(found, most)
-
-
-def _found_before(run: RunDirectory) -> int:
-    if not run.batch_size.exists():
-        raise ConfigError(
-            f"trainer.find_batch_size: {run.batch_size} is not there, in which a run that begins "
-            "keeps what it found; go on with data.batch_size set to what it trained with, and "
-            "trainer.find_batch_size=0."
-        )
-    return int(json.loads(run.batch_size.read_text(encoding="utf-8"))["batch_size"])

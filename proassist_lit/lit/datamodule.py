@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import itertools
 from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 import lightning as L
@@ -49,7 +50,7 @@ class ConversationDataModule(L.LightningDataModule):
         loop = trainer.fit_loop
         completed = loop.epoch_loop.batch_progress.current.completed
         epoch = loop.epoch_progress.current.ready - 1
-        order = self._training_order()
+        order = self._training_order
         return {
             "epoch": epoch, "num_batches": completed, "of": len(order), "steps": order.steps,
         }  # fmt: skip
@@ -61,7 +62,7 @@ class ConversationDataModule(L.LightningDataModule):
             CheckpointError: it stands within an epoch whose steps take other conversations here.
         """
         epoch, num_batches = state_dict["epoch"], state_dict["num_batches"]
-        order = self._training_order()
+        order = self._training_order
         before = state_dict.get("steps", order.steps)
         if before != order.steps:
             if 0 < num_batches < state_dict["of"]:
@@ -76,7 +77,9 @@ class ConversationDataModule(L.LightningDataModule):
             num_batches = len(order) if num_batches else 0
         self._consumed = (epoch, num_batches)
 
+    @cached_property
     def _training_order(self) -> EpochBatches:
+        """Asked for its length and steps at every checkpoint; both are worked out once."""
         assert self.trainer is not None
         return self._order("train", shuffle=True, num_ranks=self.trainer.world_size)
 

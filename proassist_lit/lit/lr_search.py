@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 
 import lightning as L
 from lightning.pytorch.tuner.tuning import Tuner
 from matplotlib.figure import Figure
 
-from proassist_lit.atomic import write_text
 from proassist_lit.build import Core
 from proassist_lit.config import RunConfig
-from proassist_lit.errors import ConfigError, TrainingError
+from proassist_lit.errors import TrainingError
 from proassist_lit.lit.build import build_module, precision_of
 from proassist_lit.lit.datamodule import ConversationDataModule
+from proassist_lit.lit.search import Search
 from proassist_lit.run_directory import RunDirectory
+
+SEARCH = Search("find_lr", "trainer.optimizer.lr", "false")
 
 NUM_STEPS = 100
 """Steps over which the rate rises from far too small to far too large."""
@@ -48,10 +49,10 @@ def with_found_lr(
         TrainingError: the losses suggest no rate.
     """
     if resumes:
-        lr = _found_before(run)
+        lr = SEARCH.kept(run.learning_rate)
     else:
         lr = _search(config, core, datamodule, run)
-        write_text(run.learning_rate, json.dumps({"lr": lr}) + "\n")
+        SEARCH.keep(run.learning_rate, lr)
     optimizer = replace(config.trainer.optimizer, lr=lr)
     return replace(config, trainer=replace(config.trainer, optimizer=optimizer))
 
@@ -60,12 +61,7 @@ def _search(
     config: RunConfig, core: Core, datamodule: ConversationDataModule, run: RunDirectory
 ) -> float:
     trainer = config.trainer
-    if trainer.devices != "1" or trainer.num_nodes > 1:
-        raise ConfigError(
-            f"trainer.find_lr looks on one device, but trainer.devices={trainer.devices}, "
-            f"trainer.num_nodes={trainer.num_nodes}; look on one, then "
-            "train with trainer.optimizer.lr set to what was found."
-        )
+    SEARCH.check_one_device(trainer)
     searcher = L.Trainer(
         accelerator=trainer.accelerator, devices=1, **precision_of(trainer),
         max_steps=NUM_STEPS, max_epochs=-1,
@@ -88,13 +84,3 @@ def _search(
     finder.plot(suggest=True, ax=figure.add_subplot())
     figure.savefig(run.path / "lr_search.png")
     return float(lr)
-
-
-def _found_before(run: RunDirectory) -> float:
-    if not run.learning_rate.exists():
-        raise ConfigError(
-            f"trainer.find_lr: {run.learning_rate} is not there, in which a run that begins keeps "
-            "what it found; go on with trainer.optimizer.lr set to what it trained with, and "
-            "trainer.find_lr=false."
-        )
-    return float(json.loads(run.learning_rate.read_text(encoding="utf-8"))["lr"])

@@ -79,7 +79,7 @@ class EpochBatches(Sampler[list[tuple[int, int]]]):
         self.epoch = epoch
         self._consumed = (epoch, num_batches)
 
-    @property
+    @cached_property
     def steps(self) -> dict[str, int | str]:
         """What decides which conversations the steps of an epoch take: alike in all processes."""
         digest = blake2b(repr(list(self._lengths)).encode(), digest_size=4).hexdigest()
