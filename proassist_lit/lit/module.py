@@ -9,7 +9,7 @@ from typing import Any
 import lightning as L
 import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 
 from proassist_lit.data.collate import split
@@ -125,8 +125,9 @@ class AssistantModule(L.LightningModule):
             if isinstance(schedule, LambdaLR):
                 groups = schedule.optimizer.param_groups
                 schedule.base_lrs = [self._optimizer.lr] * len(groups)
-                for group, own in zip(groups, self._group_settings(), strict=True):
-                    group.update(own, lr=self._optimizer.lr * self._rate(schedule.last_epoch))
+                for group, own in zip(groups, self._groups(), strict=True):
+                    rate = self._optimizer.lr * self._rate(schedule.last_epoch)
+                    group.update(own, params=group["params"], lr=rate)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Loss of one batch, or of this process's share of one.
@@ -209,39 +210,28 @@ class AssistantModule(L.LightningModule):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """The optimizer of what is trained; the schedule counts optimizer steps."""
-        groups = [
-            {"params": parameters, **own}
-            for parameters, own in zip(self._by_group(), self._group_settings(), strict=True)
-        ]
         make = Muon if self._optimizer.kind is OptimizerKind.MUON else torch.optim.AdamW
-        optimizer = make(groups, lr=self._optimizer.lr)
+        optimizer = make(self._groups(), lr=self._optimizer.lr)
         schedule = LambdaLR(optimizer, self._rate)
         return {
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": schedule, "interval": "step"},
         }
 
-    def _by_group(self) -> list[list[nn.Parameter]]:
-        """What is trained: matrices and vectors; for Muon, the matrices of layers before them."""
-        trained = [p for p in self.parameters() if p.requires_grad]
-        groups = [[p for p in trained if p.ndim >= 2], [p for p in trained if p.ndim < 2]]
-        if self._optimizer.kind is not OptimizerKind.MUON:
-            return groups
-        layers = {id(p) for p in self.model.lm.get_decoder().layers.parameters() if p.ndim == 2}
-        matrices, vectors = groups
-        inside, outside = (
-            [p for p in matrices if (id(p) in layers) is wanted] for wanted in (True, False)
-        )
-        return [inside, outside, vectors]
-
-    def _group_settings(self) -> list[dict[str, Any]]:
-        """Settings of these groups but the rate; vectors do not decay."""
+    def _groups(self) -> list[dict[str, Any]]:
+        """What is trained, with its settings but the rate; vectors do not decay."""
         config = self._optimizer
         adamw = {"betas": (0.9, config.beta2), "weight_decay": config.weight_decay}
-        usual = [adamw, adamw | {"weight_decay": 0.0}]
+        trained = [p for p in self.parameters() if p.requires_grad]
+        matrices = [p for p in trained if p.ndim >= 2]
+        vectors = {"params": [p for p in trained if p.ndim < 2], **adamw, "weight_decay": 0.0}
         if config.kind is not OptimizerKind.MUON:
-            return usual
-        return [{"orthogonal": True, "weight_decay": config.weight_decay}, *usual]
+            return [{"params": matrices, **adamw}, vectors]
+        layers = {id(p) for p in self.model.lm.get_decoder().layers.parameters() if p.ndim == 2}
+        inside = [p for p in matrices if id(p) in layers]
+        outside = [p for p in matrices if id(p) not in layers]
+        muon = {"params": inside, "orthogonal": True, "weight_decay": config.weight_decay}
+        return [muon, {"params": outside, **adamw}, vectors]
 
     def _rate(self, step: int) -> float:
         """Share of the peak rate at ``step``."""

@@ -23,7 +23,6 @@ NUM_ITERATIONS = 5
 ADAMW_SIZE = 0.2
 """Root mean square of a step of AdamW, in learning rates, as it is measured."""
 
-
 MOST_AT_ONCE = 2**24
 """Numbers that are made orthogonal together: fast for small matrices, bounded for large ones."""
 

@@ -434,6 +434,14 @@ def test_page_shows_baselines_once_and_where_numbers_come_from(tmp_path: Path) -
     assert "| `one` | `+experiment=per_token f1=0.5` | 7200 s |" in text
 
 
+def test_page_does_not_tell_folders_of_the_machine(tmp_path: Path) -> None:
+    study = study_of(tmp_path, {"short": (0.5,)}, plan_of(table("short")))
+    line = ["python", "-m", "benchmarks.paper", "run", "/home/me/study", "--cook", "/mnt/cook"]
+    text = json.dumps({"commands": [[*line, "--seeds", "1"]]})
+    (study.directory / "study.json").write_text(text)
+    assert study.commands == ["python -m benchmarks.paper run DIR --cook DIR --seeds 1"]
+
+
 def test_page_takes_the_commit_that_was_told_where_git_could_not(tmp_path: Path) -> None:
     plan = plan_of(table("one"))
     directory = tmp_path / "study" / "one" / "seed1"
