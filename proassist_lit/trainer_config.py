@@ -121,8 +121,9 @@ class TrainerConfig:
     or torch (by operator, with a trace as JSON)."""
 
     spike_factor: float = 50.0
-    """A loss above so many times the median of the last 100 batches stops the run, after the
-    warm-up; 0 for never. A loss or gradient that is no number always does."""
+    """A loss above so many times the median of the last 100 batches, and above what training began
+    with, stops the run, after the warm-up; 0 for never. A loss or gradient that is no number always
+    does."""
 
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     """Optimizer and learning-rate schedule."""

@@ -102,6 +102,7 @@ def load_run(arguments: argparse.Namespace) -> LoadedRun:
     from proassist_lit.lit.quiet import quiet_libraries
     from proassist_lit.live.assistant import LiveAssistant
     from proassist_lit.live.thresholds import NAMES, with_thresholds
+    from proassist_lit.model.as_streamed import make_plain
     from proassist_lit.vision.encoders import choose_device
 
     quiet_libraries()
@@ -117,6 +118,7 @@ def load_run(arguments: argparse.Namespace) -> LoadedRun:
     data = load_data(config.data) if about is None else _data_if_here(config)
     encoder = _load_encoder(trained, data, device, arguments.encoder)
     model = trained.load_model()
+    make_plain(model)
     check_context(config, model)
     assert model.chat is not None
     if about is not None:

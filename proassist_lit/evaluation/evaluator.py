@@ -21,8 +21,8 @@ from proassist_lit.evaluation.thresholds import Candidates
 from proassist_lit.metrics.meteor import Meteor
 from proassist_lit.metrics.similarity import Similarity
 from proassist_lit.metrics.summary import evaluate_by_dataset, evaluate_transcripts
+from proassist_lit.model.as_streamed import as_streamed
 from proassist_lit.model.assistant import AssistantModel
-from proassist_lit.model.lora import merged
 from proassist_lit.streaming.config import StreamConfig
 from proassist_lit.streaming.policy import Thresholds
 from proassist_lit.streaming.shards import share
@@ -239,11 +239,11 @@ def _features(data: ConversationSet, number: int) -> Tensor:
 
 @contextmanager
 def _evaluating(model: AssistantModel) -> Iterator[None]:
-    """Evaluation mode for a while, low-rank additions merged into plain weights."""
+    """Evaluation mode for a while, on plain weights of one type."""
     was_training = model.training
     model.eval()
     try:
-        with merged(model.lm):
+        with as_streamed(model):
             yield
     finally:
         model.train(was_training)

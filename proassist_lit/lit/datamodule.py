@@ -59,11 +59,18 @@ class ConversationDataModule(L.LightningDataModule):
         """Go on from there.
 
         Raises:
-            CheckpointError: it stands within an epoch whose steps take other conversations here.
+            CheckpointError: it stands within an epoch whose steps take other conversations here, or
+                does not say which those are.
         """
+        if missing := {"of", "steps"} - state_dict.keys():
+            raise CheckpointError(
+                f"resume: the checkpoint does not say {' and '.join(sorted(missing))} of the epoch "
+                "under way, so it was written by an earlier version; begin another run with its "
+                "weights (proassist-lit export, then model.init_from)."
+            )
         epoch, num_batches = state_dict["epoch"], state_dict["num_batches"]
         order = self._training_order
-        before = state_dict.get("steps", order.steps)
+        before = state_dict["steps"]
         if before != order.steps:
             if 0 < num_batches < state_dict["of"]:
                 raise CheckpointError(

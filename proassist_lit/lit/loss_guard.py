@@ -22,7 +22,7 @@ WINDOW = 100
 """Batches whose median loss is the level that a spike is measured by."""
 
 LEAST = 20
-"""Batches that make a level."""
+"""Batches that make a level; the first so many are what training began with."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +47,9 @@ class LossGuard(L.Callback):
     Args:
         run: whose checkpoints are there to go on from.
         spike_factor: a loss above so many times the median of the last ``WINDOW`` batches stops
-            training, once there are some and the rate has risen; 0 for never.
+            training, once there are some and the rate has risen; 0 for never. It must also be
+            above the loss that training began with: where nearly all batches are learnt by heart,
+            a rare one may well cost many times the median.
         read_every_steps: optimizer steps between two readings.
         warmup_steps: steps over which the rate rises.
     """
@@ -58,6 +60,7 @@ class LossGuard(L.Callback):
         self._run, self._spike_factor = run, spike_factor
         self._read_every_steps, self._warmup_steps = read_every_steps, warmup_steps
         self._losses: deque[float] = deque(maxlen=WINDOW)
+        self._first: list[float] = []
         self._unread: list[_Seen] = []
         self._gradient_norm: Tensor | None = None
         self._step = 0
@@ -113,13 +116,15 @@ class LossGuard(L.Callback):
     ) -> None:
         """Read what is left, so that nothing bad is kept; keep the level."""
         self._read(trainer)
-        checkpoint["loss_guard"] = list(self._losses)
+        checkpoint["loss_guard"] = {"losses": list(self._losses), "first": self._first}
 
     def on_load_checkpoint(
         self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         """Go on with the level."""
-        self._losses.extend(checkpoint.get("loss_guard", ()))
+        state = checkpoint.get("loss_guard", {"losses": (), "first": ()})
+        self._losses.extend(state["losses"])
+        self._first = list(state["first"])
 
     def _read(self, trainer: L.Trainer) -> None:
         """Look at the batches that were not looked at; all processes do so at the same step."""
@@ -136,6 +141,7 @@ class LossGuard(L.Callback):
                 message = self._message(trainer, batch, fault)
                 break
             self._losses.append(loss)
+            self._first += [loss] if len(self._first) < LEAST else []
         if trainer.strategy.reduce_boolean_decision(bool(message), all=False):
             raise TrainingError(
                 message
@@ -155,12 +161,16 @@ class LossGuard(L.Callback):
                 f"{known if self._losses else ''}"
             )
         is_settled = len(self._losses) >= LEAST and step >= self._warmup_steps
-        if self._spike_factor and is_settled and loss > self._spike_factor * level:
-            return (
-                f"the loss of the batch is {loss:.4g}, above trainer.spike_factor="
-                f"{self._spike_factor:g} times its level{known}"
-            )
-        return ""
+        if not (self._spike_factor and is_settled and loss > self._spike_factor * level):
+            return ""
+        began = statistics.median(self._first)
+        if loss <= began:
+            return ""
+        return (
+            f"the loss of the batch is {loss:.4g}, above trainer.spike_factor="
+            f"{self._spike_factor:g} times its level and above {began:.4g}, which training began "
+            f"with{known}"
+        )
 
     def _message(self, trainer: L.Trainer, batch: _Seen, fault: str) -> str:
         last = self._run.last_checkpoint

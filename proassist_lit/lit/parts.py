@@ -13,6 +13,7 @@ from torch import nn
 from proassist_lit.errors import ConfigError
 from proassist_lit.model.assistant import AssistantModel
 from proassist_lit.model.new_rows import EmbeddingRows, OutputRows
+from proassist_lit.model.weights_type import trained_type
 from proassist_lit.objectives import ObjectiveConfig
 
 _WEIGHTS = {
@@ -115,6 +116,25 @@ def check_heads_train(
                 )
     if faults:
         raise ConfigError("\n".join(faults))
+
+
+def check_trained_types(model: AssistantModel) -> None:
+    """Refuse to train 16-bit weights that were to be left as they are.
+
+    Raises:
+        ConfigError: names the parts with both remedies.
+    """
+    coarse = {
+        part
+        for part, parameter in _named_parts(model)
+        if parameter.requires_grad and parameter.dtype is not trained_type(parameter)
+    }
+    if coarse:
+        raise ConfigError(
+            f"model.dtype=bfloat16: {', '.join(sorted(coarse))} would train in bfloat16, which "
+            "rounds small steps away; set model.train=lora or frozen, or model.dtype=float32 with "
+            "trainer.precision=bf16-mixed (or bf16-true, if all is to be rounded)."
+        )
 
 
 def check_gradients(model: AssistantModel) -> None:

@@ -23,7 +23,7 @@ from proassist_lit.lit.build import (
 from proassist_lit.lit.callbacks import StreamingEvaluation
 from proassist_lit.lit.logs import build_logs
 from proassist_lit.lit.lr_search import with_found_lr
-from proassist_lit.lit.parts import check_heads_train, parts_table
+from proassist_lit.lit.parts import check_heads_train, check_trained_types, parts_table
 from proassist_lit.lit.patience import early_end
 from proassist_lit.lit.pruning import Pruning
 from proassist_lit.lit.quiet import quiet_libraries
@@ -56,6 +56,8 @@ def train(config: RunConfig, run_dir: Path) -> float:
     core = build_core(config)
     begins_trained = bool(config.model.init_from)
     check_heads_train(core.model, config.objective, begins_trained=begins_trained)
+    if config.trainer.precision not in ("bf16-true", "16-true"):
+        check_trained_types(core.model)
     check_optimizer(config, core.model)
     if is_first_process():
         core.chat.tokenizer.save_pretrained(run.path / "tokenizer")

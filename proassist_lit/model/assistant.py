@@ -60,7 +60,7 @@ class AssistantModel(nn.Module):
         self.speak_head = self._build_decision(Role.ASSISTANT, config, chat)
         self.dst_head = self._build_decision(Role.DST, config, chat) if config.dst else None
         output = backbone.get_output_embeddings()
-        self.dst_output_head: nn.Linear | None = None
+        self.dst_output_head: nn.Linear | None = None  # float32 as the heads, whatever the backbone
         if config.dst and config.dst_output_head:
             self.dst_output_head = nn.Linear(hidden_size, output.out_features, bias=False)
             self.dst_output_head.weight.data.copy_(output.weight.detach())
@@ -96,8 +96,9 @@ class AssistantModel(nn.Module):
     @property
     def dtype(self) -> torch.dtype:
         """Type of the backbone's numbers."""
-        table: nn.Module = self.lm.get_input_embeddings()
-        return next(table.parameters()).dtype
+        table = self.lm.get_input_embeddings()
+        dtype: torch.dtype = getattr(table, "base", table).weight.dtype  # new rows have their own
+        return dtype
 
     @property
     def device(self) -> torch.device:
@@ -198,8 +199,10 @@ class AssistantModel(nn.Module):
 
     def lm_logits(self, hidden: Tensor, *, dst: bool = False) -> Tensor:
         """(..., D) hidden states to (..., V) vocabulary logits; of the dst output head if any."""
-        head = self.dst_output_head if dst and self.dst_output_head is not None else None
-        out: Tensor = (head or self.lm.get_output_embeddings())(hidden)
+        if dst and self.dst_output_head is not None:
+            out: Tensor = self.dst_output_head(hidden.to(self.dst_output_head.weight.dtype))
+        else:
+            out = self.lm.get_output_embeddings()(hidden)
         return finish_logits(out, self.lm.config)
 
     extract_frame_embeddings = staticmethod(extract_frame_embeddings)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from proassist_lit.errors import ConfigError
@@ -17,6 +18,7 @@ from proassist_lit.model.pretrained import load_model, load_tokenizer
 from proassist_lit.model.quoting import wire_quoting
 from proassist_lit.model.tokenizer import train_tokenizer
 from proassist_lit.model.vocabulary import add_special_tokens, fit_embeddings
+from proassist_lit.model.weights_type import cast_weights
 from proassist_lit.sequence.chat import chat_format
 
 
@@ -54,6 +56,7 @@ def build_backbone(config: ModelConfig, tokenizer: Any) -> Any:
     new_ids: list[int] = []
     if config.is_from_scratch:
         lm = _build_tiny(config.tiny, len(tokenizer))
+        cast_weights(lm, getattr(torch, config.dtype))
     else:
         lm, new_ids = _load(config, tokenizer)
     if config.train.adapts:
@@ -68,7 +71,8 @@ def _load(config: ModelConfig, tokenizer: Any) -> tuple[Any, list[int]]:
     if config.init_from:
         check_folder(Path(config.init_from))
         base = adapter_base(config.init_from)
-    lm = load_model(base or source, four_bit=four_bit)
+    dtype = getattr(torch, config.dtype)
+    lm = load_model(base or source, dtype=dtype, four_bit=four_bit)
     known = load_tokenizer(base or source).get_vocab()
     new_ids = fit_embeddings(lm, tokenizer, chat_format(config.chat), known)
     if base is None:

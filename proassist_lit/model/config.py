@@ -35,6 +35,13 @@ class Decision(StrEnum):
     chat format must have one token for each opening."""
 
 
+class Dtype(StrEnum):
+    """Type of the backbone's weights."""
+
+    FLOAT32 = "float32"
+    BFLOAT16 = "bfloat16"
+
+
 class TrainMode(StrEnum):
     """Which parameters of the backbone are trained; projector and heads always are."""
 
@@ -170,6 +177,11 @@ class ModelConfig:
 
     train: TrainMode = TrainMode.FULL
     """full, lora, qlora or frozen: which parameters of the backbone are trained."""
+
+    dtype: Dtype = Dtype.FLOAT32
+    """float32 or bfloat16, half the memory: of the backbone's weights that are not trained
+    (model.train=lora or frozen). What is trained beside them stays float32, and streams run all in
+    this type. Of a trained model any: proassist-lit evaluate RUN model.dtype=bfloat16."""
 
     lora: LoraConfig = field(default_factory=LoraConfig)
     """Low-rank additions, for lora and qlora."""

@@ -35,7 +35,8 @@ class DecisionHead(nn.Module):
             )
 
     def forward(self, hidden: Tensor) -> Tensor:
-        """Map (..., D) hidden states to (...) raw scores."""
+        """Map (..., D) hidden states to (...) raw scores, of the type of the head's weights."""
+        hidden = hidden.to(next(self.parameters()).dtype)  # the backbone's may be another
         out: Tensor = self.net(hidden).squeeze(-1)
         return out
 

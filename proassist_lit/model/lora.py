@@ -18,6 +18,7 @@ from transformers.pytorch_utils import Conv1D
 from proassist_lit.errors import ConfigError
 from proassist_lit.model.config import LoraConfig
 from proassist_lit.model.new_rows import EmbeddingRows, OutputRows, add_new_rows
+from proassist_lit.model.weights_type import trained_type
 
 ADAPTER = "default"
 """peft's name of the additions."""
@@ -62,7 +63,7 @@ def add_lora(lm: Any, config: LoraConfig, new_ids: Sequence[int] = ()) -> None:
 
 
 def inject(lm: Any, settings: Any) -> None:
-    """Add what peft's ``settings`` describe, without its warnings.
+    """Add what peft's ``settings`` describe, in float32 or better, without its warnings.
 
     They are about GPT-2's layers, which peft then sets right, and about merging into a matrix that
     is used twice, which ``merged`` and ``fold_adapter`` see to.
@@ -70,6 +71,9 @@ def inject(lm: Any, settings: Any) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         peft.inject_adapter_in_model(settings, lm)
+    for name, parameter in lm.named_parameters():
+        if ".lora_" in name:  # peft gives them the type of the weights beside them
+            parameter.data = parameter.data.to(trained_type(parameter))
 
 
 def _targets(lm: Any, config: LoraConfig) -> list[str]:
@@ -96,6 +100,10 @@ def has_lora(lm: Any) -> bool:
     return any(isinstance(module, LoraLayer) for module in lm.modules())
 
 
+Aside = list[tuple[nn.Module, str, nn.Module]]
+"""Modules that others stand in for: holder, name in it, and the module."""
+
+
 @contextmanager
 def merged(lm: Any) -> Iterator[None]:
     """Plain weights for a while: additions and new rows are in the matrices, nothing is beside.
@@ -106,23 +114,38 @@ def merged(lm: Any) -> Iterator[None]:
     Args:
         lm: a backbone, with additions or without.
     """
-    aside: list[tuple[nn.Module, str, nn.Module]] = []
-    rows: dict[int, nn.Parameter] = {}
+    aside = merge(lm)
     try:
-        for name, module in list(lm.named_modules()):
-            plain = _plain(module)
-            if plain is None:
-                continue
-            if isinstance(module, EmbeddingRows | OutputRows):  # tied ones stay tied
-                plain.weight = rows.setdefault(id(module.rows), plain.weight)
-            parent, _, last = name.rpartition(".")
-            holder = lm.get_submodule(parent)
-            aside.append((holder, last, module))
-            setattr(holder, last, plain.train(module.training).requires_grad_(False))
         yield
     finally:
-        for holder, last, module in aside:
-            setattr(holder, last, module)
+        put_back(aside)
+
+
+def merge(lm: Any) -> Aside:
+    """Put plain layers in the place of those with additions and of new rows.
+
+    Returns:
+        What stood there, for ``put_back``.
+    """
+    aside: Aside = []
+    rows: dict[int, nn.Parameter] = {}
+    for name, module in list(lm.named_modules()):
+        plain = _plain(module)
+        if plain is None:
+            continue
+        if isinstance(module, EmbeddingRows | OutputRows):  # tied ones stay tied
+            plain.weight = rows.setdefault(id(module.rows), plain.weight)
+        parent, _, last = name.rpartition(".")
+        holder = lm.get_submodule(parent)
+        aside.append((holder, last, module))
+        setattr(holder, last, plain.train(module.training).requires_grad_(False))
+    return aside
+
+
+def put_back(aside: Aside) -> None:
+    """Undo ``merge``."""
+    for holder, name, module in aside:
+        setattr(holder, name, module)
 
 
 @torch.no_grad()

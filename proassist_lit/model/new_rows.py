@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from proassist_lit.model.weights_type import trained_type
+
 
 class _Rows(nn.Module):
     """A matrix of which some rows are trained apart; stands in its place.
@@ -101,9 +103,14 @@ def add_new_rows(lm: Any, ids: Sequence[int], *, output: bool) -> None:
     table, head = lm.get_input_embeddings(), lm.get_output_embeddings()
     index = torch.tensor(ids, device=table.weight.device)
     tied = head.weight is table.weight
-    rows = nn.Parameter(table.weight.detach()[index].clone())
+    rows = _trained_rows(table, index)
     lm.set_input_embeddings(EmbeddingRows(table, ids, rows))
     if tied or output:
         if not tied:
-            rows = nn.Parameter(head.weight.detach()[index].clone())
+            rows = _trained_rows(head, index)
         lm.set_output_embeddings(OutputRows(head, ids, rows))
+
+
+def _trained_rows(matrix: Any, index: Tensor) -> nn.Parameter:
+    weight = matrix.weight.detach()
+    return nn.Parameter(weight[index].to(trained_type(weight), copy=True))

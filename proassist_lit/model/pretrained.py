@@ -37,18 +37,19 @@ def load_tokenizer(backbone: str) -> Any:
     return _read(AutoTokenizer, backbone, "tokenizer")
 
 
-def load_model(backbone: str, *, four_bit: bool = False) -> Any:
-    """Causal language model in float32, or the text side of a vision-language model.
+def load_model(backbone: str, *, dtype: torch.dtype = torch.float32, four_bit: bool = False) -> Any:
+    """Causal language model, or the text side of a vision-language model.
 
     Args:
         backbone: ``smollm2``, a Hugging Face id, or a folder that ``save_pretrained`` wrote.
+        dtype: of its weights, whatever the files have.
         four_bit: keep its linear layers in 4 bits and the rest in bfloat16, on the GPU.
 
     Raises:
         ConfigError: the backbone is not found, lacks weights, or cannot be streamed.
     """
     config = _load_config(backbone)
-    options: dict[str, Any] = {"dtype": torch.float32}
+    options: dict[str, Any] = {"dtype": dtype}
     if four_bit:
         device = {"": torch.cuda.current_device()} if torch.cuda.is_available() else None
         options = {

@@ -6,6 +6,7 @@ import ctypes
 import logging
 from collections.abc import Callable, Iterable, Sequence
 from ctypes import POINTER, Structure, c_double, c_int, c_void_p
+from functools import cache
 from typing import Any, TypeVar
 
 import torch
@@ -50,8 +51,14 @@ def native_or_none(make: Callable[[], T], kernels: Kernels, dtype: torch.dtype) 
                 f"stream.kernels=compiled: {reason}; install a C compiler (gcc) and, on a GPU, "
                 "Triton, or set stream.kernels=auto."
             ) from reason
-        log.info("streaming by torch, not by compiled kernels: %s", reason)
+        _tell(str(reason))
         return None
+
+
+@cache
+def _tell(reason: str) -> None:
+    """Once for each reason: a decoder is made at every evaluation."""
+    log.info("streaming by torch, not by compiled kernels: %s", reason)
 
 
 class _Piece(Structure):

@@ -110,6 +110,21 @@ def test_spike_is_measured_by_the_median(tmp_path: Path, monkeypatch: pytest.Mon
         loop.step(10.1)
 
 
+def test_spike_is_above_what_training_began_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loop, later = Loop(tmp_path, monkeypatch), Loop(tmp_path, monkeypatch)
+    for step in range(LEAST + WINDOW):
+        loop.step(0.8 if step < LEAST else 0.002)
+    loop.step(0.75)  # 375 times the median: a batch that is rare
+    checkpoint: dict[str, Any] = {}
+    loop.guard.on_save_checkpoint(loop.trainer, loop.module, checkpoint)
+    later.guard.on_load_checkpoint(later.trainer, later.module, checkpoint)
+    for one in (loop, later):
+        with pytest.raises(TrainingError, match=r"5 times its level and above 0\.8, which train"):
+            one.step(0.85)
+
+
 @pytest.mark.parametrize("changed", [{"spike_factor": 0.0}, {"warmup_steps": 200}])
 def test_spike_is_let_pass(
     changed: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -6,10 +6,17 @@ from rich.console import Console
 
 from proassist_lit.errors import ConfigError
 from proassist_lit.lit.module import AssistantModule
-from proassist_lit.lit.parts import check_gradients, check_heads_train, model_parts, parts_table
+from proassist_lit.lit.parts import (
+    check_gradients,
+    check_heads_train,
+    check_trained_types,
+    model_parts,
+    parts_table,
+)
 from proassist_lit.model.assistant import AssistantModel
 from proassist_lit.model.config import Decision, LoraConfig
 from proassist_lit.model.lora import add_lora
+from proassist_lit.model.weights_type import cast_weights
 from proassist_lit.objectives import ObjectiveConfig
 from tests.fakes import tiny_model, word_chat
 
@@ -91,3 +98,13 @@ def test_two_heads_to_speak_are_one_part_and_each_must_be_reached() -> None:
     (model.speak_head.informative(hidden).sum() + model.project(torch.randn(1, 6)).sum()).backward()
     with pytest.raises(ConfigError, match=r"^speak_head would not train: the loss gives"):
         check_gradients(model)
+
+
+def test_weights_of_sixteen_bits_are_not_trained_by_mistake() -> None:
+    model = tiny_model()
+    check_trained_types(model)
+    cast_weights(model.lm, torch.bfloat16)
+    with pytest.raises(ConfigError, match=r"bfloat16: embeddings, layers would train in bfloat16"):
+        check_trained_types(model)
+    model.lm.requires_grad_(False)
+    check_trained_types(model)
