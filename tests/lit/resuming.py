@@ -7,10 +7,12 @@ import json
 import os
 import sys
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import lightning as L
+import pytest
 import torch
 from torch import Tensor
 
@@ -22,6 +24,7 @@ from proassist_lit.evaluation.config import EvaluationConfig
 from proassist_lit.lit.build import build_datamodule, build_module, build_trainer, find_resume
 from proassist_lit.lit.callbacks import StreamingEvaluation
 from proassist_lit.lit.logs import build_logs
+from proassist_lit.lit.module import AssistantModule
 from proassist_lit.lit.quiet import quiet_libraries
 from proassist_lit.model.config import ModelConfig, TinyConfig, TrainMode
 from proassist_lit.objectives import ObjectiveConfig, ObjectiveKind
@@ -30,6 +33,10 @@ from proassist_lit.streaming.config import StreamConfig
 from proassist_lit.trainer_config import Parallel, TrainerConfig
 
 VAL_EVERY = 3
+Weights = dict[str, Tensor]
+Whole = Callable[[int], tuple[Path, Weights]]
+"""Folder and weights of a run that nobody stopped, by the batches of a step."""
+
 MEASURED = {"train/tokens_per_s", "train/frames_per_s", "train/mfu", "train/peak_memory_gib"}
 
 
@@ -93,6 +100,25 @@ def curves(folder: Path) -> list[dict[str, str]]:
             {k: v for k, v in row.items() if v and k not in MEASURED}
             for row in csv.DictReader(file)
         ]
+
+
+def same(weights: Weights, expected: Weights) -> bool:
+    """Whether all of ``expected`` are there, bit for bit."""
+    return all(torch.equal(weights[name], tensor) for name, tensor in expected.items())
+
+
+def stop_at(patch: pytest.MonkeyPatch, batch: int, stop: Callable[[], None]) -> None:
+    """Call ``stop`` instead of training on the batch of that number, counted from 0."""
+    count, train = 0, AssistantModule.training_step
+
+    def step(self: AssistantModule, batch_: object, batch_idx: int) -> Tensor:
+        nonlocal count
+        if count == batch:
+            stop()
+        count += 1
+        return train(self, batch_, batch_idx)  # type: ignore[arg-type]
+
+    patch.setattr(AssistantModule, "training_step", step)
 
 
 def main(folder: Path, asked: dict[str, Any]) -> None:

@@ -17,8 +17,7 @@ from proassist_lit.lit.module import AssistantModule
 from proassist_lit.run_directory import RunDirectory
 from proassist_lit.trainer_config import TrainerConfig
 from proassist_lit.types import Batch
-from tests.lit.resuming import config, fit
-from tests.lit.test_resume import stop_at
+from tests.lit.resuming import config, fit, stop_at
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of Lightning: not tested here
 

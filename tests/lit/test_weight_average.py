@@ -20,8 +20,7 @@ from proassist_lit.lit.weight_average import WeightAverage
 from proassist_lit.trainer_config import TrainerConfig
 from proassist_lit.types import Batch
 from tests.lit import resuming
-from tests.lit.resuming import curves, fit
-from tests.lit.test_resume import stop_at
+from tests.lit.resuming import curves, fit, stop_at
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of Lightning: not tested here
 
