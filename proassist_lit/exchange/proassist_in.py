@@ -146,13 +146,20 @@ def _configure(found: _Checkpoint, base: str) -> RunConfig:
     strategy = str(settings.get("exceed_context_handling", "drop_all"))
     max_context = int(settings.get("max_seq_len") or 4096)
     max_context = max_context if max_context > 0 else 4096
+    num_tokens = 1 if extension else side * side + 1
+    files = (
+        "*/{}*.json*" if extension else f"*/prepared/dialog-klg-sum_{{}}_L4096_I{num_tokens}.jsonl"
+    )
     return RunConfig(
         name=re.sub(r"\W+", "_", found.folder.resolve().name),
         data=DataConfig(
             source="dst" if extension else "proassist",
             root="processed_data",
             encoder=_FEATURES,
-            num_tokens_per_img=1 if extension else side * side + 1,
+            train_files=files.format("train"),
+            val_files=files.format("val"),
+            test_files=files.format("test"),
+            num_tokens_per_img=num_tokens,
             max_seq_len=max_context,
         ),
         model=ModelConfig(

@@ -59,6 +59,30 @@ def build_datamodule(config: RunConfig, core: Core) -> ConversationDataModule:
     )
 
 
+def check_batches(config: RunConfig, num_batches: int, num_ranks: int) -> None:
+    """Refuse data that does not suffice for a single step.
+
+    Args:
+        config: of the run.
+        num_batches: of an epoch, of each process.
+        num_ranks: processes.
+
+    Raises:
+        ConfigError: there is no batch.
+    """
+    if num_batches:
+        return
+    size = (
+        f"data.batch_size={config.data.batch_size}"
+        if config.data.max_tokens is None
+        else f"data.max_tokens={config.data.max_tokens}"
+    )
+    raise ConfigError(
+        f"train has too few conversations for one step of {num_ranks} processes with {size} each; "
+        "lower it, or trainer.devices, or take more conversations."
+    )
+
+
 def check_optimizer(config: RunConfig, model: AssistantModel) -> None:
     """Warn of an optimizer that does not suit what is trained."""
     if config.trainer.optimizer.kind is not OptimizerKind.MUON:

@@ -10,6 +10,7 @@ from typing import Any
 
 from lightning.fabric.loggers.logger import rank_zero_experiment
 from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.utilities import rank_zero_only
 
 from proassist_lit.atomic import write_text
 
@@ -33,8 +34,7 @@ class CurvesLogger(CSVLogger):
         if not path.exists():
             return
         if step is None:
-            number = len(list(folder.glob("metrics.part*.csv"))) + 1
-            path.rename(folder / f"metrics.part{number}.csv")
+            _set_aside(path)
             return
         with path.open(encoding="utf-8", newline="") as file:
             reader = csv.DictReader(file)
@@ -51,6 +51,12 @@ class CurvesLogger(CSVLogger):
                 writer.metrics_keys = list(self._columns)
                 write_text(self._path, to_csv(self._columns, self._rows))
         return self._experiment
+
+
+@rank_zero_only
+def _set_aside(path: Path) -> None:
+    number = len(list(path.parent.glob("metrics.part*.csv"))) + 1
+    path.rename(path.with_name(f"metrics.part{number}.csv"))
 
 
 def was_logged_before(row: Mapping[str, str | None], step: int) -> bool:

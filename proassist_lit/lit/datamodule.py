@@ -49,7 +49,7 @@ class ConversationDataModule(L.LightningDataModule):
         assert trainer is not None
         loop = trainer.fit_loop
         completed = loop.epoch_loop.batch_progress.current.completed
-        epoch = loop.epoch_progress.current.ready - 1
+        epoch = max(loop.epoch_progress.current.ready - 1, 0)  # a search saves before the first
         order = self._training_order
         return {
             "epoch": epoch, "num_batches": completed, "of": len(order), "steps": order.steps,

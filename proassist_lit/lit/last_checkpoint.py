@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import signal
-import subprocess
+import time
 from collections.abc import Callable
 from types import FrameType
 from typing import Any
@@ -16,12 +14,16 @@ from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from rich.console import Console
 
-from proassist_lit.atomic import replacing
+from proassist_lit.atomic import remove_parts, replacing
 from proassist_lit.errors import TrainingError
+from proassist_lit.lit.requeue import SIGNALS, requeue
 from proassist_lit.run_directory import RunDirectory
 
 AGREE_EVERY_STEPS = 5
-"""Steps after which several processes ask each other whether one was told to stop."""
+"""Short steps after which several processes ask each other whether one was told to stop."""
+
+LONG_STEP_S = 1.0
+"""Where steps take longer they ask at every one: notice of an end is short."""
 
 Handler = Callable[[int, FrameType | None], Any] | int | signal.Handlers | None
 
@@ -50,15 +52,17 @@ class LastCheckpoint(Checkpoint):
         self._is_due = self._is_updating = self._between_batches = self._has_ended = False
         self._saved_step = 0
         self._stop: str = ""
+        self._agree_every, self._asked = AGREE_EVERY_STEPS, (0, 0.0)  # step, time
         self._handlers: dict[int, Handler] = {}
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Take over the signals, until training ends."""
+        """Take over the signals, until training ends; clear away what a kill left behind."""
         self._saved_step = trainer.global_step
-        for name in ("SIGTERM", "SIGUSR1"):
-            number = getattr(signal, name, None)
-            if number is not None:
-                self._handlers[number] = signal.signal(number, self._note_signal)
+        self._asked = trainer.global_step, time.monotonic()
+        if trainer.is_global_zero:
+            remove_parts(self._run.last_checkpoint)
+        for number in SIGNALS:
+            self._handlers[number] = signal.signal(number, self._note_signal)
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Save before the next batch."""
@@ -161,15 +165,22 @@ class LastCheckpoint(Checkpoint):
         """Name of the signal that says so; empty if none does.
 
         Of several processes some hear it a step earlier than others, and all must stop at the same
-        one. They ask each other now and then only, as the answer waits for the device.
+        one. Where steps are short they ask each other now and then only, as the answer waits for
+        the device.
         """
         if trainer.world_size == 1:
             return self._stop
-        if trainer.global_step % AGREE_EVERY_STEPS:
+        step, now = trainer.global_step, time.monotonic()
+        if step % self._agree_every:
             return ""
-        heard: list[str] = [""] * trainer.world_size
-        torch.distributed.all_gather_object(heard, self._stop)
-        self._stop = next(filter(None, heard), "")
+        before, then = self._asked
+        pace = (now - then) / max(step - before, 1)
+        heard: list[tuple[str, float]] = [("", 0.0)] * trainer.world_size
+        torch.distributed.all_gather_object(heard, (self._stop, pace))
+        slowest = max(seconds for _, seconds in heard)  # all must come to the same
+        self._agree_every = 1 if slowest > LONG_STEP_S else AGREE_EVERY_STEPS
+        self._asked = step, time.monotonic()
+        self._stop = next((stop for stop, _ in heard if stop), "")
         return self._stop
 
     def _give_signals_back(self) -> None:
@@ -218,10 +229,3 @@ def go_on_with_epoch(loops: dict[str, Any], num_batches: int) -> None:
         progress["current"] = dict.fromkeys(progress["current"], 0)
     validated = loops["epoch_loop.val_loop.batch_progress"]
     validated["total"] = dict.fromkeys(validated["total"], 0)
-
-
-def requeue() -> None:
-    """Ask Slurm to run this job again; nothing where there is no Slurm."""
-    job, program = os.environ.get("SLURM_JOB_ID"), shutil.which("scontrol")
-    if job and program and os.environ.get("SLURM_PROCID", "0") == "0":
-        subprocess.run([program, "requeue", job], check=False, timeout=60)

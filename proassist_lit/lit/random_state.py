@@ -14,7 +14,8 @@ class RandomState(L.Callback):
     """Keeps torch's random state as it was after the last optimizer step; validation changes none.
 
     The order of the data does not hang on it: that is a function of seed and epoch. Dropout does.
-    Each of several processes has a state of its own, as their batches differ in shape.
+    Each of several processes has a state of its own: it begins with the seed and its rank, or all
+    would drop the same.
     """
 
     def __init__(self) -> None:
@@ -36,6 +37,11 @@ class RandomState(L.Callback):
         states = [state_dict["generators"], *state_dict.get("others", ())]
         rank = dist.get_rank() if dist.is_initialized() else 0
         self._to_restore = states[rank % len(states)]
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Let the further processes of a new run draw apart; the first draws as one alone."""
+        if trainer.global_rank > 0:
+            torch.manual_seed(torch.initial_seed() + trainer.global_rank)
 
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int

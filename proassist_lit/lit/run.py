@@ -17,6 +17,7 @@ from proassist_lit.lit.build import (
     build_datamodule,
     build_module,
     build_trainer,
+    check_batches,
     check_optimizer,
     find_resume,
 )
@@ -27,6 +28,7 @@ from proassist_lit.lit.parts import check_heads_train, check_trained_types, part
 from proassist_lit.lit.patience import early_end
 from proassist_lit.lit.pruning import Pruning
 from proassist_lit.lit.quiet import quiet_libraries
+from proassist_lit.lit.requeue import ends_on_signal
 from proassist_lit.report.from_run import gather_report
 from proassist_lit.report.html import write_report
 from proassist_lit.run_directory import RunDirectory
@@ -75,7 +77,9 @@ def train(config: RunConfig, run_dir: Path) -> float:
     try:
         evaluation = StreamingEvaluation(core.evaluator, run, logs.sinks, config.evaluation)
         trainer = build_trainer(config, run, evaluation, logs)
-        module = build_module(config, core, datamodule.batches_per_epoch(trainer.world_size))
+        num_batches = datamodule.batches_per_epoch(trainer.world_size)
+        check_batches(config, num_batches, trainer.world_size)
+        module = build_module(config, core, num_batches)
         if trainer.is_global_zero:
             Console().print(parts_table(core.model))
         pruning = Pruning(trial, evaluation) if (trial := Trial.from_environment()) else None
@@ -85,7 +89,8 @@ def train(config: RunConfig, run_dir: Path) -> float:
         if pruning is not None and pruning.pruned:
             failed = False
             raise Pruned(f"at step {trainer.global_step}")
-        result = evaluation.evaluate(trainer, module)
+        with ends_on_signal(run):
+            result = evaluation.evaluate(trainer, module)
         if not trainer.is_global_zero:
             failed = False
             return _value(result)

@@ -20,6 +20,7 @@ from proassist_lit.model.greedy import (
 )
 from proassist_lit.model.heads import DecisionHead, InformativeRelevance, TokenDecision
 from proassist_lit.model.logits import finish_logits
+from proassist_lit.model.new_rows import freeze
 from proassist_lit.model.projector import Projector
 from proassist_lit.model.segments import Segments, attend_by_segment, can_pack
 from proassist_lit.model.suitability import context_limit
@@ -66,7 +67,7 @@ class AssistantModel(nn.Module):
             self.dst_output_head.weight.data.copy_(output.weight.detach())
         self.saves_backbone = config.train is TrainMode.FULL or config.is_from_scratch
         if config.train is TrainMode.FROZEN:
-            self.lm.requires_grad_(False)
+            freeze(self.lm)
 
     def _build_decision(self, role: Role, config: ModelConfig, chat: Chat | None) -> nn.Module:
         is_dst = role is Role.DST

@@ -14,6 +14,7 @@ from proassist_lit.model.adapter_files import adapter_base, fold_adapter
 from proassist_lit.model.assistant_folder import check_folder
 from proassist_lit.model.config import ModelConfig, TinyConfig, TrainMode
 from proassist_lit.model.lora import add_lora
+from proassist_lit.model.new_rows import add_new_rows
 from proassist_lit.model.pretrained import load_model, load_tokenizer
 from proassist_lit.model.quoting import wire_quoting
 from proassist_lit.model.tokenizer import train_tokenizer
@@ -44,7 +45,8 @@ def build_backbone(config: ModelConfig, tokenizer: Any) -> Any:
     """Causal language model of the configuration; of a vision-language model the text side only.
 
     Special tokens of the chat format that the backbone does not know get rows of its matrices.
-    With ``model.train=lora`` it is frozen, and low-rank additions are in it.
+    With ``model.train=lora`` it is frozen, and low-rank additions are in it; with ``frozen``, too,
+    nothing but the rows of those tokens is trained.
 
     Args:
         config: names the backbone and the chat format.
@@ -61,6 +63,8 @@ def build_backbone(config: ModelConfig, tokenizer: Any) -> Any:
         lm, new_ids = _load(config, tokenizer)
     if config.train.adapts:
         add_lora(lm, config.lora, new_ids)
+    elif config.train is TrainMode.FROZEN and new_ids:
+        add_new_rows(lm, new_ids, output=True)
     return lm
 
 

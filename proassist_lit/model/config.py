@@ -55,7 +55,7 @@ class TrainMode(StrEnum):
     """The same over a backbone kept in 4 bits; needs a GPU and the extra ``qlora``."""
 
     FROZEN = "frozen"
-    """None."""
+    """None but the rows of new tokens."""
 
     @property
     def adapts(self) -> bool:

@@ -111,6 +111,13 @@ def add_new_rows(lm: Any, ids: Sequence[int], *, output: bool) -> None:
         lm.set_output_embeddings(OutputRows(head, ids, rows))
 
 
+def freeze(lm: Any) -> None:
+    """Train nothing of ``lm`` but rows of new tokens, which nobody has trained before."""
+    rows = {id(m.rows) for m in lm.modules() if isinstance(m, _Rows)}
+    for parameter in lm.parameters():
+        parameter.requires_grad_(id(parameter) in rows)
+
+
 def _trained_rows(matrix: Any, index: Tensor) -> nn.Parameter:
     weight = matrix.weight.detach()
     return nn.Parameter(weight[index].to(trained_type(weight), copy=True))

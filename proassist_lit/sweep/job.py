@@ -41,6 +41,8 @@ def run_once(
         ConfigError: the directory belongs to a job with another configuration.
     """
     if not is_first_process():  # of several on one job: the first one keeps the books
+        if result := JobResult.read(run_dir):  # it will not run, either
+            return result.value
         return _run(job, _going_on(config, run_dir), run_dir).value
     with _alone(run_dir):
         config_file = run_dir / "config.yaml"

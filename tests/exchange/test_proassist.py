@@ -130,6 +130,13 @@ def full_checkpoint(tmp_path: Path, kind: str) -> tuple[Path, Tensors, Tensors]:
     return folder, weights, beside
 
 
+def split_checkpoint(tmp_path: Path, kind: str) -> tuple[Path, Tensors, Tensors]:
+    """What is beside the backbone in a file of its own."""
+    folder, weights, beside = full_checkpoint(tmp_path, kind)
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    return folder, weights, beside
+
+
 def lora_checkpoint(tmp_path: Path, kind: str) -> tuple[Path, Tensors, Tensors]:
     """Two earlier rounds, and the last."""
     base, weights = make_base(tmp_path / "base")
@@ -197,6 +204,7 @@ def test_speaking_is_one_minus_not_talking(make: Any, kind: str, tmp_path: Path)
 
     model, about = load_assistant(tmp_path / "in")
     want = not_talking(tmp_path / "base", weights, beside, model)
+    assert about.config.data.val_files == "*/prepared/dialog-klg-sum_val_L4096_I1.jsonl"
     assert want.max() - want.min() > 0.05
     torch.testing.assert_close(forced_speaking(model), 1 - want, atol=1e-5, rtol=0)
     frames = stream(model).frames
@@ -367,6 +375,25 @@ def test_an_earlier_round_with_another_shape_is_refused(tmp_path: Path, capsys: 
     message = capsys.readouterr().err
     assert "adapter_1: its tensors" in message
     assert "q_proj.lora_A.weight: (2, 3) instead of (2, 16)" in message
+
+
+@pytest.mark.parametrize(
+    ("make", "name"),
+    [
+        (full_checkpoint, "model.safetensors"), (lora_checkpoint, "adapter_model.safetensors"),
+        (lora_checkpoint, "adapter_0/adapter_model.safetensors"),
+        (split_checkpoint, "mm_projector.bin"),
+    ],
+)  # fmt: skip
+def test_a_file_that_is_cut_short_is_refused(
+    make: Any, name: str, tmp_path: Path, capsys: Captured
+) -> None:
+    folder = make(tmp_path, "linear")[0]
+    data = (folder / name).read_bytes()
+    (folder / name).write_bytes(data[: len(data) // 2])
+    assert main(["import", str(folder), str(tmp_path / "in")]) == 2
+    assert f"{Path(name).name}: cannot be read" in capsys.readouterr().err
+    assert not (tmp_path / "in").exists()
 
 
 class Evil:

@@ -66,6 +66,10 @@ def test_large_experiments_compose_and_say_what_they_need(
     if path.stem.startswith("proassist_8b"):
         assert config.data.num_tokens_per_img == int(path.stem.rpartition("i")[2])
         assert config.model.lora == LoraConfig(rank=128, alpha=256, dropout=0.05, lm_head=True)
+        tokens = config.data.num_tokens_per_img
+        batch = config.data.batch_size * config.trainer.accumulate * 8  # devices
+        assert batch == {1: 256, 5: 384, 10: 512}[tokens]
+        assert config.data.val_files == f"*/prepared/dialog-klg-sum_val_L4096_I{tokens}.jsonl"
         assert (config.trainer.optimizer.lr, config.objective.rho) == (2e-4, 0.1)
         assert (config.trainer.max_epochs, config.data.max_seq_len) == (4, 4096)
     trainer, one_gpu = config.trainer, config.trainer.devices == "1"

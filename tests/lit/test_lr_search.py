@@ -56,6 +56,21 @@ def test_rate_is_found_and_the_model_left_as_it_was(
 
 
 @pytest.mark.road
+@pytest.mark.parametrize("workers", [0, 1])
+def test_training_begins_with_the_batches_it_had_without_the_search(
+    workers: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lr_search, "NUM_STEPS", 24)
+    settings = config(tmp_path / "data", workers=workers)
+    core = build_core(settings)
+    want = [b.input_ids for b in build_datamodule(settings, core).train_dataloader()]
+    datamodule = build_datamodule(settings, core)
+    with_found_lr(settings, core, datamodule, RunDirectory(tmp_path / "run"), resumes=False)
+    got = [batch.input_ids for batch in datamodule.train_dataloader()]
+    assert all(torch.equal(a, b) for a, b in zip(got, want, strict=True))
+
+
+@pytest.mark.road
 def test_losses_that_suggest_nothing_are_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

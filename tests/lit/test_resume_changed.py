@@ -149,7 +149,5 @@ def test_a_checkpoint_that_does_not_say_its_steps_is_refused(tmp_path: Path) -> 
     saved = torch.load(path, weights_only=True)
     del saved["ConversationDataModule"]["steps"]
     torch.save(saved, path)
-    with pytest.raises(
-        CheckpointError, match=r"does not say steps of .* earlier version"
-    ):
+    with pytest.raises(CheckpointError, match=r"does not say steps of .* earlier version"):
         fit(replace(settings, trainer=replace(settings.trainer, max_steps=4)), tmp_path / "run")

@@ -20,6 +20,8 @@ from proassist_lit.model.checkpoint import PREFIX, load_weights, saved_names
 from proassist_lit.model.config import LoraConfig, ModelConfig, TrainMode
 from proassist_lit.model.lora import add_lora, has_lora, merged
 from proassist_lit.model.text_side import take_text_side
+from proassist_lit.objectives import ObjectiveConfig
+from proassist_lit.optimizer_config import OptimizerConfig
 from proassist_lit.streaming.decoder import CompiledDecoder, LlamaDecoder, make_decoder
 from tests.model.test_architectures import TABLE
 from tests.model.test_backbone import plain_tokenizer
@@ -195,6 +197,36 @@ def test_tokens_that_the_backbone_lacks_are_trained(lm_head: bool, tmp_path: Pat
     assert hasattr(head, "lora_A") == lm_head
     assert hasattr(head, "rows") == (not lm_head)
     assert all(w.requires_grad == (".lora_" in n or "rows" in n) for n, w in lm.named_parameters())
+
+
+def test_a_frozen_backbone_learns_the_tokens_that_it_lacks(tmp_path: Path) -> None:
+    causal_lm("Llama", vocab_size=40).save_pretrained(tmp_path)
+    plain_tokenizer(tmp_path, 40)
+    config = ModelConfig(backbone=str(tmp_path), chat="chatml", train=TrainMode.FROZEN)
+    lm = build_backbone(config, build_tokenizer(config, list))
+    model = AssistantModel(lm, vision_size=4, config=config)
+
+    assert {n for n, w in lm.named_parameters() if w.requires_grad} == {
+        "model.embed_tokens.rows", "lm_head.rows",
+    }  # fmt: skip
+    assert lm.lm_head.rows.shape == (2, 16)
+    assert {n for n in saved_names(model) if n.startswith("lm.")} == {
+        "lm.model.embed_tokens.rows", "lm.lm_head.rows",
+    }  # fmt: skip
+
+
+def test_a_backbone_that_writes_more_than_it_reads_goes_on() -> None:
+    model = adapted(backbone("llama"))
+    layer = model.lm.get_decoder().layers[0].mlp.down_proj.base_layer
+    layer.register_state_dict_post_hook(  # as layers in 4 bits do
+        lambda _, state, prefix, __: state.update({f"{prefix}weight.absmax": torch.ones(3)})
+    )
+    module = AssistantModule(model, ObjectiveConfig(), OptimizerConfig(), num_steps=1)
+    checkpoint = {"state_dict": dict(module.state_dict())}
+    assert any(name.endswith("absmax") for name in checkpoint["state_dict"])
+    module.on_save_checkpoint(checkpoint)
+    module.on_load_checkpoint(checkpoint)
+    module.load_state_dict(checkpoint["state_dict"])
 
 
 def test_targets_can_be_chosen_and_are_checked() -> None:

@@ -104,6 +104,16 @@ def test_further_process_of_a_job_leaves_the_books_to_the_first(
     assert [path.name for path in tmp_path.iterdir()] in ([], [".lock"])
 
 
+def test_further_process_of_a_finished_job_does_not_wait_for_the_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_once(Job(0.25), RunConfig(), tmp_path)
+    monkeypatch.setenv("SLURM_PROCID", "1")
+    never = Job()
+    assert run_once(never, RunConfig(), tmp_path) == 0.25
+    assert never.resumes == []
+
+
 def test_job_at_work_elsewhere_is_waited_for(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
