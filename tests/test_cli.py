@@ -283,7 +283,7 @@ def test_help_shows_experiments_groups_and_every_key(app: App) -> None:
     (app.conf_dir / "trainer/quick.yaml").write_text("max_step: 3\n")  # help works nevertheless
     assert app("--help") == 0
     assert app.err == ""
-    assert re.search(r"per_turn +Per-turn decisions", app.out)
+    assert re.search(r"per_turn +Decisions at the ends of turns", app.out)
     assert re.search(r"objective +per_token, per_turn", app.out)
     assert "trainer.max_steps: int = 600\n      Optimizer steps; -1 for no limit.\n" in app.out
     assert "logger.wandb: offline|online|disabled = offline\n" in app.out

@@ -106,21 +106,19 @@ def _row(row: Row, table: Table, study: Study) -> list[str]:
 
 
 def _baselines(rows: Sequence[Row], table: Table, study: Study) -> Iterator[list[str]]:
-    """Those who do not look, beside the first row that was run."""
-    first = next((row for row in rows if study.runs[row.name]), None)
-    if first is None:
-        return
+    """Those who do not look; blind is each model that was trained, the others are no model's."""
+    trained = [row for row in rows if study.runs[row.name] and not row.of]
     for name in BASELINES:
-        cells = [
-            None if "/" in metric else study.spread(first.name, f"baseline/{name}/{metric}")
-            for metric in table.metrics
-        ]
-        if any(cells):
-            label = f"*{name.replace('_', ' ')}*" + (
-                f" ({first.label})" if name.startswith("blind") else ""
-            )
-            published = ["" for _ in table.published]
-            yield [label, "", *("–" if s is None else str(s) for s in cells), *published]
+        is_blind = name.startswith("blind")
+        for row in trained if is_blind else trained[:1]:
+            cells = [
+                None if "/" in metric else study.spread(row.name, f"baseline/{name}/{metric}")
+                for metric in table.metrics
+            ]
+            if any(cells):
+                label = f"*{name.replace('_', ' ')}*" + (f" ({row.label})" if is_blind else "")
+                published = ["" for _ in table.published]
+                yield [label, "", *("–" if s is None else str(s) for s in cells), *published]
 
 
 def _lacking(row: Row, table: Table, plan: Plan, study: Study) -> list[str]:

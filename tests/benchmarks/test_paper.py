@@ -434,6 +434,24 @@ def test_page_shows_baselines_once_and_where_numbers_come_from(tmp_path: Path) -
     assert "| `one` | `+experiment=per_token f1=0.5` | 7200 s |" in text
 
 
+def test_every_trained_row_has_its_own_blind_self(tmp_path: Path) -> None:
+    plan = plan_of(table("one", "two", "again", baselines=True))
+    for row, value in (("one", 0.25), ("two", 0.125), ("again", 0.75)):
+        folder = tmp_path / "study" / row / "seed1"
+        folder.mkdir(parents=True)
+        numbers = {
+            "test/utterance_f1": 0.5, "baseline/clock/test/utterance_f1": 0.0625,
+            "baseline/blind/test/utterance_f1": value,
+        }  # fmt: skip
+        (folder / "metrics.json").write_text(json.dumps(numbers))
+    out = tmp_path / "results.md"
+    write_page(plan, Study(tmp_path / "study", plan), out)
+    shown = [line for line in out.read_text().splitlines() if line.startswith("| *")]
+    assert shown == [
+        "| *blind* (One) |  | 0.250 |", "| *blind* (Two) |  | 0.125 |", "| *clock* |  | 0.062 |",
+    ]  # fmt: skip
+
+
 def test_page_does_not_tell_folders_of_the_machine(tmp_path: Path) -> None:
     study = study_of(tmp_path, {"short": (0.5,)}, plan_of(table("short")))
     line = ["python", "-m", "benchmarks.paper", "run", "/home/me/study", "--cook", "/mnt/cook"]
