@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -87,15 +90,19 @@ def read_proassist(folder: Path, base: str | None = None) -> tuple[AssistantMode
     if not name:
         raise ConfigError(f"{folder}: names no llm_pretrained; give its backbone with --base.")
     config = _configure(found, name)
-    lm = _backbone(found, name)
+    faults: list[str] = []  # of all files, told together
+    lm = _backbone(found, name, faults)
     chat = Chat(
         chat_format(config.model.chat, config.model.separator), _tokenizer(found, name, config)
     )
     width = int(found.settings["vision_hidden_size"])
-    model = AssistantModel(lm, vision_size=width, config=config.model, chat=chat).float()
+    with torch.device("meta") if faults else nullcontext():
+        model = AssistantModel(lm, vision_size=width, config=config.model, chat=chat).float()
     tensors = to_ours(found.beside)
     _lengthen(tensors, model)
-    check_tensors(str(folder), tensors, head_tensors(model), _REMEDY)
+    _check(faults, lambda: check_tensors(str(folder), tensors, head_tensors(model), _REMEDY))
+    if faults:
+        raise CheckpointError("\n".join(faults))
     model.load_state_dict(tensors, strict=False)
     train = str((found.settings.get("training_args") or {}).get("llm_train_mode", ""))
     about = Description(
@@ -182,36 +189,54 @@ def _configure(found: _Checkpoint, base: str) -> RunConfig:
     )
 
 
-def _backbone(found: _Checkpoint, base: str) -> Any:
-    """The language model: whole from the folder, or the base with all rounds of adapters."""
+def _check(faults: list[str], check: Callable[[], None]) -> bool:
+    """Whether ``check`` passes; else what it says is among ``faults``."""
+    try:
+        check()
+    except CheckpointError as error:
+        faults.append(str(error))
+        return False
+    return True
+
+
+def _backbone(found: _Checkpoint, base: str, faults: list[str]) -> Any:
+    """The language model: whole from the folder, or the base with all rounds of adapters.
+
+    With ``faults`` its shapes are right, and no more.
+    """
     folder, matrices = found.folder, found.backbone
     if matrices and not found.is_adapter:
-        return _whole(found)
+        return _whole(found, faults)
     lm = load_model(base)
     rounds = [path for path in folder.glob("adapter_*") if path.name[8:].isdecimal()]
     for earlier in sorted(rounds, key=lambda path: int(path.name[8:])):
-        tensors = read_adapter(earlier)
-        fold_adapter(lm, earlier, {n: t for n, t in tensors.items() if not is_beside(n)})
+        tensors = {n: t for n, t in read_adapter(earlier).items() if not is_beside(n)}
+        if not _check(faults, partial(fold_adapter, lm, earlier, tensors)):
+            return lm
     for grown in (tensor for name, tensor in matrices.items() if "embed_tokens" in name):
         lm.resize_token_embeddings(len(grown), mean_resizing=False)
     own = lm.state_dict()
     wanted = {name: own[name] for name in matrices if name in own}
-    check_tensors(str(folder), matrices, wanted, _REMEDY)
-    lm.load_state_dict(matrices, strict=False)
+    if _check(faults, lambda: check_tensors(str(folder), matrices, wanted, _REMEDY)):
+        lm.load_state_dict(matrices, strict=False)
     if found.is_adapter:
-        fold_adapter(lm, folder, found.additions)
+        _check(faults, lambda: fold_adapter(lm, folder, found.additions))
     return lm
 
 
-def _whole(found: _Checkpoint) -> Any:
+def _whole(found: _Checkpoint, faults: list[str]) -> Any:
     known = {*LlamaConfig().to_dict(), "rope_theta", "rope_scaling"}
     config = LlamaConfig.from_dict({k: v for k, v in found.settings.items() if k in known})
     with torch.device("meta"):  # shapes only
-        wanted = LlamaForCausalLM(config).state_dict()
+        shapes = LlamaForCausalLM(config)
+    wanted = shapes.state_dict()
     if config.tie_word_embeddings:
         wanted.pop("lm_head.weight")
         found.backbone.pop("lm_head.weight", None)
-    check_tensors(str(found.folder), found.backbone, wanted, _REMEDY)
+    if not _check(
+        faults, lambda: check_tensors(str(found.folder), found.backbone, wanted, _REMEDY)
+    ):
+        return shapes
     return LlamaForCausalLM.from_pretrained(
         None, config=config, state_dict=found.backbone, dtype=torch.float32
     )

@@ -345,23 +345,32 @@ def test_every_fault_is_in_one_list(tmp_path: Path, capsys: Captured) -> None:
         weights | {"model.extra": norm, "model.layers.0.input_layernorm.weight": norm[:4].clone()},
         folder / "model.safetensors", metadata={"format": "pt"},
     )  # fmt: skip
+    del beside["mm_projector.2.bias"]
+    torch.save(beside | {"mm_projector.9": norm}, folder / "mm_projector.bin")
     assert main(["import", str(folder), str(tmp_path / "in")]) == 2
     message = capsys.readouterr().err
     for part in (
         "1 missing: model.norm.weight", "1 left over: model.extra",
         "1 of another shape: model.layers.0.input_layernorm.weight: (4,) instead of (16,)",
+        "1 missing: projector.2.bias; 1 left over: projector.9",
     ):  # fmt: skip
         assert part in message
 
-    (tmp_path / "2").mkdir()
-    folder, _, beside = full_checkpoint(tmp_path / "2", "linear")
-    del beside["mm_projector.2.bias"]
-    path = folder / "model.safetensors"
-    save_file({n: t for n, t in load_file(path).items() if n.startswith(("model.", "lm_"))}, path)
-    torch.save(beside | {"mm_projector.9": norm}, folder / "mm_projector.bin")
+
+def test_faults_of_an_adapter_and_of_the_heads_are_in_one_list(
+    tmp_path: Path, capsys: Captured
+) -> None:
+    folder, _, _ = lora_checkpoint(tmp_path, "linear")
+    for round_, drop in (("", "binary_decision_head"), ("adapter_0", "v_proj.lora_B")):
+        path = folder / round_ / "adapter_model.safetensors"
+        tensors = load_file(path)
+        name = next(name for name in tensors if drop in name)
+        save_file({n: t for n, t in tensors.items() if n != name}, path)
     assert main(["import", str(folder), str(tmp_path / "in")]) == 2
     message = capsys.readouterr().err
-    assert "1 missing: projector.2.bias; 1 left over: projector.9" in message
+    assert "adapter_0: its tensors are not those" in message
+    assert "self_attn.v_proj.lora_B.weight" in message
+    assert "1 missing: speak_head.net." in message
 
 
 def test_an_earlier_round_with_another_shape_is_refused(tmp_path: Path, capsys: Captured) -> None:
