@@ -9,6 +9,8 @@ looking:
   darker, striped finish; when the work is done, the object has a bright rim. The tool and the hand
   are on it while they work, and away in a pause;
 * wrong work spills something on both sides of the board;
+* where object and tool leave open what is done, a sign beside the board stands for the movement of
+  the hands, which a small still picture cannot show;
 * the *tray* at the bottom holds what is finished;
 * a stranger to the task may wander through the picture.
 """
@@ -35,6 +37,7 @@ _RIM = (255, 255, 255)
 _SPILL = (20, 16, 40)
 _SHELF_Y, _BOARD_Y, _TRAY_Y = 2, 17, 53
 _ICON, _BOARD_ICON, _TOOL_ICON = 9, 28, 13
+_SIGN, _SIGN_Y, _SIGN_X = 11, 16, 51
 _DONE_VISIBLE_S = 2.0
 _MOST_OVERLAP = 9
 """Stretches that may go on at once; earlier ones are not looked at."""
@@ -162,6 +165,9 @@ class Renderer:
         self._draw_work(picture, current.item, min(begin + (end - begin) * share, 0.999))
         if current.kind is ActivityKind.MISTAKE:
             self._draw_spill(picture)
+        if current.verb:
+            look = appearance(f"to {current.verb}")
+            _paint(picture, shape_mask(look.shape, _SIGN), _SIGN_Y, _SIGN_X, look.color)
         working = current.kind in (ActivityKind.WORK, ActivityKind.MISTAKE) and current.tool
         if working and end > begin:
             # At work the tool moves over the object; the hand holds its end.

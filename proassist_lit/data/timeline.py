@@ -42,6 +42,7 @@ class Activity:
         step_id: the step it belongs to; empty for a distraction.
         item: name of the object in the hands; may differ from the step's in a mistake.
         tool: name of the tool in use; empty if none.
+        verb: what is done, where object and tool leave it open; empty where they tell.
         progress: (from, to) share of the step's work done over this stretch, in [0, 1].
     """
 
@@ -51,6 +52,7 @@ class Activity:
     step_id: str = ""
     item: str = ""
     tool: str = ""
+    verb: str = ""
     progress: tuple[float, float] = (0.0, 0.0)
 
 

@@ -96,6 +96,23 @@ def test_what_happens_can_be_seen() -> None:
     assert far(before, frame(timeline, 3.0)[BOARD]) < 0.02
 
 
+def test_what_is_done_can_be_seen_where_object_and_tool_leave_it_open() -> None:
+    def doing(verb: str) -> np.ndarray:
+        plain = work()
+        return frame(
+            replace(plain, activities=tuple(replace(a, verb=verb) for a in plain.activities)), 5.0
+        )
+
+    sign = np.s_[16:27, 51:62]
+    peel, rinse, nothing = doing("peel"), doing("rinse"), doing("")
+    assert far(peel[sign], rinse[sign]) > 0.2
+    assert far(peel[sign], nothing[sign]) > 0.2
+    assert np.array_equal(frame(work(), 5.0), nothing)
+    for picture in (peel, rinse):  # and nothing else tells
+        picture[sign] = nothing[sign]
+        assert np.array_equal(picture, nothing)
+
+
 def test_tool_and_hand_are_away_in_a_pause() -> None:
     knife = np.array(HUES[TOOLS["knife"][0]])
     thing = np.array(HUES[ITEMS[THING][0]])
