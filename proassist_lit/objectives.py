@@ -50,8 +50,10 @@ class ObjectiveConfig:
     rho: float = 1.0
     """Share of the silent frames (per_turn: silent turns) trained on, drawn anew each epoch."""
 
-    turn_frames: int = 2
-    """per_turn: silent frames after which a turn ends; >= 1."""
+    turn_frames: int = 1
+    """per_turn: silent frames after which a turn ends; >= 1. With more than 1 silence is learnt at
+    every so many frames only, and streams must decide there, too: stream.stride. For fewer silent
+    frames rather lower rho."""
 
     turns: Turns = Turns.SHARED
     """per_turn: shared or single."""

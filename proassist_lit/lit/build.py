@@ -28,6 +28,7 @@ from proassist_lit.lit.throughput import ThroughputLogging
 from proassist_lit.lit.weight_average import WeightAverage
 from proassist_lit.model.assistant import AssistantModel
 from proassist_lit.model.training_layers import prepare_layers
+from proassist_lit.objectives import ObjectiveKind
 from proassist_lit.optimizer_config import OptimizerKind
 from proassist_lit.run_directory import RunDirectory
 from proassist_lit.sequence.batching import EpochBatches
@@ -81,6 +82,19 @@ def check_batches(config: RunConfig, num_batches: int, num_ranks: int) -> None:
         f"train has too few conversations for one step of {num_ranks} processes with {size} each; "
         "lower it, or trainer.devices, or take more conversations."
     )
+
+
+def check_turns(config: RunConfig) -> None:
+    """Warn of streams that decide where silence was never learnt."""
+    frames, stride = config.objective.turn_frames, config.stream.stride
+    if config.objective.kind is ObjectiveKind.PER_TURN and frames > 1 and stride != frames:
+        warnings.warn(
+            f"objective.turn_frames={frames}: silence is learnt at every {frames} frames of a "
+            f"pause, but streams decide at every {stride} (stream.stride), and between they will "
+            f"speak at random. Set stream.stride={frames}, or objective.turn_frames=1 with a lower "
+            "objective.rho for fewer silent frames.",
+            stacklevel=2,
+        )
 
 
 def check_optimizer(config: RunConfig, model: AssistantModel) -> None:

@@ -19,6 +19,7 @@ from proassist_lit.lit.build import (
     build_trainer,
     check_batches,
     check_optimizer,
+    check_turns,
     find_resume,
 )
 from proassist_lit.lit.callbacks import StreamingEvaluation
@@ -61,6 +62,7 @@ def train(config: RunConfig, run_dir: Path) -> float:
     if config.trainer.precision not in ("bf16-true", "16-true"):
         check_trained_types(core.model)
     check_optimizer(config, core.model)
+    check_turns(config)
     if is_first_process():
         core.chat.tokenizer.save_pretrained(run.path / "tokenizer")
     if config.trainer.find_batch_size:

@@ -4,7 +4,9 @@ import pytest
 import torch
 from rich.console import Console
 
+from proassist_lit.config import RunConfig
 from proassist_lit.errors import ConfigError
+from proassist_lit.lit.build import check_turns
 from proassist_lit.lit.module import AssistantModule
 from proassist_lit.lit.parts import (
     check_gradients,
@@ -18,6 +20,7 @@ from proassist_lit.model.config import Decision, LoraConfig
 from proassist_lit.model.lora import add_lora
 from proassist_lit.model.weights_type import cast_weights
 from proassist_lit.objectives import ObjectiveConfig
+from proassist_lit.streaming.config import StreamConfig
 from tests.fakes import tiny_model, word_chat
 
 
@@ -108,3 +111,15 @@ def test_weights_of_sixteen_bits_are_not_trained_by_mistake() -> None:
         check_trained_types(model)
     model.lm.requires_grad_(False)
     check_trained_types(model)
+
+
+def test_streams_that_decide_where_silence_was_not_learnt_are_told_of() -> None:
+    def settings(turn_frames: int, stride: int) -> RunConfig:
+        return RunConfig(
+            objective=ObjectiveConfig(turn_frames=turn_frames), stream=StreamConfig(stride=stride)
+        )
+
+    check_turns(settings(1, 1))
+    check_turns(settings(4, 4))
+    with pytest.warns(UserWarning, match=r"turn_frames=4: .* at every 1 .*Set stream\.stride=4"):
+        check_turns(settings(4, 1))
