@@ -167,7 +167,10 @@ def count_terms(model: AssistantModel, batch: Batch) -> Tensor:
             batch.dst_neg_frame_mask,
         ]
     dtype = torch.float64 if model.dtype == torch.float64 else torch.float32
-    return torch.stack([term.sum() for term in terms]).to(dtype)
+    counts = torch.stack([term.sum() for term in terms]).to(dtype)
+    if model.learns_not_silent:  # among the words
+        counts[0] += counts[1]
+    return counts
 
 
 def _rates(counts: Tensor, decision: Decision, config: ObjectiveConfig) -> Tensor:

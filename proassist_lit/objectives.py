@@ -144,8 +144,9 @@ def compute_losses(model: AssistantModel, batch: Batch, config: ObjectiveConfig)
 
     ``total = response_gen_weight * LM(assistant) + speaking_binary_weight * speak
     + dst_gen_weight * LM(dst) + dst_binary_weight * dst``. Where silence is a token, its
-    cross-entropy is part of LM(assistant) and there is no speak term. Of two heads to speak,
-    ``speak`` is the sum of their losses.
+    cross-entropy is part of LM(assistant) and there is no speak term; so is, where the chat format
+    does not learn the openings of spans, that frames to speak at are not silent. Of two heads to
+    speak, ``speak`` is the sum of their losses.
     """
     out = model(batch)
     chunk, gamma = config.logit_chunk, config.focal_gamma
@@ -154,6 +155,8 @@ def compute_losses(model: AssistantModel, batch: Batch, config: ObjectiveConfig)
         out.speak_logits, batch.pos_frame_mask, batch.neg_frame_mask,
         targets=batch.speak_targets, focal_gamma=gamma,
     )  # fmt: skip
+    if model.learns_not_silent:
+        response = response + speak.pos
     terms = [response, speak.pos, speak.neg]
     if out.relevance_logits is not None:
         pos, neg = batch.relevance_pos_frame_mask, batch.relevance_neg_frame_mask

@@ -1,10 +1,14 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from proassist_lit.data.collate import collate
 from proassist_lit.errors import ConfigError
+from proassist_lit.losses import SumCount, lm_loss
+from proassist_lit.micro_batches import count_terms
 from proassist_lit.model.config import Decision, HeadType
 from proassist_lit.objectives import ObjectiveConfig, ObjectiveKind, compute_losses
 from proassist_lit.sequence.chat import Role
@@ -121,6 +125,29 @@ def test_the_silent_token_is_learnt_among_the_words_with_its_own_weight() -> Non
     silent = -log_probs[..., chat.silent_id][batch.neg_frame_mask]
     total = losses.response.sum + weight * silent.sum()
     torch.testing.assert_close(losses.total, total / (losses.response.count + len(silent)))
+
+
+@pytest.mark.parametrize("learns_openings", [True, False])
+def test_that_a_frame_is_not_silent_is_learnt_where_no_opening_tells_it(
+    learns_openings: bool,
+) -> None:
+    chat = word_chat()
+    chat.format = replace(chat.format, train_openings=learns_openings)
+    model = tiny_model(decision=Decision.SILENT_TOKEN, dst=False, chat=chat)
+    config = ObjectiveConfig(kind=TOKEN_PROB)
+    batch = make_batch(config)
+    losses = compute_losses(model, batch, config)
+
+    with torch.no_grad():
+        out = model(batch)
+        words = lm_loss(model, out.hidden, batch.labels)
+        p = model.lm_logits(out.hidden).softmax(-1)[..., chat.silent_id][batch.pos_frame_mask]
+    want = SumCount(-(1 - p).log().sum(), torch.tensor(len(p)))
+    assert len(p) > 0
+    assert losses.response.count == words.count + (0 if learns_openings else len(p))
+    added = losses.response.sum - words.sum
+    torch.testing.assert_close(added, torch.zeros_like(added) if learns_openings else want.sum)
+    assert count_terms(model, batch)[0] == losses.response.count
 
 
 @pytest.mark.parametrize("dst", [True, False])
