@@ -54,7 +54,7 @@ def _head(plan: Plan, study: Study) -> Iterator[str]:
     yield "# Results"
     yield ""
     yield (
-        "Written by `python -m benchmarks.paper report`; nothing here is typed by hand. "
+        "Written by `python -m benchmarks.paper report`; no figure here is typed by hand. "
         "Numbers are means over seeds ± standard deviation of a seed; n is the number of seeds. "
         "They are of the test streams where there are any, else of val, on which thresholds are "
         "chosen. A difference counts as seen where Welch's t-test over seeds gives "
@@ -159,6 +159,9 @@ def _claims(table: Table, study: Study) -> Iterator[str]:
         whose = {"paper": "the paper's direction", "ours": "ours"}
         body = [[whose[v.claim.whose], v.claim.says, v.verdict, v.numbers] for v in verdicts]
         yield from _markdown(["whose claim", "claim", "here", "numbers"], body)
+    if table.found and any(study.runs[name] for name in table.rows):
+        yield f"*Looked into.* {table.found.strip()}"
+        yield ""
 
 
 def _origin(plan: Plan, study: Study, numbers: Path) -> Iterator[str]:

@@ -83,6 +83,7 @@ class Table:
         rows: names.
         metrics: keys of ``metrics.json`` without their split.
         claims: what is checked.
+        found: what was looked into where the claims do not agree; no figure in it.
         curve: a key of the configuration, drawn against the first metric; with ``log`` on a
             logarithmic axis.
         log: see ``curve``.
@@ -99,6 +100,7 @@ class Table:
     metrics: tuple[str, ...]
     published: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     claims: tuple[Claim, ...] = ()
+    found: str = ""
     curve: str = ""
     log: bool = False
     thresholds: bool = False

@@ -434,6 +434,15 @@ def test_page_shows_baselines_once_and_where_numbers_come_from(tmp_path: Path) -
     assert "| `one` | `+experiment=per_token f1=0.5` | 7200 s |" in text
 
 
+def test_page_says_what_was_looked_into_of_what_was_run(tmp_path: Path) -> None:
+    tables = [replace(table(n), name=n, found=f"Why {n} is so.") for n in ("one", "two")]
+    plan = plan_of(*tables)
+    out = tmp_path / "results.md"
+    write_page(plan, study_of(tmp_path, {"one": (0.5,)}, plan), out)
+    assert out.read_text().count("*Looked into.* Why one is so.") == 1
+    assert "Why two" not in out.read_text()
+
+
 def test_every_trained_row_has_its_own_blind_self(tmp_path: Path) -> None:
     plan = plan_of(table("one", "two", "again", baselines=True))
     for row, value in (("one", 0.25), ("two", 0.125), ("again", 0.75)):

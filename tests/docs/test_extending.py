@@ -14,7 +14,7 @@ import pytest
 from tests.docs.pages import ROOT, Block, apply_diff, blocks, commands
 
 EXTENDING = ROOT / "docs" / "extending"
-PAGES = ["experiment", "loss", "metric", "data-set"]
+PAGES = ["experiment", "loss", "decision", "metric", "data-set"]
 LEFT_OUT = shutil.ignore_patterns(
     ".*", "__pycache__", "*.egg-info", "outputs", "site", "wandb", "toy-*", "captaincook4d-*"
 )
@@ -133,6 +133,12 @@ def labels_are_soft(folder: Path) -> None:
     assert "soft_labels: 0.1" in (folder / "outputs/latest/config.yaml").read_text("utf-8")
 
 
+def rule_is_streamed_by(folder: Path) -> None:
+    assert "rule: smoothed" in (folder / "outputs/latest/config.yaml").read_text("utf-8")
+    theta = metrics_of_latest(folder)["val/theta_speak"]
+    assert isinstance(theta, float)
+
+
 def metric_is_in_the_results(folder: Path) -> None:
     [run] = (folder / "outputs/latest/evaluations").iterdir()
     evaluated = json.loads((run / "metrics.json").read_text("utf-8"))
@@ -149,6 +155,7 @@ def garden_is_trained_on(folder: Path) -> None:
 PROMISES = {
     "experiment": experiment_is_compared,
     "loss": labels_are_soft,
+    "decision": rule_is_streamed_by,
     "metric": metric_is_in_the_results,
     "data-set": garden_is_trained_on,
 }
