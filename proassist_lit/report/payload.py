@@ -34,6 +34,7 @@ def make_payload(report: RunReport) -> dict[str, Any]:
         "config": report.config_yaml,
         "notes": [[str(name), str(value)] for name, value in report.notes.items()],
         "columns": list(board.columns),
+        "split": board.split,
         "earlier": None if report.earlier is None else report.earlier_name or "the earlier run",
         "headline": [_row(row) for row in board.headline],
         "rest": [_row(row) for row in board.rest],

@@ -1,4 +1,7 @@
-"""The table of a run's numbers: metrics down, val, test and every baseline across."""
+"""The table of a run's numbers: metrics down, val, test and every baseline across.
+
+The reported split is test, or val of data without a test.
+"""
 
 from __future__ import annotations
 
@@ -41,10 +44,10 @@ class ScoreRow:
     Attributes:
         name: the metric as in ``metrics.json``, without its split.
         values: one a column; None where it was not measured (or is not a number).
-        best: whether the value is the best of test and its baselines. Val is another data set,
-            so it never competes. All False where fewer than two compete.
-        earlier: the value on test of the run to compare with.
-        change: test minus ``earlier``; None where one of the two is missing.
+        best: whether the value is the best of the reported split and its baselines; beside test
+            val is another data set and never competes. All False where fewer than two compete.
+        earlier: the value on that split of the run to compare with.
+        change: own value there minus ``earlier``; None where one of the two is missing.
         better: whether the change is one for the better; None without a change, or where
             neither direction is better.
     """
@@ -59,7 +62,7 @@ class ScoreRow:
 
 @dataclass(frozen=True, kw_only=True)
 class KeyResult:
-    """A main metric on test beside the best baseline of it, and beside an earlier run."""
+    """A main metric on the reported split beside its best baseline and an earlier run."""
 
     name: str
     value: float
@@ -79,7 +82,8 @@ class Scoreboard:
         rest: every other metric of the columns.
         settings: thresholds, similarity model and other words: (name, value).
         others: keys that belong to no column, e.g. ``train/loss``: (key, value).
-        key_results: main metrics on test.
+        key_results: main metrics on the reported split.
+        split: the reported one.
     """
 
     columns: tuple[str, ...]
@@ -88,6 +92,7 @@ class Scoreboard:
     settings: tuple[tuple[str, str], ...]
     others: tuple[tuple[str, float | str], ...]
     key_results: tuple[KeyResult, ...]
+    split: str
 
 
 def make_scoreboard(
@@ -99,24 +104,26 @@ def make_scoreboard(
 
     Args:
         metrics: values by key; ``split/name`` or ``baseline/<baseline>/split/name``.
-        earlier: the ``metrics.json`` of a run to compare with on test; None for none.
+        earlier: the ``metrics.json`` of a run to compare with; None for none.
         earlier_name: its name, beside the settings in which it differs.
 
     Returns:
-        The scoreboard. Baselines measured on another split than test are among ``others``.
+        The scoreboard. Baselines measured on another split than the reported one are among
+        ``others``.
     """
+    split = "test" if any(key.startswith("test/") for key in metrics) else "val"
     cells: dict[str, dict[str, float]] = {}
     settings: dict[str, dict[str, str]] = {}
     others: list[tuple[str, float | str]] = []
     for key, value in metrics.items():
-        column, name = _place(key)
+        column, name = _place(key, split)
         if isinstance(value, str) or _SETTING.search(name):
             settings.setdefault(name, {})[column or key.rpartition("/")[0]] = _text(value)
         elif column is None:
             others.append((key, value))
         else:
             cells.setdefault(name, {})[column] = float(value)
-    earlier_cells, earlier_settings = _on_test(earlier or {})
+    earlier_cells, earlier_settings = _reported(earlier or {}, split)
     for name in earlier_cells:
         cells.setdefault(name, {})
 
@@ -126,7 +133,9 @@ def make_scoreboard(
     }
     rows = {
         name: _compared(
-            _row(name, row, columns, matched_nothing), row.get("test"), earlier_cells.get(name)
+            _row(name, row, columns, matched_nothing, split),
+            row.get(split),
+            earlier_cells.get(name),
         )
         for name, row in cells.items()
     }
@@ -136,15 +145,16 @@ def make_scoreboard(
         headline=tuple(rows[name] for name in first),
         rest=tuple(rows[name] for name in sorted(set(rows) - set(first))),
         settings=tuple(
-            (name, _joined(settings.get(name, {}), earlier_settings.get(name), earlier_name))
+            (name, _joined(settings.get(name, {}), earlier_settings.get(name), earlier_name, split))
             for name in {**settings, **earlier_settings}
         ),
         others=tuple(others),
         key_results=tuple(
-            _key_result(rows[name], columns)
+            _key_result(rows[name], columns, split)
             for name in KEY_METRICS
-            if name in rows and cells[name].get("test") is not None
+            if name in rows and cells[name].get(split) is not None
         ),
+        split=split,
     )
 
 
@@ -156,10 +166,10 @@ def spoken_name(name: str) -> str:
     return " ".join(words)
 
 
-def _place(key: str) -> tuple[str | None, str]:
+def _place(key: str, split: str) -> tuple[str | None, str]:
     """Column (None without one) and metric name of a key."""
     parts = key.split("/")
-    if len(parts) >= 4 and parts[0] == "baseline" and parts[2] == "test":
+    if len(parts) >= 4 and parts[0] == "baseline" and parts[2] == split:
         return parts[1], "/".join(parts[3:])
     if len(parts) >= 2 and parts[0] in ("val", "test"):
         return parts[0], "/".join(parts[1:])
@@ -172,7 +182,11 @@ def _ordered(columns: set[str]) -> tuple[str, ...]:
 
 
 def _row(
-    name: str, row: Mapping[str, float], columns: tuple[str, ...], matched_nothing: set[str]
+    name: str,
+    row: Mapping[str, float],
+    columns: tuple[str, ...],
+    matched_nothing: set[str],
+    split: str,
 ) -> ScoreRow:
     values = tuple(_finite(row.get(column)) for column in columns)
     lower = lower_is_better(name)
@@ -180,7 +194,9 @@ def _row(
     scores = {
         i: -abs(value) if lower else value
         for i, (column, value) in enumerate(zip(columns, values, strict=True))
-        if value is not None and column != "val" and not (lower and column in matched_nothing)
+        if value is not None
+        and column not in {"val", "test"} - {split}
+        and not (lower and column in matched_nothing)
     }
     if len(scores) < 2 or direction(name) is Direction.NEITHER:
         return ScoreRow(name=name, values=values, best=(False,) * len(columns))
@@ -195,16 +211,18 @@ def _row(
     )
 
 
-def _on_test(metrics: Mapping[str, float | str]) -> tuple[dict[str, float], dict[str, str]]:
-    """Values on test, and settings on test or of the whole run, by name."""
+def _reported(
+    metrics: Mapping[str, float | str], split: str
+) -> tuple[dict[str, float], dict[str, str]]:
+    """Values on ``split``, and settings on it or of the whole run, by name."""
     cells, settings = {}, {}
     for key, value in metrics.items():
-        column, name = _place(key)
-        if column not in ("test", None) or (column is None and "/" in key):
+        column, name = _place(key, split)
+        if column not in (split, None) or (column is None and "/" in key):
             continue
         if isinstance(value, str) or _SETTING.search(name):
             settings[name] = _text(value)
-        elif column == "test":
+        elif column == split:
             cells[name] = float(value)
     return cells, settings
 
@@ -226,9 +244,9 @@ def _compared(row: ScoreRow, test: float | None, earlier: float | None) -> Score
     )
 
 
-def _key_result(row: ScoreRow, columns: tuple[str, ...]) -> KeyResult:
+def _key_result(row: ScoreRow, columns: tuple[str, ...], split: str) -> KeyResult:
     by_column = dict(zip(columns, row.values, strict=True))
-    value = by_column.pop("test")
+    value = by_column.pop(split)
     by_column.pop("val", None)
     known = {column: v for column, v in by_column.items() if v is not None}
     best = max(known, key=lambda column: known[column], default="")
@@ -250,13 +268,15 @@ def _text(value: float | str) -> str:
     return value if isinstance(value, str) else f"{value:.4g}"
 
 
-def _joined(by_column: Mapping[str, str], earlier: str | None, earlier_name: str) -> str:
+def _joined(
+    by_column: Mapping[str, str], earlier: str | None, earlier_name: str, split: str
+) -> str:
     """One value if all columns agree, else each with its column; and that of an earlier run."""
     if len(set(by_column.values())) == 1:
         own = next(iter(by_column.values()))
     else:
         own = ", ".join(f"{column} {value}" for column, value in by_column.items())
-    if earlier is None or earlier == by_column.get("test", own):
+    if earlier is None or earlier == by_column.get(split, own):
         return own
     other = f"{earlier_name or 'the earlier run'}: {earlier}"
     return f"{own} ({other})" if own else other

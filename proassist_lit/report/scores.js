@@ -3,10 +3,10 @@
 
 function drawHead() {
   byId("title").textContent = DATA.title;
-  byId("key").replaceChildren(...DATA.key.map((k) => el("span", {}, `test ${k.label}`,
+  byId("key").replaceChildren(...DATA.key.map((k) => el("span", {}, `${DATA.split} ${k.label}`,
     el("span", {}, el("b", {}, score(k.value)), k.baseline ? `vs ${score(k.baselineValue)} ${words(k.baseline)}` : "",
       k.change === null ? "" : el("span", { class: `change ${gainOf(k.better)}`, title: `against ${DATA.earlier}` }, ` ${changeText(k.change, k.better)}`)))));
-  if (!DATA.key.length) byId("key").textContent = "No results on test yet.";
+  if (!DATA.key.length) byId("key").textContent = "No results yet.";
 }
 
 function drawScores() {
@@ -18,8 +18,8 @@ function drawScores() {
   byId("rest-box").hidden = !(rest.length || others.length);
   byId("rest-box").firstElementChild.textContent = `${plural(rest.length + others.length, "more metric")}`;
   byId("scores-note").textContent = [
-    columns.some((c) => c !== "val" && c !== "test") ? "Bold: best of test and its baselines." : "",
-    earlier ? `Change: test minus ${earlier}; ✓ for the better, × for the worse.` : "",
+    columns.some((c) => c !== "val" && c !== "test") ? `Bold: best of ${DATA.split} and its baselines.` : "",
+    earlier ? `Change: ${DATA.split} minus ${earlier}; ✓ for the better, × for the worse.` : "",
   ].join(" ");
   byId("settings").append(...facts(settings));
 }
@@ -31,10 +31,10 @@ function scoreTable(columns, rows) {
   const cells = (make, between) => [...columns.slice(0, own).map(make), ...(compared ? between : []), ...columns.slice(own).map((c, i) => make(c, own + i))];
   const group = (name, count, className) => (count ? el("th", { class: "group " + className, colspan: count, scope: "colgroup" }, name) : null);
   const groups = rivals || compared
-    ? el("tr", {}, el("th", { class: "group" }), group("", own, ""), compared ? group("against " + DATA.earlier, 2, "earlier divide") : null, group("baselines on test", rivals, "baseline" + (own ? " divide" : "")))
+    ? el("tr", {}, el("th", { class: "group" }), group("", own, ""), compared ? group("against " + DATA.earlier, 2, "earlier divide") : null, group("baselines on " + DATA.split, rivals, "baseline" + (own ? " divide" : "")))
     : null;
   const head = el("tr", {}, el("th", { scope: "col" }, "Metric"), ...cells((c, i) => el("th", { scope: "col", class: kind(c, i) }, words(c)),
-    [el("th", { scope: "col", class: "earlier divide" }, "test"), el("th", { scope: "col", class: "earlier" }, "change")]));
+    [el("th", { scope: "col", class: "earlier divide" }, DATA.split), el("th", { scope: "col", class: "earlier" }, "change")]));
   const line = (row) => {
     const whole = /(^|_|\/)num_|_count$|invalid/.test(row.name), value = (v) => (whole && v !== null ? v.toLocaleString("en") : score(v));
     return el("tr", {}, el("th", { scope: "row", title: row.name }, row.label), ...cells(

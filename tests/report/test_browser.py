@@ -120,7 +120,7 @@ def test_page_fits_laptop_and_phone(
 def test_parts_without_data_are_not_shown(open_report: OpenReport) -> None:
     page = open_report(RunReport(title="nothing yet", config_yaml="", metrics={}))
     assert page.locator("main > section:visible").count() == 0
-    assert page.locator("#key").inner_text() == "No results on test yet."
+    assert page.locator("#key").inner_text() == "No results yet."
 
 
 @pytest.mark.road

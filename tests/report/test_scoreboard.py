@@ -214,3 +214,24 @@ def test_names_are_spelt_for_people() -> None:
     assert spoken_name("dst_update_f1") == "DST update F1"
     assert spoken_name("utterance_rouge_l") == "utterance ROUGE L"
     assert spoken_name("utterance_time_diff_s") == "utterance time diff (s)"
+
+
+def test_without_a_test_split_val_is_what_baselines_stand_beside() -> None:
+    numbers = {
+        "val/utterance_f1": 0.7, "val/speak_f1": 0.9, "baseline/blind/val/utterance_f1": 0.1,
+        "baseline/clock/val/utterance_f1": 0.2,
+    }  # fmt: skip
+    board = make_scoreboard(numbers, {"val/utterance_f1": 0.6, "test/utterance_f1": 0.1}, "before")
+
+    assert (board.split, board.columns) == ("val", ("val", "clock", "blind"))
+    f1 = next(row for row in board.headline if row.name == "utterance_f1")
+    assert (f1.values, f1.best) == ((0.7, 0.2, 0.1), (True, False, False))
+    assert (f1.earlier, f1.better) == (0.6, True)
+    [key, speak] = board.key_results
+    assert (key.name, key.value, key.baseline, key.baseline_value) == (
+        "utterance_f1", 0.7, "clock", 0.2,
+    )  # fmt: skip
+    assert (speak.name, speak.baseline) == ("speak_f1", "")
+
+    tested = make_scoreboard({**numbers, "test/utterance_f1": 0.5})
+    assert (tested.split, tested.columns) == ("test", ("val", "test"))
