@@ -27,8 +27,10 @@ from proassist_lit.objectives import Turns
 from proassist_lit.sequence.chat import Chat, chat_format
 from proassist_lit.sequence.examples import ExampleSet
 from proassist_lit.sequence.rules import DST_EXTENSION
+from proassist_lit.sequence.script import read_script
 from proassist_lit.sequence.splitting import split_conversation
 from proassist_lit.sequence.turns import single_turns
+from proassist_lit.streaming.context import ContextManager
 from proassist_lit.streaming.room import room_to_write
 from proassist_lit.types import Batch, Example
 
@@ -72,6 +74,10 @@ def build_core(config: RunConfig, *, tokenizer_folder: Path | None = None) -> Co
     check_context(config, model)
     if not config.streams_as_reference:  # now, not after an hour of training
         room_to_write(chat, config.stream, config.data.num_tokens_per_img)
+        for split in data.keys() - {"train"}:
+            for conversation in data[split].conversations:  # refuses prompts that leave no room
+                script = read_script(conversation)
+                ContextManager(chat, script, config.stream, name=conversation.id)
     evaluator = Evaluator(
         data,
         config.stream,

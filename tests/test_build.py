@@ -70,7 +70,7 @@ def test_context_that_the_backbone_cannot_read_is_refused_before_training(
         )
 
     monkeypatch.setattr(build, "build_backbone", small)
-    run = config(cache, stream=StreamConfig(max_context=stream))
+    run = config(cache, stream=StreamConfig(max_context=stream, reserve=256))
     run.data.max_seq_len = data
     if asked is None:
         assert build_core(run).model.context_limit is not None
@@ -90,6 +90,14 @@ def test_a_reserve_without_room_is_refused_before_training(cache: Path) -> None:
     drop = StreamConfig(max_new_tokens=64, max_dst_tokens=48, reserve=100,
                         strategy=Strategy.DROP_MIDDLE)  # fmt: skip
     build_core(config(cache, compat=Compat.PROASSIST, stream=drop))  # its rules are others
+
+
+def test_prompts_without_room_are_refused_before_training(cache: Path) -> None:
+    stream = StreamConfig(
+        strategy=Strategy.DROP_MIDDLE, window_tokens=200, max_context=512, reserve=256
+    )
+    with pytest.raises(ConfigError, match=r"stream 'toy-val-.* and stream\.window_tokens 200 more"):
+        build_core(config(cache, stream=stream))
 
 
 def test_batches_are_packed_where_rules_and_backbone_allow_it(cache: Path) -> None:
