@@ -74,7 +74,7 @@ def build_core(config: RunConfig, *, tokenizer_folder: Path | None = None) -> Co
     check_context(config, model)
     if not config.streams_as_reference:  # now, not after an hour of training
         room_to_write(chat, config.stream, config.data.num_tokens_per_img)
-        for split in data.keys() - {"train"}:
+        for split in (split for split in data if split != "train"):
             for conversation in data[split].conversations:  # refuses prompts that leave no room
                 script = read_script(conversation)
                 ContextManager(chat, script, config.stream, name=conversation.id)

@@ -128,6 +128,11 @@ class TrainerConfig:
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     """Optimizer and learning-rate schedule."""
 
+    @property
+    def rounds_weights(self) -> bool:
+        """Whether all weights are trained in 16 bits."""
+        return self.precision in ("bf16-true", "16-true")
+
     def __post_init__(self) -> None:
         if self.max_steps < 0 and self.max_epochs < 0:
             raise ConfigError(

@@ -16,6 +16,7 @@ from scipy.stats import ttest_ind
 from benchmarks.paper.plan import Claim, Plan
 from proassist_lit.errors import ConfigError
 from proassist_lit.metrics.directions import lower_is_better
+from proassist_lit.report.scoreboard import reported_split
 
 CHANCE = 0.05
 """A difference counts as seen if chance would make one so large less often than this."""
@@ -38,7 +39,7 @@ class Run:
     @property
     def split(self) -> str:
         """Split that is reported: test where there is one."""
-        return "test" if any(key.startswith("test/") for key in self.metrics) else "val"
+        return reported_split(self.metrics)
 
     def value(self, metric: str) -> float | None:
         """A number of the reported split; None if the run has none.

@@ -188,7 +188,7 @@ def build_trainer(
 def precision_of(trainer: TrainerConfig) -> dict[str, Any]:
     """What the Trainer is told of the numbers' type."""
     name = trainer.precision
-    if name in ("bf16-true", "16-true"):
+    if trainer.rounds_weights:
         return {"plugins": [HalfWeights(name)]}  # type: ignore[arg-type]
     return {"precision": name}
 

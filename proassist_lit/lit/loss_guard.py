@@ -141,7 +141,8 @@ class LossGuard(L.Callback):
                 message = self._message(trainer, batch, fault)
                 break
             self._losses.append(loss)
-            self._first += [loss] if len(self._first) < LEAST else []
+            if len(self._first) < LEAST:
+                self._first.append(loss)
         if trainer.strategy.reduce_boolean_decision(bool(message), all=False):
             raise TrainingError(
                 message

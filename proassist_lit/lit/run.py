@@ -59,7 +59,7 @@ def train(config: RunConfig, run_dir: Path) -> float:
     core = build_core(config)
     begins_trained = bool(config.model.init_from)
     check_heads_train(core.model, config.objective, begins_trained=begins_trained)
-    if config.trainer.precision not in ("bf16-true", "16-true"):
+    if not config.trainer.rounds_weights:
         check_trained_types(core.model)
     check_optimizer(config, core.model)
     check_turns(config)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from proassist_lit.metrics.directions import Direction, direction, lower_is_better
@@ -111,7 +111,7 @@ def make_scoreboard(
         The scoreboard. Baselines measured on another split than the reported one are among
         ``others``.
     """
-    split = "test" if any(key.startswith("test/") for key in metrics) else "val"
+    split = reported_split(metrics)
     cells: dict[str, dict[str, float]] = {}
     settings: dict[str, dict[str, str]] = {}
     others: list[tuple[str, float | str]] = []
@@ -158,6 +158,11 @@ def make_scoreboard(
     )
 
 
+def reported_split(metrics: Iterable[str]) -> str:
+    """``test`` if any key of ``metrics.json`` is of it, else ``val``."""
+    return "test" if any(key.startswith("test/") for key in metrics) else "val"
+
+
 def spoken_name(name: str) -> str:
     """A metric's name as a person writes it: ``dst_update_f1`` becomes ``DST update F1``."""
     words = [_SPELLING.get(word, word) for word in name.split("_")]
@@ -195,7 +200,7 @@ def _row(
         i: -abs(value) if lower else value
         for i, (column, value) in enumerate(zip(columns, values, strict=True))
         if value is not None
-        and column not in {"val", "test"} - {split}
+        and (column != "val" or split == "val")
         and not (lower and column in matched_nothing)
     }
     if len(scores) < 2 or direction(name) is Direction.NEITHER:
@@ -227,19 +232,19 @@ def _reported(
     return cells, settings
 
 
-def _compared(row: ScoreRow, test: float | None, earlier: float | None) -> ScoreRow:
+def _compared(row: ScoreRow, own: float | None, earlier: float | None) -> ScoreRow:
     """``row`` beside the value of an earlier run."""
-    test, earlier = _finite(test), _finite(earlier)
-    if test is None or earlier is None:
+    own, earlier = _finite(own), _finite(earlier)
+    if own is None or earlier is None:
         return replace(row, earlier=earlier)
-    gain = test - earlier
+    gain = own - earlier
     if lower_is_better(row.name):
-        gain = abs(earlier) - abs(test)
+        gain = abs(earlier) - abs(own)
     same = math.isclose(gain, 0, abs_tol=1e-12)
     return replace(
         row,
         earlier=earlier,
-        change=test - earlier,
+        change=own - earlier,
         better=None if same or direction(row.name) is Direction.NEITHER else gain > 0,
     )
 

@@ -24,13 +24,8 @@ def test_a_signal_after_training_ends_the_run_and_queues_it(
     number: signal.Signals,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
+    slurm: Path,
 ) -> None:
-    slurm = tmp_path / "scontrol"
-    slurm.write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/asked\n')
-    slurm.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    monkeypatch.setenv("SLURM_JOB_ID", "17")
     before = signal.getsignal(number)
     with (
         pytest.raises(SystemExit, match=f"^{128 + number}$"),
@@ -39,7 +34,7 @@ def test_a_signal_after_training_ends_the_run_and_queues_it(
         signal.raise_signal(number)
     assert signal.getsignal(number) == before
     assert f"Stopped by {number.name} after training; what" in capsys.readouterr().err
-    assert (tmp_path / "asked").exists() == (number == signal.SIGUSR1)
+    assert slurm.exists() == (number == signal.SIGUSR1)
 
 
 def asks(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, mine: float, other: float) -> list[int]:

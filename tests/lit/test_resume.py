@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 import signal
 import subprocess
@@ -129,14 +128,10 @@ def test_a_signal_lets_the_step_end_then_saves_and_stops(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
+    slurm: Path,
 ) -> None:
     whole, expected = uninterrupted(2)
     settings = config(whole.parent / "data", accumulate=2, save_every=0)
-    slurm = tmp_path / "scontrol"
-    slurm.write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/asked\n')
-    slurm.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    monkeypatch.setenv("SLURM_JOB_ID", "17")
     before = signal.getsignal(number)
 
     with pytest.MonkeyPatch.context() as patch:
@@ -147,8 +142,7 @@ def test_a_signal_lets_the_step_end_then_saves_and_stops(
     assert saved["global_step"] == 4
     assert f"by {number.name}; the state of training is in" in capsys.readouterr().err
     assert signal.getsignal(number) == before
-    asked = tmp_path / "asked"  # for a place in the queue, where Slurm gave notice
-    said = asked.read_text() if asked.exists() else ""
+    said = slurm.read_text() if slurm.exists() else ""  # a place in the queue was asked for
     assert said == ("requeue 17\n" if number == signal.SIGUSR1 else "")
     monkeypatch.delenv("SLURM_JOB_ID")
 
