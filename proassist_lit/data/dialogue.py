@@ -3,6 +3,10 @@
 The user states the goal; the assistant instructs, confirms each finished step and gives the next,
 corrects a mistake when it happens, answers questions, and is silent otherwise. Every time comes
 from the timeline, every word from ``phrases``; the wording is drawn from the seed.
+
+The next step is the first of the plan that has not begun, whatever the user then does: what is
+still to come nobody can see. Were the step that follows announced, its start could be tracked
+without a look at it, and a model's own guesses would lead its state astray.
 """
 
 from __future__ import annotations
@@ -69,7 +73,7 @@ class _Writer:
             if kind == "start":
                 self._start(time_s, step)
             elif kind == "end":
-                self._end(time_s, step, performed)
+                self._end(time_s, step)
             elif kind == "mistake":
                 self._correct(step, index)
             else:
@@ -82,7 +86,7 @@ class _Writer:
         task = self.timeline.task
         self.draft.user_says(time_s, self._pick(phrases.GOAL).format(task=task))
         if performed:
-            first = performed[0]
+            first = self.timeline.steps[0]
             text = self._pick(phrases.FIRST).format(id=first.id, step=first.name)
             self.draft.assistant_says(time_s, text, "instruction", (first.verb, first.item))
 
@@ -93,17 +97,17 @@ class _Writer:
             text = self._pick(phrases.SKIPPED).format(step=skipped.name)
             self.draft.assistant_says(time_s, text, "correction", (skipped.verb, skipped.item))
 
-    def _end(self, time_s: float, step: Step, performed: Sequence[Step]) -> None:
+    def _end(self, time_s: float, step: Step) -> None:
         self.draft.update(time_s, step, Transition.COMPLETE)
-        todo = [s for s in performed if self.draft.state[s.id] is StepState.NOT_STARTED]
-        if todo:
+        following = self._next()
+        if following:
             text = self._pick(phrases.NEXT).format(
-                id=todo[0].id, step=todo[0].name, done=f"{step.verb} {step.item}"
+                id=following.id, step=following.name, done=f"{step.verb} {step.item}"
             )
             self.draft.assistant_says(
-                time_s, text, "feedback,instruction", (todo[0].verb, todo[0].item)
+                time_s, text, "feedback,instruction", (following.verb, following.item)
             )
-        elif all(self.draft.state[s.id] is StepState.COMPLETED for s in performed):
+        elif StepState.IN_PROGRESS not in self.draft.state.values():
             text = self._pick(phrases.FINISH).format(task=self.timeline.task)
             self.draft.assistant_says(time_s, text, "feedback", ())
         else:  # other steps are under way, nothing new begins
@@ -165,11 +169,15 @@ class _Writer:
 
     def _current(self, performed: Sequence[Step]) -> Step | None:
         """The step under way, else the next one."""
-        for wanted in (StepState.IN_PROGRESS, StepState.NOT_STARTED):
-            for step in performed:
-                if self.draft.state[step.id] is wanted:
-                    return step
-        return None
+        under_way = (s for s in performed if self.draft.state[s.id] is StepState.IN_PROGRESS)
+        return next(under_way, None) or self._next()
+
+    def _next(self) -> Step | None:
+        """The first step of the plan that has not begun and is not known to be skipped."""
+        not_started = (s for s in self.timeline.steps if s.id not in self.noticed)
+        return next(
+            (s for s in not_started if self.draft.state[s.id] is StepState.NOT_STARTED), None
+        )
 
     def _skipped_before(self, step: Step) -> list[Step]:
         """Steps of the plan before ``step`` that this recording never does, not yet noticed."""

@@ -183,12 +183,35 @@ def test_dialogue_covers_every_act_of_a_recording() -> None:
     assert goal < 7
     assert {"wash", "leek"} <= words(spoken[goal])  # the first instruction
     assert {"lime", "leek"} <= words(spoken[7])  # the correction, at 3.1 s
-    assert {"slice", "plum", "knife"} <= words(spoken[18])  # confirms, and gives the next
+    assert {"peel", "beet"} <= words(spoken[18])  # confirms, and gives the next of the plan
     assert {"peel", "beet"} <= words(spoken[25])  # what was skipped
     assert set(spoken) == {goal, 7, 18, 25, 41}
     assert refs[-1].state == {
         "S1": StepState.COMPLETED, "S2": StepState.NOT_STARTED, "S3": StepState.COMPLETED
     }  # fmt: skip
+
+
+def test_nothing_is_said_of_what_is_still_to_come() -> None:
+    steps = plain_timeline().steps
+    later = {"S2": (12.0, 16.0), "S3": (17.0, 20.0)}
+    first, second = (
+        plain_timeline(
+            steps=tuple(
+                replace(s, start_s=times[s.id][0], end_s=times[s.id][1]) if s.id in times else s
+                for s in steps
+            )
+        )
+        for times in (later, {"S2": later["S3"], "S3": later["S2"]})
+    )
+    spoken = [
+        [(t.time_s, t.content) for t in turns_of(c, AssistantTurn)]
+        for c in (write_dialogue(t, CONFIG, UserType.NO_TALK, seed=1) for t in (first, second))
+    ]
+    before = [[(time_s, text) for time_s, text in said if time_s < 12.0] for said in spoken]
+
+    assert len(before[0]) == 3  # the instruction, the correction, and what comes after S1
+    assert before[0] == before[1]
+    assert spoken[0] != spoken[1]
 
 
 def test_labels_say_what_kind_of_utterance() -> None:
