@@ -7,7 +7,7 @@ from pathlib import Path
 
 from benchmarks.paper.committed import write_runs
 from benchmarks.paper.plan import Plan, Row, Table
-from benchmarks.paper.plots import Lines, draw, seeds_of, setting_lines, threshold_lines
+from benchmarks.paper.plots import draw, drawings, seeds_of, threshold_lines
 from benchmarks.paper.results import CHANCE, Study
 from proassist_lit.atomic import replacing, write_text
 
@@ -35,14 +35,14 @@ def write_page(plan: Plan, study: Study, out: Path) -> list[Path]:
     parts = [*_head(plan, study)]
     for table in plan.tables:
         parts += [f"## {table.title}", "", table.about.strip(), "", *_table(table, plan, study)]
-        for name, title, lines, x_name, log in _pictures(table, plan, study):
-            picture = pictures / f"{name}.png"
+        for drawing in drawings(table, study, plan):
+            picture = pictures / f"{drawing.name}.png"
             with replacing(picture) as temporary:
-                temporary.write_bytes(draw(lines, title=title, x_name=x_name, log=log))
+                temporary.write_bytes(draw(drawing))
             written.append(picture)
-            seeds = " or ".join(map(str, seeds_of(lines)))
+            seeds = " or ".join(map(str, seeds_of(drawing.lines)))
             parts += [
-                f"![{title}]({pictures.name}/{picture.name})", "",
+                f"![{drawing.title}]({pictures.name}/{picture.name})", "",
                 f"Mean and range over seeds (n = {seeds}).", "",
             ]  # fmt: skip
         parts += _claims(table, study)
@@ -139,16 +139,6 @@ def _threshold_table(table: Table, plan: Plan, study: Study) -> Iterator[str]:
         for theta in thetas
     ]
     yield from _markdown(["threshold of P(speak), on val", *lines], body)
-
-
-def _pictures(
-    table: Table, plan: Plan, study: Study
-) -> Iterator[tuple[str, str, Lines, str, bool]]:
-    """Name, title, lines, name of x and whether it is logarithmic, of each picture."""
-    if table.thresholds and (lines := threshold_lines(table, study, plan)):
-        yield table.name, table.title, lines, "threshold of P(speak), val", False
-    if table.curve and (lines := setting_lines(table, study, plan)):
-        yield table.name, table.title, lines, table.curve, table.log
 
 
 def _claims(table: Table, study: Study) -> Iterator[str]:

@@ -87,6 +87,7 @@ class Table:
         curve: a key of the configuration, drawn against the first metric; with ``log`` on a
             logarithmic axis.
         log: see ``curve``.
+        learning: whether the losses of its trained rows are drawn, on train and val.
         thresholds: whether the thresholds that val was streamed with are shown, of the first row.
         baselines: whether those who do not look stand below the rows.
         cook: whether it is left out without CaptainCook4D.
@@ -103,6 +104,7 @@ class Table:
     found: str = ""
     curve: str = ""
     log: bool = False
+    learning: bool = False
     thresholds: bool = False
     baselines: bool = False
     cook: bool = False

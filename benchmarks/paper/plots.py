@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 from benchmarks.paper.plan import Plan, Table
 from benchmarks.paper.results import Spread, Study, threshold_curve
+from proassist_lit.report.curves import read_curves
 from proassist_lit.report.figure import (
     BLUE,
     GREEN,
@@ -23,6 +25,60 @@ Lines = Mapping[str, Mapping[float, Spread]]
 """By name of a line: x to the number over seeds."""
 
 _COLOURS = (BLUE, ORANGE, GREEN, VERMILLION, PURPLE)
+_MOST_MARKED = 40
+"""Points of a line, beyond which they have no marks."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Drawing:
+    """What a picture shows.
+
+    Attributes:
+        name: of its file, without ending.
+        title: above it.
+        lines: the means, with a band from the least to the largest value over seeds.
+        x_name: below the axis.
+        log: whether x is logarithmic.
+        shares: whether every number is in [0, 1].
+    """
+
+    name: str
+    title: str
+    lines: Lines
+    x_name: str
+    log: bool = False
+    shares: bool = True
+
+
+def drawings(table: Table, study: Study, plan: Plan) -> Iterator[Drawing]:
+    """The pictures of ``table`` for which there are runs."""
+    name, title = table.name, table.title
+    if table.thresholds and (lines := threshold_lines(table, study, plan)):
+        x_name = "threshold of P(speak), val"
+        yield Drawing(name=name, title=title, lines=lines, x_name=x_name)
+    if table.curve and (lines := setting_lines(table, study, plan)):
+        yield Drawing(name=name, title=title, lines=lines, x_name=table.curve, log=table.log)
+    if table.learning and (lines := learning_lines(table, study, plan)):
+        yield Drawing(
+            name=f"{name}_learning", title=f"{title}: losses while training", lines=lines,
+            x_name="step", shares=False,
+        )  # fmt: skip
+
+
+def learning_lines(table: Table, study: Study, plan: Plan) -> Lines:
+    """The losses on train and val against the step, of rows that were trained."""
+    lines: dict[str, dict[float, Spread]] = {}
+    for row in (plan.rows[name] for name in table.rows if not plan.rows[name].of):
+        curves = [read_curves(run.directory / "metrics.csv") for run in study.runs[row.name]]
+        for key in ("train/loss", "val/loss"):
+            values: dict[float, list[float]] = {}
+            for step, loss in (point for curve in curves for point in curve.get(key, ())):
+                values.setdefault(step + 1, []).append(loss)
+            if values:
+                lines[f"{row.label}: {key.partition('/')[0]}"] = {
+                    step: Spread(tuple(losses)) for step, losses in values.items()
+                }
+    return lines
 
 
 def setting_lines(table: Table, study: Study, plan: Plan) -> Lines:
@@ -51,8 +107,9 @@ def threshold_lines(table: Table, study: Study, plan: Plan) -> Lines:
     return lines
 
 
-def draw(lines: Lines, *, title: str, x_name: str, log: bool = False) -> bytes:
-    """PNG of ``lines``: the means, and a band from the least to the largest value over seeds."""
+def draw(drawing: Drawing) -> bytes:
+    """Its PNG."""
+    lines = drawing.lines
     figure = new_figure(3.4, 6.0)
     axes = figure.add_axes((0.1, 0.15, 0.86, 0.75))
     tidy(axes)
@@ -65,15 +122,19 @@ def draw(lines: Lines, *, title: str, x_name: str, log: bool = False) -> bytes:
             [max(points[x].values) for x in places],
             color=colour, alpha=0.15, linewidth=0,
         )  # fmt: skip
-        axes.plot(places, means, color=colour, marker="o", markersize=3.5, label=name)
-    if log:
+        mark = "o" if len(places) <= _MOST_MARKED else ""
+        axes.plot(places, means, color=colour, marker=mark, markersize=3.5, label=name)
+    if drawing.log:
         axes.set_xscale("log")
         places = sorted({x for points in lines.values() for x in points})
         axes.set_xticks(places, [f"{x:g}" for x in places])
         axes.minorticks_off()
-    axes.set_ylim(-0.03, 1.03)
-    axes.set_xlabel(x_name, fontsize=TEXT_PT)
-    axes.set_title(title, fontsize=TEXT_PT + 1, loc="left")
+    if drawing.shares:
+        axes.set_ylim(-0.03, 1.03)
+    else:
+        axes.set_ylim(bottom=0.0)
+    axes.set_xlabel(drawing.x_name, fontsize=TEXT_PT)
+    axes.set_title(drawing.title, fontsize=TEXT_PT + 1, loc="left")
     axes.legend(fontsize=SMALL_PT, frameon=True, framealpha=0.85, edgecolor="white")
     return encode(figure)
 

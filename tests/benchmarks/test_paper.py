@@ -14,6 +14,7 @@ from benchmarks.paper import jobs as paper_jobs
 from benchmarks.paper.jobs import Job, make_jobs
 from benchmarks.paper.page import write_page
 from benchmarks.paper.plan import PLAN, Claim, Plan, Row, Table, read_plan
+from benchmarks.paper.plots import learning_lines
 from benchmarks.paper.results import Spread, Study, chance_of
 from benchmarks.paper.runner import Outcome, Runner, exit_code, summary
 from benchmarks.paper.settings import check_rows, prepare_data
@@ -508,6 +509,24 @@ def test_page_draws_a_setting_and_thresholds(tmp_path: Path) -> None:
     assert "| 0.25 | 0.625 |\n| 0.75 | 0.375 |\n" in out.read_text()
     assert "0.31" not in out.read_text()  # what calibration adds differs from run to run
     assert "![First](results/first.png)" in out.read_text()
+
+
+def test_page_draws_how_the_losses_fell(tmp_path: Path) -> None:
+    plan = plan_of(table("one", "again", learning=True))
+    for row, seed, losses in (("one", 1, "4,,2"), ("one", 2, "6,,"), ("again", 1, "9,,9")):
+        directory = tmp_path / "study" / row / f"seed{seed}"
+        metrics_of(directory, utterance_f1=0.5)
+        train, _, val = losses.split(",")
+        (directory / "metrics.csv").write_text(f"step,train/loss,val/loss\n9,{train},{val}\n")
+    study = Study(tmp_path / "study", plan)
+
+    lines = learning_lines(plan.tables[0], study, plan)
+    assert {name: {x: s.values for x, s in points.items()} for name, points in lines.items()} == {
+        "One: train": {10: (4.0, 6.0)}, "One: val": {10: (2.0,)}
+    }  # fmt: skip  # the row that only evaluates learnt nothing
+    assert tmp_path / "results" / "first_learning.png" in write_page(
+        plan, study, tmp_path / "results.md"
+    )
 
 
 def test_study_refuses_what_it_cannot_read(tmp_path: Path) -> None:
