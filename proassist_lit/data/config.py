@@ -80,6 +80,10 @@ class DataConfig:
     test_files: str = "test*.jsonl"
     """proassist, dst: prepared files of test."""
 
+    other_orders: int = 0
+    """captaincook4d: further recordings made of each one of train, its steps in other orders that
+    the plan allows; >= 0. Only train has them."""
+
     toy: ToyConfig = field(default_factory=ToyConfig)
     """How toy recordings are invented."""
 
@@ -100,7 +104,8 @@ class DataConfig:
         if not 0 < self.share <= 1:
             raise ConfigError(f"data.share must be in (0, 1], got {self.share}; 1 for all.")
         for name, least in (("batch_size", 1), ("num_workers", 0), ("max_seq_len", 64),
-                            ("max_train", 0), ("max_val", 0), ("max_test", 0)):  # fmt: skip
+                            ("max_train", 0), ("max_val", 0), ("max_test", 0),
+                            ("other_orders", 0)):  # fmt: skip
             if getattr(self, name) < least:
                 raise ConfigError(
                     f"data.{name} must be at least {least}, got {getattr(self, name)}."

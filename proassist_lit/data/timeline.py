@@ -90,6 +90,7 @@ class Step:
         start_s: when it began, seconds; None if it was skipped.
         end_s: when it was finished, seconds; None if it was skipped.
         mistakes: what went wrong in it, in order of time.
+        needs: ids of all steps that must come before it; None where the plan does not tell.
     """
 
     id: str
@@ -101,6 +102,7 @@ class Step:
     start_s: float | None = None
     end_s: float | None = None
     mistakes: tuple[Mistake, ...] = ()
+    needs: tuple[str, ...] | None = None
 
     @property
     def skipped(self) -> bool:
@@ -176,6 +178,7 @@ class Timeline:
                     "mistakes": tuple(
                         Mistake(**{**m, "keywords": tuple(m["keywords"])}) for m in step["mistakes"]
                     ),
+                    "needs": None if step.get("needs") is None else tuple(step["needs"]),
                 }
             )
             for step in raw["steps"]

@@ -117,6 +117,7 @@ def _make_timeline(recording: Recording, plan: Plan, duration_s: float | None) -
                 start_s=begun[i],
                 end_s=max((row.span[1] for row in rows), default=None),
                 mistakes=tuple(sorted(mistakes, key=lambda m: m.time_s)),
+                needs=plan.ids_needed(i),
             )
         )
         activities += _activities(rows, step_id, description)

@@ -24,6 +24,13 @@ class Plan:
     descriptions: tuple[Description, ...]  # the same, read
     needs: tuple[frozenset[int], ...]  # positions of all steps that come before by necessity
     key_of_id: dict[int, str]  # what a step_id mostly means in the recipe
+    has_graph: bool  # whether ``needs`` was told
+
+    def ids_needed(self, place: int) -> tuple[str, ...] | None:
+        """Ids of the steps that come before that of ``place``; None if nothing tells them."""
+        if not self.has_graph or place >= len(self.needs):  # or it is beyond the plan
+            return None
+        return tuple(f"S{n + 1}" for n in sorted(self.needs[place]))
 
 
 def _slug(recipe: str) -> str:
@@ -59,7 +66,7 @@ def make_plan(root: Path, recipe: str, recordings: Sequence[Recording]) -> Plan:
             meant[row.step_id][normalised(row.description)] += 1
     key_of_id = {step_id: count.most_common(1)[0][0] for step_id, count in meant.items()}
     descriptions = tuple(parse_description(text) for text in texts)
-    return Plan(keys, descriptions, tuple(needs), key_of_id)
+    return Plan(keys, descriptions, tuple(needs), key_of_id, graph_path.is_file())
 
 
 def _read_graph(path: Path) -> tuple[list[str], list[frozenset[int]]]:

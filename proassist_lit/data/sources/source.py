@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from proassist_lit.data.conversation import Conversation
+from proassist_lit.data.reorder import further_orders
 from proassist_lit.data.timeline import Timeline
 
 if TYPE_CHECKING:
@@ -74,15 +75,21 @@ class AnnotatedSource(DrawnSource):
     limits_recordings: ClassVar[bool] = True
 
     def timelines(self, config: DataConfig) -> Timelines:
-        """As many of the annotated recordings as are wanted."""
+        """As many of the annotated recordings as are wanted, and train's in other orders."""
         splits = self.read(config.source_root)
-        return {split: config.limited(split, found) for split, found in splits.items()}
+        wanted = {split: config.limited(split, found) for split, found in splits.items()}
+        if config.other_orders and "train" in wanted:
+            train = wanted["train"]
+            wanted["train"] = train + further_orders(train, config.other_orders, seed=config.seed)
+        return wanted
 
     def settings(self, config: DataConfig) -> Mapping[str, Any]:
         """The folder of the annotations, and how many of the recordings are wanted."""
         limits = [config.max_train, config.max_val, config.max_test]
-        share = {"share": config.share} if config.share < 1 else {}
-        return {"root": str(config.source_root.resolve()), "limits": limits, **share}
+        further = {"share": config.share} if config.share < 1 else {}
+        if config.other_orders:
+            further["other_orders"] = config.other_orders
+        return {"root": str(config.source_root.resolve()), "limits": limits, **further}
 
     def folder(self, config: DataConfig) -> Path:
         """Never beside the annotations, which may be read only."""
