@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -84,10 +85,12 @@ def open_report(browser: Browser, shared_page: Page, tmp_path: Path) -> Iterator
             page.on(event, listener)
         opened.append((page, watch, requests, [] if may_fail else errors))
         if clock:
-            page.clock.install()
+            page.clock.install(time=datetime(2026, 1, 1, tzinfo=UTC))
         page.goto(path.as_uri() + fragment)
         if not may_fail:
             page.wait_for_selector("html[data-ready]", state="attached")
+        if clock:  # until then it went on by itself
+            page.clock.pause_at(datetime(2026, 1, 2, tzinfo=UTC))
         return page
 
     yield open_
