@@ -81,8 +81,8 @@ class DataConfig:
     """proassist, dst: prepared files of test."""
 
     other_orders: int = 0
-    """captaincook4d: further recordings made of each one of train, its steps in other orders that
-    the plan allows; >= 0. Only train has them."""
+    """Annotated sources: further recordings made of each one of train, its steps in other orders
+    that the plan allows; >= 0. Only train has them, and only where steps tell what they need."""
 
     toy: ToyConfig = field(default_factory=ToyConfig)
     """How toy recordings are invented."""
