@@ -1,4 +1,4 @@
-"""Pictures of the page: numbers against a setting or a threshold, with their range over seeds."""
+"""Pictures of the page, with ranges over seeds: against a setting, a threshold, or the step."""
 
 from __future__ import annotations
 

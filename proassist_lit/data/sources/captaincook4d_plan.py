@@ -22,13 +22,12 @@ class Plan:
 
     keys: tuple[str, ...]  # one a step: its description, normalised
     descriptions: tuple[Description, ...]  # the same, read
-    needs: tuple[frozenset[int], ...]  # positions of all steps that come before by necessity
+    needs: tuple[frozenset[int], ...]  # positions of all that come before; empty: nothing tells
     key_of_id: dict[int, str]  # what a step_id mostly means in the recipe
-    has_graph: bool  # whether ``needs`` was told
 
     def ids_needed(self, place: int) -> tuple[str, ...] | None:
         """Ids of the steps that come before that of ``place``; None if nothing tells them."""
-        if not self.has_graph or place >= len(self.needs):  # or it is beyond the plan
+        if place >= len(self.needs):  # there is no graph, or the step is beyond the plan
             return None
         return tuple(f"S{n + 1}" for n in sorted(self.needs[place]))
 
@@ -58,7 +57,7 @@ def make_plan(root: Path, recipe: str, recordings: Sequence[Recording]) -> Plan:
         texts, needs = _read_graph(graph_path)
     else:
         texts = [row.description for row in recordings[0].rows]
-        needs = [frozenset() for _ in texts]
+        needs = []
     keys = tuple(normalised(text) for text in texts)
     meant: defaultdict[int, Counter[str]] = defaultdict(Counter)
     for row in (row for recording in recordings for row in recording.rows):
@@ -66,7 +65,7 @@ def make_plan(root: Path, recipe: str, recordings: Sequence[Recording]) -> Plan:
             meant[row.step_id][normalised(row.description)] += 1
     key_of_id = {step_id: count.most_common(1)[0][0] for step_id, count in meant.items()}
     descriptions = tuple(parse_description(text) for text in texts)
-    return Plan(keys, descriptions, tuple(needs), key_of_id, graph_path.is_file())
+    return Plan(keys, descriptions, tuple(needs), key_of_id)
 
 
 def _read_graph(path: Path) -> tuple[list[str], list[frozenset[int]]]:
