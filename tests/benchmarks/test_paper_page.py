@@ -1,0 +1,242 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import yaml
+
+from benchmarks.paper.jobs import Job
+from benchmarks.paper.page import write_page
+from benchmarks.paper.plan import Claim, Plan
+from benchmarks.paper.plots import learning_lines
+from benchmarks.paper.results import Spread, Study, chance_of
+from proassist_lit.errors import ConfigError
+from proassist_lit.metrics.directions import DIRECTIONS, Direction
+from tests.benchmarks.paper_plans import ROWS, metrics_of, plan_of, table
+
+
+def study_of(tmp_path: Path, values: Mapping[str, tuple[float, ...]], plan: Plan) -> Study:
+    for row, numbers in values.items():
+        for seed, value in enumerate(numbers, start=1):
+            metrics_of(tmp_path / "study" / row / f"seed{seed}", utterance_f1=value)
+    return Study(tmp_path / "study", plan)
+
+
+def claim(**settings: object) -> Claim:
+    return Claim(says="It is so", metric="utterance_f1", row="one", **settings)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("made", "one", "two", "verdict"),
+    [
+        (claim(better="two"), (0.8, 0.81, 0.82), (0.5, 0.51, 0.52), "agrees"),
+        (claim(better="two"), (0.5, 0.51, 0.52), (0.8, 0.81, 0.82), "does not agree"),
+        (claim(better="two"), (0.5, 0.9, 0.7), (0.5, 0.8, 0.6), "agrees, within chance"),
+        (claim(better="two"), (0.8,), (0.5,), "agrees, within chance"),
+        (claim(better="two"), (0.5, 0.5), (0.5, 0.5), "does not agree, within chance"),
+        (claim(same="two"), (0.5, 0.9, 0.7), (0.5, 0.8, 0.6), "agrees: no difference seen"),
+        (claim(same="two"), (0.8, 0.81, 0.82), (0.5, 0.51, 0.52), "does not agree"),
+        (claim(same="two"), (0.8,), (0.5,), "one seed: not told"),
+        (claim(at_least=0.9), (0.8, 1.0), (), "agrees"),
+        (claim(at_least=0.9), (0.8, 0.9), (), "does not agree"),
+        (claim(at_most=0.9), (0.8, 1.0), (), "agrees"),
+        (claim(at_most=0.5, share_of_own="utterance_f1"), (0.8, 1.0), (), "does not agree"),
+        (claim(better="two"), (0.8, 1.0), (), "not run"),
+        (claim(at_least=0.9), (), (), "not run"),
+    ],
+)
+def test_claims_are_computed(
+    made: Claim, one: tuple[float, ...], two: tuple[float, ...], verdict: str, tmp_path: Path
+) -> None:
+    (tmp_path / "study").mkdir()
+    study = study_of(tmp_path, {"one": one, "two": two}, plan_of())
+    assert study.judge(made).verdict == verdict
+
+
+def test_less_is_better_where_the_metric_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = study_of(tmp_path, {"one": (0.5, 0.51), "two": (0.8, 0.81)}, plan_of())
+    assert study.judge(claim(better="two")).verdict == "does not agree"
+    monkeypatch.setitem(DIRECTIONS, "utterance_f1", Direction.LOWER)
+    assert study.judge(claim(better="two")).verdict == "agrees"
+
+
+def test_chance_is_that_of_welch() -> None:
+    # t = 0.3 / sqrt(2 * 0.01^2 / 3) = 36.7 with 4 degrees of freedom; p from a table of t
+    assert chance_of(Spread((0.5, 0.51, 0.52)), Spread((0.8, 0.81, 0.82))) == pytest.approx(
+        3.2e-6, rel=0.05
+    )
+
+
+def test_page_shows_means_spreads_missing_metrics_and_rows_not_run(tmp_path: Path) -> None:
+    plan = plan_of(
+        replace(
+            table("one", "two", claims=(claim(at_least=0.7),)),
+            metrics=("utterance_f1", "baseline/blind/utterance_f1"),
+        )
+    )
+    study = study_of(tmp_path, {"one": (0.5, 0.75, 0.85)}, plan)
+    out = tmp_path / "docs" / "results.md"
+
+    assert write_page(plan, study, out) == [out, tmp_path / "docs" / "results" / "runs.jsonl"]
+    lines = out.read_text().splitlines()
+    assert "| One | 3 | 0.700 ± 0.180 | – |" in lines
+    assert "| Two | 0 | not run | not run |" in lines
+    assert "Missing: One has no blind F1." in lines
+    assert "| ours | It is so | agrees | 0.700 ± 0.180, ≥ 0.7 |" not in lines  # whose: the paper
+    assert "| the paper's direction | It is so | agrees | 0.700 ± 0.180, ≥ 0.7 |" in lines
+    assert "Of 4 rows 3 are not run." in lines
+
+
+def test_page_shows_what_the_paper_printed_beside_ours(tmp_path: Path) -> None:
+    published = {"paper: F1": {"one": 32.9, "two": 34.0}}
+    plan = plan_of(table("one", "two", "again", published=published))
+    study = study_of(tmp_path, {"one": (0.5,), "again": (0.25,)}, plan)
+    out = tmp_path / "results.md"
+
+    write_page(plan, study, out)
+    lines = out.read_text().splitlines()
+    assert "| run | n | utterance F1 | *paper: F1* |" in lines
+    assert "| One | 1 | 0.500 | *32.9* |" in lines
+    assert "| Two | 0 | not run | *34* |" in lines
+    assert "| Again | 1 | 0.250 |  |" in lines
+
+
+def test_page_shows_baselines_once_and_where_numbers_come_from(tmp_path: Path) -> None:
+    plan = plan_of(table("one", baselines=True))
+    directory = tmp_path / "study" / "one" / "seed1"
+    directory.mkdir(parents=True)
+    numbers = {"test/utterance_f1": 0.5, "baseline/clock/test/utterance_f1": 0.125}
+    (directory / "metrics.json").write_text(json.dumps(numbers | {"similarity": "words-7"}))
+    (directory / "notes.json").write_text(json.dumps({"git commit": "abc123"}))
+    Job(row=ROWS["one"], seed=1, study=tmp_path / "study").write_machine(
+        {"cpu": "Z80", "cores": 1, "threads": 2, "at_once": 3, "seconds": 7200.0,
+         "started": "2026-02-03 04:05:06"}
+    )  # fmt: skip
+    (tmp_path / "study" / "study.json").write_text(json.dumps({"commands": [["python", "-m"]]}))
+    out = tmp_path / "results.md"
+    write_page(plan, Study(tmp_path / "study", plan), out)
+
+    text = out.read_text()
+    assert "| *clock* |  | 0.125 |" in text
+    assert "- commit: abc123\n- dates: 2026-02-03\n" in text
+    assert "- processor: Z80, 1 cores, 2 threads a run, 3 runs at once" in text
+    assert "- similarity of words: words-7" in text
+    assert "- runs: 1, 2.0 hours of runs in all" in text
+    assert "```bash\npython -m\n```" in text
+    assert "| `one` | `+experiment=per_token f1=0.5` | 7200 s |" in text
+
+
+def test_page_says_what_was_looked_into_of_what_was_run(tmp_path: Path) -> None:
+    tables = [replace(table(n), name=n, found=f"Why {n} is so.") for n in ("one", "two")]
+    plan = plan_of(*tables)
+    out = tmp_path / "results.md"
+    write_page(plan, study_of(tmp_path, {"one": (0.5,)}, plan), out)
+    assert out.read_text().count("*Looked into.* Why one is so.") == 1
+    assert "Why two" not in out.read_text()
+
+
+def test_every_trained_row_has_its_own_blind_self(tmp_path: Path) -> None:
+    plan = plan_of(table("one", "two", "again", baselines=True))
+    for row, value in (("one", 0.25), ("two", 0.125), ("again", 0.75)):
+        folder = tmp_path / "study" / row / "seed1"
+        folder.mkdir(parents=True)
+        numbers = {
+            "test/utterance_f1": 0.5, "baseline/clock/test/utterance_f1": 0.0625,
+            "baseline/blind/test/utterance_f1": value,
+        }  # fmt: skip
+        (folder / "metrics.json").write_text(json.dumps(numbers))
+    out = tmp_path / "results.md"
+    write_page(plan, Study(tmp_path / "study", plan), out)
+    shown = [line for line in out.read_text().splitlines() if line.startswith("| *")]
+    assert shown == [
+        "| *blind* (One) |  | 0.250 |", "| *blind* (Two) |  | 0.125 |", "| *clock* |  | 0.062 |",
+    ]  # fmt: skip
+
+
+def test_page_does_not_tell_folders_of_the_machine(tmp_path: Path) -> None:
+    study = study_of(tmp_path, {"short": (0.5,)}, plan_of(table("short")))
+    line = ["python", "-m", "benchmarks.paper", "run", "/home/me/study", "--cook", "/mnt/cook"]
+    text = json.dumps({"commands": [[*line, "--seeds", "1"]]})
+    (study.directory / "study.json").write_text(text)
+    assert study.commands == ["python -m benchmarks.paper run DIR --cook DIR --seeds 1"]
+
+
+def test_page_takes_the_commit_that_was_told_where_git_could_not(tmp_path: Path) -> None:
+    plan = plan_of(table("one"))
+    directory = tmp_path / "study" / "one" / "seed1"
+    metrics_of(directory, utterance_f1=0.5)
+    (directory / "notes.json").write_text(json.dumps({"git commit": "unknown"}))
+    (directory / "machine.json").write_text(json.dumps({"commit": "abc123"}))
+    write_page(plan, Study(tmp_path / "study", plan), tmp_path / "results.md")
+
+    assert "- commit: abc123\n" in (tmp_path / "results.md").read_text()
+
+
+def test_page_draws_a_setting_and_thresholds(tmp_path: Path) -> None:
+    plan = plan_of(
+        table("one", "two", curve="objective.rho", log=True),
+        table("again", name="thetas", thresholds=True),
+    )
+    for row, rho in (("one", 1.0), ("two", 0.1), ("again", 1.0)):
+        directory = tmp_path / "study" / row / "seed1"
+        metrics_of(directory, utterance_f1=rho / 2)
+        config = {"objective": {"rho": rho}, "evaluation": {"sweep_speak": [0.25, 0.75]}}
+        (directory / "config.yaml").write_text(yaml.safe_dump(config))
+    points = [(0.75, 0.5, 0.375), (0.25, 0.5, 0.625), (0.31, 0.5, 1.0), (0.25, 0.9, 1.0)]
+    (tmp_path / "study" / "again" / "seed1" / "sweep.json").write_text(
+        json.dumps(
+            [
+                {"split": "val", "theta_speak": s, "theta_dst": d, "metrics": {"utterance_f1": f}}
+                for s, d, f in points
+            ]
+        )
+    )
+    out = tmp_path / "results.md"
+    written = write_page(plan, Study(tmp_path / "study", plan), out)
+
+    names = ["results.md", "runs.jsonl", "first.png", "thetas.png"]
+    assert [path.name for path in written] == names
+    assert all(path.read_bytes().startswith(b"\x89PNG") for path in written[2:])
+    assert "| 0.25 | 0.625 |\n| 0.75 | 0.375 |\n" in out.read_text()
+    assert "0.31" not in out.read_text()  # what calibration adds differs from run to run
+    assert "![First](results/first.png)" in out.read_text()
+
+
+def test_page_draws_how_the_losses_fell(tmp_path: Path) -> None:
+    plan = plan_of(table("one", "again", learning=True))
+    for row, seed, losses in (("one", 1, "4,,2"), ("one", 2, "6,,"), ("again", 1, "9,,9")):
+        directory = tmp_path / "study" / row / f"seed{seed}"
+        metrics_of(directory, utterance_f1=0.5)
+        train, _, val = losses.split(",")
+        (directory / "metrics.csv").write_text(f"step,train/loss,val/loss\n9,{train},{val}\n")
+    study = Study(tmp_path / "study", plan)
+
+    lines = learning_lines(plan.tables[0], study, plan)
+    assert {name: {x: s.values for x, s in points.items()} for name, points in lines.items()} == {
+        "One: train": {10: (4.0, 6.0)}, "One: val": {10: (2.0,)}
+    }  # fmt: skip  # the row that only evaluates learnt nothing
+    assert tmp_path / "results" / "first_learning.png" in write_page(
+        plan, study, tmp_path / "results.md"
+    )
+
+
+def test_study_refuses_what_it_cannot_read(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"study: is no directory; run the study first"):
+        Study(tmp_path / "study", plan_of())
+    metrics_of(tmp_path / "study" / "one" / "seed1")
+    (tmp_path / "study" / "one" / "seed1" / "metrics.json").write_text("{")
+    with pytest.raises(ConfigError, match=r"one/seed1: .*; run it again, or take it out"):
+        Study(tmp_path / "study", plan_of())
+
+
+def test_a_curve_of_a_key_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    plan = plan_of(table("one", curve="objective.roh"))
+    study = study_of(tmp_path, {"one": (0.5,)}, plan)
+    (study.runs["one"][0].directory / "config.yaml").write_text("objective: {rho: 1}\n")
+    with pytest.raises(ConfigError, match=r"config\.yaml: has no objective\.roh; mend the plan"):
+        write_page(plan, study, tmp_path / "results.md")
