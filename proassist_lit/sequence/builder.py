@@ -59,10 +59,9 @@ class _Writer:
         if role not in (Role.ASSISTANT, Role.DST):
             self.feed(chat.turn_ids(role, text.content))
             return
-        for content in chat.span_texts(role, text.content, text.updates):
-            self._append(chat.opening_ids(role), role, learn=chat.format.train_openings)
-            self._append([*chat.encode(content), chat.end_of_turn_id], role, learn=True)
-            self.feed(chat.after_turn_ids)
+        self._append(chat.opening_ids(role), role, learn=chat.format.train_openings)
+        self._append([*chat.encode(text.content), chat.end_of_turn_id], role, learn=True)
+        self.feed(chat.after_turn_ids)
 
     def cut(self, length: int) -> None:
         """Forget all but the first ``length`` tokens."""

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
 
 from proassist_lit.errors import ConfigError
-from proassist_lit.types import Update
 
 
 class Role(StrEnum):
@@ -35,7 +34,6 @@ class ChatFormat:
         separator: written between two adjoining frames; empty for none.
         train_openings: whether the openings of the assistant's spans are learnt.
         bare: roles whose turns are their content alone, without opening and closing.
-        span_per_update: every state update has a dst span of its own.
         overview_first: the steps stand before the prompt (see ``script.system_text``).
         special_tokens: tokens that the tokenizer must treat as one.
     """
@@ -49,7 +47,6 @@ class ChatFormat:
     separator: str = ""
     train_openings: bool = True
     bare: frozenset[Role] = frozenset()
-    span_per_update: bool = False
     overview_first: bool = False
     special_tokens: tuple[str, ...] = ()
 
@@ -111,7 +108,6 @@ FORMATS = {
         after_turn="",
         train_openings=False,
         bare=frozenset({Role.SYSTEM}),
-        span_per_update=True,
         overview_first=True,
         special_tokens=("[DST]", "[ASST]"),
     ),
@@ -187,12 +183,6 @@ class Chat:
             self.end_of_turn_id,
             *self.after_turn_ids,
         ]
-
-    def span_texts(self, role: Role, content: str, updates: Sequence[Update]) -> list[str]:
-        """Contents of the spans that a turn is written as; several for a span per update."""
-        if role is Role.DST and self.format.span_per_update:
-            return [str(update) for update in updates]
-        return [content]
 
     def _ids(self, text: str, *, split_special_tokens: bool = False) -> list[int]:
         if not text:

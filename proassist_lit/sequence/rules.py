@@ -12,6 +12,8 @@ class SequenceRules:
     Attributes:
         join_utterances: consecutive assistant turns after a frame are one span. Otherwise each
             stands as its own turn.
+        join_updates: the updates of a frame are one span. Otherwise each has its own, as the DST
+            extension writes them; a stream writes one span a frame, so it makes the first alone.
         join_frames: adjoining frames turns are one. Otherwise the last frame of the first is
             neither pos nor neg, and no separator follows it.
         decide_summaries: a frame that a summary answer follows counts as spoken at.
@@ -28,6 +30,7 @@ class SequenceRules:
     """
 
     join_utterances: bool = True
+    join_updates: bool = True
     join_frames: bool = True
     decide_summaries: bool = False
     label_every_frame: bool = False
@@ -48,6 +51,7 @@ PROASSIST = SequenceRules(
 
 DST_EXTENSION = SequenceRules(
     join_utterances=False,
+    join_updates=False,
     label_every_frame=True,
     obey_flags=True,
     feed_user_text=False,

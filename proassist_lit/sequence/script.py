@@ -116,8 +116,8 @@ def read_script(conversation: Conversation, rules: SequenceRules = OURS) -> Scri
     """Align the turns of ``conversation`` with its frames.
 
     By our rules adjoining frames turns are merged. Consecutive dst turns after a frame make one
-    dst span, consecutive assistant turns one assistant span (joined by a space). Assistant or dst
-    turns that do not follow a frame are text before the next frame.
+    dst span, consecutive assistant turns one assistant span (joined by a space); ``rules`` may tell
+    otherwise. Assistant or dst turns that do not follow a frame are text before the next frame.
     """
     turns = list(conversation.turns)
     prompt = ""
@@ -158,7 +158,7 @@ def read_script(conversation: Conversation, rules: SequenceRules = OURS) -> Scri
         if text.role is Role.USER and not rules.feed_user_text:
             continue
         if frame is None or text.role in (Role.SYSTEM, Role.USER):
-            pending.append(text)
+            pending += _dst_spans(text.updates, rules) if text.role is Role.DST else [text]
         else:
             frame.spans = _with_span(frame.spans, text, rules)
             frame.has_event = True
@@ -207,7 +207,7 @@ def _with_span(spans: tuple[Text, ...], new: Text, rules: SequenceRules) -> tupl
     said = [span for span in spans if span.role is Role.ASSISTANT]
     if new.role is Role.DST:
         updates = tuple(update for span in (*dst, new) for update in span.updates)
-        dst = [Text(role=Role.DST, content=format_updates(updates), updates=updates)]
+        dst = _dst_spans(updates, rules)
     elif said and rules.join_utterances:
         said = [
             Text(
@@ -221,6 +221,12 @@ def _with_span(spans: tuple[Text, ...], new: Text, rules: SequenceRules) -> tupl
     else:
         said.append(new)
     return (*dst, *said)
+
+
+def _dst_spans(updates: tuple[Update, ...], rules: SequenceRules) -> list[Text]:
+    """The spans that write ``updates``."""
+    groups = [updates] if rules.join_updates else [(update,) for update in updates]
+    return [Text(role=Role.DST, content=format_updates(g), updates=g) for g in groups]
 
 
 def _note_flags(frame: Moment, turn: Turn, role: Role) -> None:

@@ -84,10 +84,7 @@ def expect(case: Case) -> Expected:
         frame, said = frames[-1], [t for t in spoken if isinstance(t, AssistantTurn)]
         updates = [u for t in spoken if isinstance(t, DstTurn) for u in t.updates]
         if updates:
-            one_each = chat.format.span_per_update
-            texts = map(str, updates) if one_each else [";".join(map(str, updates))]
-            for text in texts:
-                frame.after += _span(chat, Role.DST, text)
+            frame.after += _span(chat, Role.DST, ";".join(map(str, updates)))
         if said:
             frame.after += _span(chat, Role.ASSISTANT, " ".join(t.content for t in said))
         if said and all(id(turn) in summaries for turn in said):
@@ -127,10 +124,7 @@ def expect(case: Case) -> Expected:
                 elif isinstance(turn, AssistantTurn):
                     waiting += _span(chat, Role.ASSISTANT, turn.content)
                 else:
-                    text = ";".join(map(str, turn.updates))
-                    one_each = chat.format.span_per_update
-                    for one in map(str, turn.updates) if one_each else [text]:
-                        waiting += _span(chat, Role.DST, one)
+                    waiting += _span(chat, Role.DST, ";".join(map(str, turn.updates)))
         asked = isinstance(turn, SystemTurn) and turn.content == SUMMARY_QUERY
     if open_frame:
         finish("end")

@@ -103,7 +103,7 @@ def test_view_loses_no_token_and_finds_every_frame(
             assert part.cells[-1].position == end - 1
     kinds = [part.kind for part in shown.parts if isinstance(part, Turn)]
     assert kinds.count(Kind.ASSISTANT) == 3
-    assert kinds.count(Kind.DST) == (3 if name == "dst_ext" else 2)
+    assert kinds.count(Kind.DST) == 2
     frames = [[c.frame_idx for c in part.cells] for part in shown.parts if isinstance(part, Frames)]
     assert frames == [[10], [11, 12, 13], [14], [15, 16], [17], [18, 19]]
 

@@ -54,6 +54,22 @@ def test_utterances_of_a_frame_are_one_span_or_stand_alone() -> None:
     assert references(alone)[1].text == "well done now peel"
 
 
+def test_updates_of_a_frame_are_one_span_or_have_one_each() -> None:
+    both = DstTurn(updates=(*UPDATE.updates, Update("S2", Transition.START)))
+    turns = (FramesTurn(start=0, end=1), both, FramesTurn(start=1, end=2), UserTurn(content="wait"))
+    turns = (*turns, both, FramesTurn(start=2, end=3))
+
+    def written(script: Script) -> list[list[str]]:
+        spans = (script.moments[0].spans, script.moments[2].before)
+        return [[text.content for text in texts if text.updates] for texts in spans]
+
+    assert written(read(*turns)) == [["S1->start;S2->start"]] * 2
+    alone = read(*turns, join_updates=False)
+    assert written(alone) == [["S1->start", "S2->start"]] * 2
+    assert alone.moments[0].updates == both.updates
+    assert references(alone) == references(read(*turns))
+
+
 def test_adjoining_frames_turns_are_one_or_two() -> None:
     turns = (FramesTurn(start=0, end=2), FramesTurn(start=2, end=4))
     chat = word_chat(separator=True)
