@@ -159,12 +159,13 @@ class Stream:
             said: what the reference says at this frame, where it makes the context.
 
         Raises:
-            StreamError: the text is longer than the context has room for. Nothing has changed.
+            StreamError: the text, or what the reference says at the frame, is longer than the
+                context has room for. Nothing has changed.
         """
         said = said or Said()
         before = said.before if self.uses_reference else tuple(texts)
         turns = [text_ids(self.chat, (text,)) for text in before]
-        self._check_room(sum(len(turn) for turn in turns))
+        self._check_room(sum(map(len, turns)), len(text_ids(self.chat, said.spans)))
         self._texts, self._said = tuple(texts), said
         ids, self.pending = self.pending, []
         opens = not self._starts
@@ -179,6 +180,7 @@ class Stream:
         self._starts.append(self.length + len(ids))
         self.length += len(ids) + self._num_tokens_per_img
         for text in before:
+            self._reference_state, _ = apply_updates(self._reference_state, text.updates)
             if text.role is Role.SYSTEM and text.content.startswith(KNOWLEDGE):
                 self._knowledge = self._knowledge or text.content
         return ids
@@ -282,14 +284,27 @@ class Stream:
         self.frame_idx += 1
         return output
 
-    def _check_room(self, num_tokens: int) -> None:
-        left = self.config.max_context - self.context_len - self._room
+    def _check_room(self, num_tokens: int, num_spans: int) -> None:
+        """Refuse text before a frame, or spans of the reference after it, that are too long."""
+        config, used = self.config, self.context_len
+        what, waiting = "the text that arrives takes", 0
+        if self.uses_reference and self._said.spans:
+            what, waiting = (
+                "what the reference said and the text that arrives take",
+                len(self.pending),
+            )
+        self._require(what, num_tokens + waiting, config.max_context - used + waiting - self._room)
+        if self.uses_reference and config.strategy is Strategy.SUMMARIZE:
+            used += num_tokens + len(self.chat.separator_ids) + self._num_tokens_per_img
+            used += len(summary_query(self.chat)) + config.max_summary_tokens
+            self._require("what the reference says takes", num_spans, config.max_context - used)
+
+    def _require(self, what: str, num_tokens: int, left: int) -> None:
         if num_tokens > left:
             raise StreamError(
-                f"stream {self.name!r}, frame {self.frame_idx}: the text that arrives takes "
-                f"{num_tokens} tokens, but only {left} are left in stream.max_context "
-                f"{self.config.max_context}; raise it, or raise stream.reserve so that the "
-                "context is cut sooner."
+                f"stream {self.name!r}, frame {self.frame_idx}: {what} {num_tokens} tokens, but "
+                f"only {max(left, 0)} are left in stream.max_context {self.config.max_context}; "
+                "raise it, or raise stream.reserve so that the context is cut sooner."
             )
 
     def _enqueue(self, role: Role, max_tokens: int) -> None:

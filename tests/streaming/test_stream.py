@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from proassist_lit.data.conversation import (
@@ -11,13 +13,14 @@ from proassist_lit.data.conversation import (
     SystemTurn,
     UserTurn,
 )
-from proassist_lit.sequence.builder import build_sequence
+from proassist_lit.errors import StreamError
+from proassist_lit.sequence.builder import build_sequence, prefix_ids
 from proassist_lit.sequence.chat import FORMATS
-from proassist_lit.sequence.script import read_script, references
-from proassist_lit.streaming.arrivals import heard
-from proassist_lit.streaming.config import StreamConfig
+from proassist_lit.sequence.script import Script, read_script, references
+from proassist_lit.streaming.arrivals import arriving, heard
+from proassist_lit.streaming.config import ContextSource, Strategy, StreamConfig
 from proassist_lit.streaming.stream import Stream
-from proassist_lit.types import Transition, Update
+from proassist_lit.types import FrameOutput, StepState, Transition, Update
 from tests.fakes import dialogue, word_chat
 
 CONFIG = StreamConfig(theta_speak=0.5, theta_dst=0.5, max_new_tokens=8, max_dst_tokens=8)
@@ -57,3 +60,56 @@ def test_who_writes_what_training_showed_is_fed_what_training_showed(
     assert [(o.text, o.updates, o.state) for o in outputs] == [
         (r.text, r.updates, r.state) for r in references(script)
     ]
+
+
+def reference_stream(script: Script, strategy: Strategy) -> Stream:
+    config = replace(
+        CONFIG, context=ContextSource.REFERENCE, words=False, strategy=strategy,
+        max_context=120, reserve=60, window_tokens=20, max_summary_tokens=6,
+    )  # fmt: skip
+    return Stream(word_chat(), script, config, fps=2.0, num_tokens_per_img=1, has_dst=True)
+
+
+def watch(stream: Stream, script: Script, index: int) -> FrameOutput:
+    """One frame at which the model would say nothing."""
+    stream.begin(*arriving(script, index))
+    stream.decide(0.0, 0.0)
+    while stream.feed() is not None:
+        stream.take(stream.chat.end_of_turn_id)
+    return stream.end()
+
+
+def test_updates_of_the_reference_before_a_frame_reach_its_state() -> None:
+    late = DstTurn(updates=(Update("S1", Transition.START),))
+    talk = (FramesTurn(start=0, end=5), UserTurn(content="how many"), late)
+    script = read_script(dialogue((*talk, FramesTurn(start=5, end=80))))
+    stream = reference_stream(script, Strategy.DST_REFRESH)
+
+    index = next(i for i in range(80) if watch(stream, script, i).event)
+
+    state = references(script)[index].state
+    assert state["S1"] is StepState.IN_PROGRESS
+    assert stream.prefix + stream.pending == prefix_ids(stream.chat, script, state)
+
+
+@pytest.mark.parametrize(
+    ("strategy", "frame", "message"),
+    [
+        (Strategy.SUMMARIZE, 19, r"what the reference says takes 92 tokens, but only \d+ are left"),
+        (Strategy.DROP_MIDDLE, 20, r"what the reference said and the text that arrives take 92 to"),
+    ],
+)
+def test_a_span_of_the_reference_that_the_context_has_no_room_for_is_refused(
+    strategy: Strategy, frame: int, message: str
+) -> None:
+    long = AssistantTurn(content="wash " * 90)
+    script = read_script(
+        dialogue((FramesTurn(start=0, end=20), long, FramesTurn(start=20, end=40)))
+    )
+    stream = reference_stream(script, strategy)
+    for index in range(frame):
+        watch(stream, script, index)
+
+    for _ in range(2):  # it stays as it was
+        with pytest.raises(StreamError, match=rf"frame {frame}: {message}"):
+            watch(stream, script, frame)
