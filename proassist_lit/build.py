@@ -84,7 +84,7 @@ def build_core(config: RunConfig, *, tokenizer_folder: Path | None = None) -> Co
         TeacherForcing(
             chat,
             config.data.max_seq_len,
-            _splitter(config, chat),
+            _splitter(config, chat, every_frame=True),
             config.rules,
             config.stream.max_new_tokens if config.evaluation.forced_words else 0,
             config.stream.rule,
@@ -168,10 +168,13 @@ def build_examples(config: RunConfig, core: Core, split: str) -> ExampleSet:
     )
 
 
-def _splitter(config: RunConfig, chat: Chat) -> Callable[[Conversation], list[Conversation]]:
+def _splitter(
+    config: RunConfig, chat: Chat, *, every_frame: bool = False
+) -> Callable[[Conversation], list[Conversation]]:
     """What splits a conversation into parts that fit into ``data.max_seq_len``.
 
-    It raises a ``RecordError`` that names the record if one does not fit at all.
+    Those for training leave out long silence, with ``every_frame`` nothing. It raises a
+    ``RecordError`` that names the record if one does not fit at all.
     """
 
     def split(conversation: Conversation) -> list[Conversation]:
@@ -184,6 +187,7 @@ def _splitter(config: RunConfig, chat: Chat) -> Callable[[Conversation], list[Co
                 max_seq_len=config.data.max_seq_len,
                 seed=config.data.seed,
                 rules=config.rules,
+                every_frame=every_frame,
             )
         except ValueError as error:
             raise RecordError(f"{conversation.source}: {error}") from error

@@ -67,7 +67,7 @@ class Evaluator:
         Metrics are under ``val_stream/``. The streams are the same each time.
         """
         with _evaluating(model):
-            (thresholds,) = self._candidates(model, quick=True).rows()
+            (thresholds,) = self._candidates(model, 1).rows()
             data = self._data["val"]
             chosen = sorted(data.conversations, key=lambda conversation: conversation.id)
             chosen = chosen[:num_streams]
@@ -99,9 +99,11 @@ class Evaluator:
                 same evaluation goes on with the others; None to keep none.
         """
         with _evaluating(model):
-            candidates = self._candidates(model)
             streamer = self._streamer(model, answers)
-            rows = candidates.rows(all_of_them=streamer.in_one_pass)
+            # Where every pair takes a pass of its own, only those that were asked for have one.
+            num = self._settings.candidates if streamer.in_one_pass else 1
+            candidates = self._candidates(model, num, sweep=True)
+            rows = candidates.rows()
             splits = [split for split in ("val", "test") if split in self._data]
             with StreamProgress(self._num_frames(splits, len(rows))) as progress:
                 streamer.on_frames = progress.frames
@@ -129,17 +131,16 @@ class Evaluator:
             num_tokens_per_img=self._num_tokens_per_img, compat=self._compat, answers=answers,
         )  # fmt: skip
 
-    def _candidates(self, model: AssistantModel, *, quick: bool = False) -> Candidates:
+    def _candidates(self, model: AssistantModel, num: int, *, sweep: bool = False) -> Candidates:
         """Thresholds to try; a pass over val is made only where one is not given."""
         config, settings = self._config, self._settings
         speak = dst = None
         if config.theta_speak is None or config.theta_dst is None:
             speak, dst = self._forcing.decisions(model, self._data["val"])
-        if quick:
-            return Candidates.find(config, speak, dst, 1)
         return Candidates.find(
-            config, speak, dst, settings.candidates,
-            also_speak=settings.sweep_speak, also_dst=settings.sweep_dst,
+            config, speak, dst, num,
+            also_speak=settings.sweep_speak if sweep else (),
+            also_dst=settings.sweep_dst if sweep else (),
         )  # fmt: skip
 
     def _stream_splits(

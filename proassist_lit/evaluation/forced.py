@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -22,7 +23,7 @@ from proassist_lit.streaming.config import SpeakRule
 from proassist_lit.streaming.decoder import make_decoder
 from proassist_lit.streaming.forced_turns import forced_turns
 from proassist_lit.streaming.policy import forced_values
-from proassist_lit.streaming.shards import bring_together, share
+from proassist_lit.streaming.shards import work_shared
 from proassist_lit.streaming.teacher import TeacherForced, teacher_force
 
 
@@ -33,7 +34,7 @@ class TeacherForcing:
     Attributes:
         chat: the formatter.
         max_seq_len: most tokens of a sequence.
-        split: parts of a conversation as training reads them; they fit into ``max_seq_len``.
+        split: parts of a conversation that hold all its frames; they fit into ``max_seq_len``.
         rules: whose rules make the sequences.
         max_new_tokens: longest utterance that is written at every turn of the reference; 0 where
             none is.
@@ -55,8 +56,7 @@ class TeacherForcing:
         Of the speak head it is what the rule makes of P(speak), of the dst head P(update); None
         without the latter.
         """
-        passes = {number: self._decide(model, data, number) for number in share(range(len(data)))}
-        everyones = bring_together(passes)
+        everyones = work_shared(partial(self._decide, model, data), len(data))
         found = [forced for number in sorted(everyones) for forced in everyones[number]]
         speak = (
             torch.cat([self._values(f) for f in found]),
@@ -82,7 +82,8 @@ class TeacherForcing:
         metric.update((), 1.0)  # a process may have no share
         words.update(())
         decoder = make_decoder(model) if self.max_new_tokens else None
-        for number in share(range(len(data))):
+
+        def score(number: int) -> None:
             for part in self.split(data.conversations[number]):
                 script, features = read_script(part, self.rules), data.features(part)
                 turns = forced_turns(
@@ -92,6 +93,8 @@ class TeacherForcing:
                 )  # fmt: skip
                 metric.update(turns, part.fps)
                 words.update(turn.texts for turn in turns if turn.texts is not None)
+
+        work_shared(score, len(data))
         values = metric.compute()
         if self.max_new_tokens:
             values |= words.compute()

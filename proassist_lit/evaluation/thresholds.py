@@ -66,17 +66,10 @@ class Candidates:
             dst_given=config.theta_dst is not None,
         )
 
-    def rows(self, *, all_of_them: bool = True) -> list[Thresholds]:
-        """Pairs to stream with: one decision varies while the other keeps its first threshold.
-
-        Args:
-            all_of_them: False for the first pair alone.
-        """
-        first = Thresholds(self.speak[0], self.dst[0], self.rise)
-        if not all_of_them:
-            return [first]
+    def rows(self) -> list[Thresholds]:
+        """Pairs to stream with: one decision varies while the other keeps its first threshold."""
         return [
-            first,
+            Thresholds(self.speak[0], self.dst[0], self.rise),
             *(Thresholds(theta, self.dst[0], self.rise) for theta in self.speak[1:]),
             *(Thresholds(self.speak[0], theta, self.rise) for theta in self.dst[1:]),
         ]

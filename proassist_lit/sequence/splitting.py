@@ -84,11 +84,12 @@ def split_conversation(
     max_seq_len: int,
     seed: int,
     rules: SequenceRules = OURS,
+    every_frame: bool = False,
 ) -> list[Conversation]:
     """Split ``conversation`` into parts of at most ``max_seq_len`` tokens.
 
     A part ends after the last utterance that fits (after the last frame, if none is in reach).
-    Parts without an utterance are left out.
+    Most of the silence before the next one is left out, and so are parts without an utterance.
 
     Args:
         conversation: the record.
@@ -98,6 +99,7 @@ def split_conversation(
         max_seq_len: tokens.
         seed: of the frames watched before a part's first turn.
         rules: where the sources' rules differ from ours.
+        every_frame: nothing is left out; for evaluation.
 
     Returns:
         The parts in order, each with its number under ``metadata["part"]``; the conversation
@@ -115,9 +117,12 @@ def split_conversation(
     while start < splitter.num_frames:
         end, progress = splitter.find_end(start, summary, number=number)
         part = splitter.part(start, end, summary, progress, number=number)
-        if any(isinstance(turn, AssistantTurn) for turn in part.turns):
+        if every_frame or any(isinstance(turn, AssistantTurn) for turn in part.turns):
             parts.append(part)
         number, summary = number + 1, progress or summary
+        if every_frame:
+            start = end
+            continue
         context_s = float(rng.uniform(config.min_context_s, config.max_context_s))
         start = splitter.next_start(end, round(context_s * conversation.fps))
     return parts

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from proassist_lit.model.assistant import AssistantModel
-from proassist_lit.sequence.builder import build_sequence
+from proassist_lit.sequence.builder import build_sequence, text_ids
 from proassist_lit.sequence.chat import Chat, Role
 from proassist_lit.sequence.script import Moment, Script
 from proassist_lit.streaming.cache import KVCache
@@ -112,7 +112,8 @@ def forced_turns(
     for number in reversed(range(len(lasts))):
         last = lasts[number]
         first = lasts[number - 1] + 1 if number else 0
-        end = decisions[last + 1] if last + 1 < len(decisions) else len(is_word)
+        # Not to the next frame: what stands before that is another turn.
+        end = decisions[last] + 1 + len(text_ids(chat, heard[last].spans))
         words = torch.arange(decisions[last] + 1, end)[is_word[decisions[last] + 1 : end]]
         texts = None
         if max_new_tokens:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import TypeVar
 
 from torch import distributed
@@ -42,6 +42,22 @@ def bring_together(mine: Mapping[K, T], error: ProAssistError | None = None) -> 
         if theirs is not None:
             raise theirs
     return {number: found for part, _ in everyones for number, found in part.items()}
+
+
+def work_shared(work: Callable[[int], T], count: int) -> dict[int, T]:
+    """What ``work`` makes of every number below ``count``, each process doing its share.
+
+    Raises:
+        ProAssistError: ``work`` raised it in some process; the others wait for no one.
+    """
+    mine: dict[int, T] = {}
+    failed: ProAssistError | None = None
+    try:
+        for number in share(range(count)):
+            mine[number] = work(number)
+    except ProAssistError as error:
+        failed = error
+    return bring_together(mine, failed)
 
 
 def _are_many() -> bool:

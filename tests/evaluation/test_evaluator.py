@@ -133,6 +133,20 @@ def test_a_backbone_without_an_engine_is_streamed_once(monkeypatch: pytest.Monke
     assert once.metrics["test/theta_speak"] == many.metrics["test/theta_speak"]
 
 
+@pytest.mark.road
+def test_a_backbone_without_an_engine_is_streamed_with_what_was_asked_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model, settings = tiny_model(), EvaluationConfig(candidates=1, sweep_speak=[0.3, 0.5])
+    at_once = make_evaluator(CONFIG, settings).evaluate(model)
+    monkeypatch.setattr(Engine, "fits", staticmethod(lambda _: False))
+
+    one_by_one = make_evaluator(CONFIG, replace(settings, candidates=5)).evaluate(model)
+
+    assert [point.theta_speak for point in one_by_one.sweep["val"]] == [0.6, 0.3, 0.5]
+    assert one_by_one.sweep == at_once.sweep
+
+
 def test_data_sets_have_metrics_of_their_own(plain: EvaluationResult) -> None:
     result = make_evaluator(datasets=("toy", "wtag/dialog")).evaluate(tiny_model())
 

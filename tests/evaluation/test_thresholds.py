@@ -27,7 +27,6 @@ def test_one_decision_varies_while_the_other_keeps_its_first_threshold() -> None
     assert {row.speak for row in rows if row.dst == found.dst[0]} == set(found.speak)
     assert {row.dst for row in rows if row.speak == found.speak[0]} == set(found.dst)
     assert len(rows) == len(set(rows)) == 5
-    assert found.rows(all_of_them=False) == rows[:1]
 
 
 def test_a_threshold_that_is_given_is_the_first_and_stays() -> None:

@@ -173,6 +173,21 @@ def test_silence_longer_than_a_part_is_split_too_and_left_out() -> None:
     assert parts[-1].end_frame_idx == 300
 
 
+@pytest.mark.parametrize("method", [m for m in SplitMethod if m is not SplitMethod.CUT])
+def test_every_frame_is_kept_where_it_is_asked_for(method: SplitMethod) -> None:
+    turns = (*long_talk().turns, FramesTurn(start=142, end=400))
+    parts = split_conversation(
+        dialogue(turns), CHAT, SplitConfig(method=method),
+        num_tokens_per_img=1, max_seq_len=110, seed=1, every_frame=True,
+    )  # fmt: skip
+
+    frames = [i for part in parts for i in range(part.start_frame_idx, part.end_frame_idx)]
+    assert frames == list(range(10, 400))
+    assert not any(isinstance(turn, AssistantTurn) for turn in parts[-2].turns)
+    assert utterances(parts) == utterances(split(method))
+    assert all(len(tokens(part).input_ids) <= 110 for part in parts)
+
+
 def test_a_frame_that_fits_nowhere_is_named() -> None:
     turns = (FramesTurn(start=4, end=5), AssistantTurn(content="good " * 80))
     with pytest.raises(ValueError, match=r"frame 4 .* does not fit into max_seq_len = 64"):

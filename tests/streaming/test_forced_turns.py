@@ -9,6 +9,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from proassist_lit.data.conversation import (
+    AssistantTurn,
+    FramesTurn,
+    SystemTurn,
+    Turn,
+    UserTurn,
+)
 from proassist_lit.sequence.builder import build_sequence
 from proassist_lit.sequence.chat import Chat, Role
 from proassist_lit.sequence.script import Script, read_script
@@ -105,6 +112,26 @@ def test_turns_by_a_running_sum_are_those_of_full_forwards() -> None:
         assert [(turn.num_frames, turn.late_frames) for turn in turns] == expected
         kinds |= {(late > 0) - (late < 0) for _, late in expected}
     assert kinds == {-1, 0, 1}
+
+
+def test_words_of_an_utterance_before_the_next_frame_are_no_words_of_the_turn() -> None:
+    def turns(*between: Turn) -> tuple[Turn, ...]:
+        return (
+            SystemTurn(content="please help"), FramesTurn(start=0, end=3),
+            AssistantTurn(content="well done"), *between, FramesTurn(start=3, end=6),
+            AssistantTurn(content="now peel"), *between,
+        )  # fmt: skip
+
+    def go(*between: Turn) -> list[ForcedTurn]:
+        return forced_turns(
+            tiny_model(), word_chat(), read_script(dialogue(turns(*between))), random_features(6),
+            theta_speak=0.99, max_seq_len=LONG,
+        )  # fmt: skip
+
+    late = go(UserTurn(content="how many"), AssistantTurn(content="it is all good now wait"))
+
+    assert [turn.num_words for turn in late] == [3, 3]
+    assert late[0].cross_entropy == pytest.approx(go()[0].cross_entropy)
 
 
 def test_words_are_scored_by_the_context_of_the_reference() -> None:

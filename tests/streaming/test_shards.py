@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 import torch
-from torch import distributed, multiprocessing
+from torch import Tensor, distributed, multiprocessing
 
-from proassist_lit.errors import StreamError
+from proassist_lit.data.config import DataConfig
+from proassist_lit.data.conversation import Conversation
+from proassist_lit.data.dataset import ConversationSet
+from proassist_lit.errors import FeatureError, StreamError
 from proassist_lit.evaluation.config import EvaluationConfig
 from proassist_lit.evaluation.evaluator import Evaluator
-from proassist_lit.streaming.shards import bring_together, rank, share
+from proassist_lit.streaming.shards import bring_together, rank, share, work_shared
 from tests.evaluation.fakes import CONFIG, make_evaluator
-from tests.fakes import tiny_model
+from tests.fakes import dialogue, random_features, tiny_model
 
 WORLD = 2
 
@@ -34,23 +39,43 @@ def test_one_process_does_all() -> None:
     assert bring_together({1: "a"}) == {1: "a"}
     with pytest.raises(StreamError, match="video3"):
         bring_together({}, StreamError("video3"))
+    assert work_shared(str, 2) == {0: "0", 1: "1"}
+
+
+class DamagedSet(ConversationSet):
+    """Its second conversation, that of the second process, has no features."""
+
+    def features(self, conversation: Conversation) -> Tensor:
+        if conversation.video_uid == "bad":
+            raise FeatureError("bad: damaged")
+        return random_features(10)
+
+
+def failure(ask: Callable[[], object]) -> str:
+    try:
+        ask()
+    except FeatureError as error:
+        return str(error)
+    return ""
 
 
 def one_of_two(number: int, folder: Path) -> None:
     torch.set_num_threads(1)
     distributed.init_process_group(
-        "gloo", init_method=f"file://{folder}/meeting", rank=number, world_size=WORLD
-    )
+        "gloo", init_method=f"file://{folder}/meeting", rank=number, world_size=WORLD,
+        timeout=timedelta(seconds=60),
+    )  # fmt: skip
     own: list[str] = []
     result = evaluator().evaluate(
         tiny_model(), on_stream=lambda split, t: own.append(f"{split} {t.stream_id}")
     )
-    failure = ""
-    try:
-        bring_together({}, StreamError("a stream failed") if number == 1 else None)
-    except StreamError as error:
-        failure = str(error)
-    found = (result.metrics, result.transcripts, result.sweep, own, failure)
+    forcing, model = evaluator()._forcing, tiny_model()
+    damaged = DamagedSet("val", (dialogue(), dialogue(video_uid="bad")), Path(), DataConfig())
+    failures = [
+        failure(lambda: forcing.decisions(model, damaged)),
+        failure(lambda: forcing.scores(model, damaged, 0.5)),
+    ]
+    found = (result.metrics, result.transcripts, result.sweep, own, failures)
     torch.save(found, folder / f"{number}.pt")
     distributed.destroy_process_group()
 
@@ -63,7 +88,7 @@ def test_two_processes_find_what_one_finds(tmp_path: Path) -> None:
 
     seen: list[str] = []
     for number in range(WORLD):
-        metrics, transcripts, sweep, own, failure = torch.load(
+        metrics, transcripts, sweep, own, failures = torch.load(
             tmp_path / f"{number}.pt", weights_only=False
         )
         assert metrics == pytest.approx(alone.metrics, abs=1e-6)  # sums in another order
@@ -71,7 +96,7 @@ def test_two_processes_find_what_one_finds(tmp_path: Path) -> None:
         assert [p.metrics for p in sweep["val"]] == [
             pytest.approx(p.metrics, abs=1e-6) for p in alone.sweep["val"]
         ]
-        assert failure == "a stream failed"  # no process waits for one that failed
+        assert failures == ["bad: damaged"] * 2  # no process waits for one that failed
         assert own
         seen += own
     assert sorted(seen) == sorted(
