@@ -19,6 +19,7 @@ from proassist_lit.errors import ConfigError
 from proassist_lit.evaluation.config import EvaluationConfig
 from proassist_lit.lit.build import build_datamodule
 from proassist_lit.model.config import ModelConfig, TinyConfig
+from proassist_lit.sequence.splitting import SplitConfig
 from proassist_lit.streaming.config import Strategy, StreamConfig
 
 
@@ -118,6 +119,21 @@ def test_batches_are_packed_where_rules_and_backbone_allow_it(cache: Path) -> No
     hides = build_core(config(cache, model=dst, compat=Compat.PROASSIST))
     hides.chat.tokenizer.pad_token_id = None  # the end of turn stands for padding, and is hidden
     assert not packs(config(cache, model=dst, compat=Compat.PROASSIST), hides)
+
+
+def test_training_leaves_out_long_silence_and_evaluation_does_not(cache: Path) -> None:
+    toy = ToyConfig(num_train=1, num_val=1, num_test=1)
+    data = DataConfig(cache=str(cache), encoder="thumbnail4", toy=toy, max_seq_len=320)
+    run = config(cache, data=data, splitting=SplitConfig(min_context_s=0, max_context_s=0))
+    core = build_core(run)
+
+    (talk,) = core.data["val"].conversations
+    parts = core.evaluator._forcing.split(talk)
+    assert len(parts) > 1
+    assert sum(part.num_frames for part in parts) == talk.num_frames
+    examples = build_examples(run, core, "val")
+    num_trained = sum(len(examples[0, i].image_features) for i in range(len(examples)))
+    assert 0 < num_trained < talk.num_frames
 
 
 def test_a_backbone_that_cannot_pack_is_told_of_and_padded(cache: Path) -> None:
