@@ -134,6 +134,8 @@ def test_training_leaves_out_long_silence_and_evaluation_does_not(cache: Path) -
     examples = build_examples(run, core, "val")
     num_trained = sum(len(examples[0, i].image_features) for i in range(len(examples)))
     assert 0 < num_trained < talk.num_frames
+    with pytest.warns(UserWarning, match=r"train are split at data\.max_seq_len=320"):
+        build_datamodule(run, core)
 
 
 def test_a_backbone_that_cannot_pack_is_told_of_and_padded(cache: Path) -> None:

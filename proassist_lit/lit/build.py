@@ -36,7 +36,7 @@ from proassist_lit.trainer_config import TrainerConfig
 
 
 def build_datamodule(config: RunConfig, core: Core) -> ConversationDataModule:
-    """Batches of train and val; a backbone that cannot pack, though it is asked to, is told of."""
+    """Batches of train and val; settings that do not fit together, or the backbone, are told of."""
     if config.data.packing and not core.model.can_pack:
         warnings.warn(
             f"data.packing: model.backbone={config.model.backbone} is a "
@@ -45,8 +45,11 @@ def build_datamodule(config: RunConfig, core: Core) -> ConversationDataModule:
             "of it.",
             stacklevel=2,
         )
+    examples = {split: build_examples(config, core, split) for split in ("train", "val")}
+    if len(examples["train"]) > len(core.data["train"]):
+        check_stream_length(config)
     return ConversationDataModule(
-        {split: build_examples(config, core, split) for split in ("train", "val")},
+        examples,
         {split: build_collate(config, core, split) for split in ("train", "val")},
         batches=partial(
             EpochBatches,
@@ -82,6 +85,19 @@ def check_batches(config: RunConfig, num_batches: int, num_ranks: int) -> None:
         f"train has too few conversations for one step of {num_ranks} processes with {size} each; "
         "lower it, or trainer.devices, or take more conversations."
     )
+
+
+def check_stream_length(config: RunConfig) -> None:
+    """Warn of streams that go on where training has split its conversations."""
+    stream, longest = config.stream, config.data.max_seq_len
+    if stream.max_context - stream.reserve > longest:
+        warnings.warn(
+            f"stream.max_context={stream.max_context}: streams grow to "
+            f"{stream.max_context - stream.reserve} tokens, but conversations of train are split "
+            f"at data.max_seq_len={longest}, so that nothing behind it is ever learnt. Set "
+            f"stream.max_context={longest + stream.reserve}, or raise data.max_seq_len.",
+            stacklevel=2,
+        )
 
 
 def check_turns(config: RunConfig) -> None:

@@ -5,8 +5,9 @@ import torch
 from rich.console import Console
 
 from proassist_lit.config import RunConfig
+from proassist_lit.data.config import DataConfig
 from proassist_lit.errors import ConfigError
-from proassist_lit.lit.build import check_turns
+from proassist_lit.lit.build import check_stream_length, check_turns
 from proassist_lit.lit.module import AssistantModule
 from proassist_lit.lit.parts import (
     check_gradients,
@@ -111,6 +112,18 @@ def test_weights_of_sixteen_bits_are_not_trained_by_mistake() -> None:
         check_trained_types(model)
     model.lm.requires_grad_(False)
     check_trained_types(model)
+
+
+def test_streams_that_go_on_behind_what_was_learnt_are_told_of() -> None:
+    def settings(max_context: int) -> RunConfig:
+        stream = StreamConfig(max_context=max_context, reserve=512)
+        return RunConfig(data=DataConfig(max_seq_len=2048), stream=stream)
+
+    check_stream_length(settings(2560))
+    with pytest.warns(
+        UserWarning, match=r"max_context=2561: .* to 2049 .*Set stream\.max_context=2560"
+    ):
+        check_stream_length(settings(2561))
 
 
 def test_streams_that_decide_where_silence_was_not_learnt_are_told_of() -> None:
