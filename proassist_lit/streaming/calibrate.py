@@ -30,7 +30,7 @@ def threshold_candidates(probs: Tensor, labels: Tensor, num: int) -> list[float]
     num_fired = int((sorted_probs >= best).sum())
     others: set[float] = set()
     for i in range(num - 1):
-        away = (i // 2 + 1) / max((num - 1) / 2, 1)  # in (0, 1], nearest first
+        away = (i // 2 + 1) / (num // 2)  # in (0, 1], nearest first
         count = round(num_fired * 2.0 ** (away if i % 2 else -away))
         theta = _threshold_that_fires(sorted_probs, count)
         if theta is not None and int((sorted_probs >= theta).sum()) != num_fired:

@@ -79,6 +79,19 @@ def test_candidates_fire_half_as_often_to_twice_as_often_as_the_best() -> None:
     assert fired == [16, 32, 23, 11, 8]  # 16 times 1, 2, sqrt 2, 1 / sqrt 2, 1 / 2
 
 
+@pytest.mark.parametrize(
+    ("num", "fired"),
+    [(2, [40]), (3, [160, 40]), (4, [113, 57, 40]), (5, [160, 113, 57, 40])],
+)
+def test_any_number_of_candidates_keeps_to_half_and_twice(num: int, fired: list[int]) -> None:
+    probs = torch.linspace(0.999, 0.0, 1000, dtype=torch.float64)
+    labels = torch.tensor([1] * 80 + [0] * 920)
+
+    _, *others = threshold_candidates(probs, labels, num)
+
+    assert [int((probs >= theta).sum()) for theta in others] == fired  # of 80
+
+
 def test_candidates_that_decide_alike_are_left_out() -> None:
     probs, labels = torch.tensor([0.9, 0.2, 0.1]), torch.tensor([1, 0, 0])
 
