@@ -50,9 +50,13 @@ class BinaryLoss:
         return total / (weight_pos + weight_neg).clamp(min=torch.finfo(torch.float32).tiny)
 
     def plain(self, pos_weight: float = 1.0) -> Tensor:
-        """() float32: mean over all decisions, pos ones weighted by ``pos_weight``."""
+        """() float32: mean over all decisions, pos ones weighted by ``pos_weight``.
+
+        Without a decision the loss is 0 with a gradient path.
+        """
         total = pos_weight * self.pos.sum + self.neg.sum
-        return total / (pos_weight * self.pos.count + self.neg.count).clamp(min=1)
+        count = pos_weight * self.pos.count + self.neg.count  # below 1 where weights are
+        return total / count.where(count > 0, 1.0)
 
 
 def binary_loss(

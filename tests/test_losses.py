@@ -40,6 +40,14 @@ def test_plain_is_the_mean_over_decisions() -> None:
     torch.testing.assert_close(loss.plain(2.0), (2 * pos + neg) / 4)
 
 
+@pytest.mark.parametrize("pos_weight", [0.5, 0.1, 1e-6])
+def test_plain_is_a_mean_where_weights_add_up_to_less_than_one(pos_weight: float) -> None:
+    p = LOGITS[0].sigmoid()
+
+    only_pos = binary_loss(LOGITS, POS, NONE).plain(pos_weight)
+    torch.testing.assert_close(only_pos, -p[0].log())
+
+
 def test_sums_and_counts_are_of_each_class() -> None:
     p = LOGITS[0].sigmoid()
     loss = binary_loss(LOGITS, POS, NEG)
