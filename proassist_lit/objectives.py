@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import reduce
+from operator import add
 
 from torch import Tensor
 
@@ -123,6 +125,7 @@ class Losses:
     """The losses of a batch, as sums and counts, and their weighted total."""
 
     total: Tensor  # () float32
+    parts: Mapping[str, Tensor]  # () float32 each; times their weights they add up to the total
     response: SumCount
     speak: BinaryLoss
     dst_response: SumCount | None
@@ -181,18 +184,24 @@ def weigh(terms: Sequence[SumCount], decision: Decision, config: ObjectiveConfig
     if decision is Decision.INFORMATIVE_RELEVANCE:
         relevance, terms = BinaryLoss(*terms[:2]), terms[2:]
     if decision is Decision.SILENT_TOKEN:
-        total = config.response_gen_weight * _with_silence(response, speak.neg, config)
+        parts = {"response": _with_silence(response, speak.neg, config)}
     else:
-        total = config.response_gen_weight * response.mean()
-        total = total + config.speaking_binary_weight * _decide(speak, config)
+        parts = {"response": response.mean(), "speak": _decide(speak, config)}
     if relevance is not None:
-        total = total + config.speaking_binary_weight * _decide(relevance, config)
-    if not terms:
-        return Losses(total, response, speak, None, None, relevance)
-    dst_response, dst = terms[0], BinaryLoss(*terms[1:])
-    total = total + config.dst_gen_weight * dst_response.mean()
-    total = total + config.dst_binary_weight * _decide(dst, config)
-    return Losses(total, response, speak, dst_response, dst, relevance)
+        parts["relevance"] = _decide(relevance, config)
+    dst_response = dst = None
+    if terms:
+        dst_response, dst = terms[0], BinaryLoss(*terms[1:])
+        parts |= {"dst_response": dst_response.mean(), "dst": _decide(dst, config)}
+    weights = {
+        "response": config.response_gen_weight,
+        "speak": config.speaking_binary_weight,
+        "relevance": config.speaking_binary_weight,
+        "dst_response": config.dst_gen_weight,
+        "dst": config.dst_binary_weight,
+    }
+    total = reduce(add, (weights[name] * part for name, part in parts.items()))
+    return Losses(total, parts, response, speak, dst_response, dst, relevance)
 
 
 def _decide(loss: BinaryLoss, config: ObjectiveConfig) -> Tensor:

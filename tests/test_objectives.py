@@ -7,6 +7,7 @@ import torch
 
 from proassist_lit.data.collate import collate
 from proassist_lit.errors import ConfigError
+from proassist_lit.lit.module import loss_parts
 from proassist_lit.losses import SumCount, lm_loss
 from proassist_lit.micro_batches import count_terms
 from proassist_lit.model.config import Decision, HeadType
@@ -49,6 +50,35 @@ def test_total_is_the_weighted_sum(kind: ObjectiveKind) -> None:
         + 7 * decide(losses.dst)
     )
     torch.testing.assert_close(losses.total, want)
+
+
+@pytest.mark.parametrize(("kind", "decision"), [
+    (ObjectiveKind.PER_TOKEN, Decision.INFORMATIVE_RELEVANCE),
+    (ObjectiveKind.PER_TURN, Decision.HEAD),
+    (ObjectiveKind.TOKEN_PROB, Decision.SILENT_TOKEN),
+])  # fmt: skip
+@pytest.mark.parametrize("dst", [True, False])
+def test_the_losses_that_are_logged_make_the_total(
+    kind: ObjectiveKind, decision: Decision, dst: bool
+) -> None:
+    config = ObjectiveConfig(
+        kind=kind, pos_weight=0.3, silent_logit_weight=0.7, response_gen_weight=2.0,
+        speaking_binary_weight=3.0, dst_gen_weight=5.0, dst_binary_weight=7.0,
+    )  # fmt: skip
+    has_relevance = decision is Decision.INFORMATIVE_RELEVANCE
+    model = tiny_model(decision=decision, dst=dst, chat=word_chat())
+    with torch.no_grad():
+        losses = compute_losses(model, make_batch(config, relevance=has_relevance), config)
+
+    logged = loss_parts(losses)
+    total = logged.pop("loss")
+    weights = {"loss_response": 2, "loss_speak": 3, "loss_relevance": 3} | {
+        "loss_dst_response": 5, "loss_dst": 7,
+    }  # fmt: skip
+    torch.testing.assert_close(sum(weights[name] * part for name, part in logged.items()), total)
+    assert ("loss_speak" in logged) == (decision is not Decision.SILENT_TOKEN)
+    assert ("loss_relevance" in logged) == has_relevance
+    assert ("loss_dst" in logged) == ("loss_dst_response" in logged) == dst
 
 
 def test_per_turn_reads_one_decision_a_turn() -> None:

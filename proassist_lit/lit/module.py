@@ -249,14 +249,4 @@ class AssistantModule(L.LightningModule):
 
 def loss_parts(losses: Losses) -> dict[str, Tensor]:
     """The total and the losses that make it, each as it is shown."""
-    parts = {
-        "loss": losses.total,
-        "loss_response": losses.response.mean(),
-        "loss_speak": losses.speak.balanced(),
-    }
-    if losses.relevance is not None:
-        parts["loss_relevance"] = losses.relevance.balanced()
-    if losses.dst_response is not None and losses.dst is not None:
-        parts["loss_dst_response"] = losses.dst_response.mean()
-        parts["loss_dst"] = losses.dst.balanced()
-    return parts
+    return {"loss": losses.total} | {f"loss_{name}": part for name, part in losses.parts.items()}

@@ -10,13 +10,14 @@ from proassist_lit.judge.request import JudgeSettings
 from proassist_lit.judge.scores import SplitScores, StreamScores
 from proassist_lit.judge.usage import Usage
 from proassist_lit.lit.module import loss_parts
-from proassist_lit.losses import BinaryLoss, SumCount
+from proassist_lit.losses import SumCount
 from proassist_lit.metrics.directions import DIRECTIONS, Direction, direction, lower_is_better
 from proassist_lit.metrics.kinds import UtteranceKindMetrics
 from proassist_lit.metrics.similarity import HashedWordSimilarity
 from proassist_lit.metrics.text import TextPairMetrics
 from proassist_lit.metrics.utterances import match_transcripts
-from proassist_lit.objectives import Losses
+from proassist_lit.model.config import Decision
+from proassist_lit.objectives import ObjectiveConfig, weigh
 from proassist_lit.types import KINDS, Transcript
 from tests.evaluation.fakes import make_evaluator
 from tests.fakes import tiny_model
@@ -44,8 +45,8 @@ def of_kinds(make_transcript: Callable[..., Transcript]) -> Iterator[str]:
 
 def of_training() -> Iterator[str]:
     one = SumCount(torch.ones(()), torch.ones(()))
-    both = BinaryLoss(one, one)
-    yield from loss_parts(Losses(one.sum, one, both, one, both, both))
+    losses = weigh([one] * 8, Decision.INFORMATIVE_RELEVANCE, ObjectiveConfig())
+    yield from loss_parts(losses)
 
 
 def of_a_judge() -> Iterator[str]:
