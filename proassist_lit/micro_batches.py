@@ -19,7 +19,7 @@ from proassist_lit.types import IGNORE_INDEX, Batch
 
 def compute_losses_in_parts(
     model: AssistantModel, batch: Batch, config: ObjectiveConfig, max_tokens: int | None,
-    counts: Tensor | None = None, *, max_conversations: int | None = None,
+    counts: Tensor | None = None, *, max_conversations: int | None = None, scale: float = 1.0,
 ) -> Losses:  # fmt: skip
     """The losses of ``compute_losses``, of which each part has gone forward and backward in turn.
 
@@ -35,6 +35,8 @@ def compute_losses_in_parts(
         counts: what each loss is divided by, if the batch is a part of something larger: as
             ``count_terms`` gives them, added over all parts.
         max_conversations: most of a part; None for no limit.
+        scale: what the shares of the parts are multiplied by on their way backward, so that
+            gradients in float16 do not vanish; that of the total is without it.
     """
     parts = split(batch, max_tokens, max_conversations)
     if len(parts) == 1 or not torch.is_grad_enabled():
@@ -52,7 +54,7 @@ def compute_losses_in_parts(
             with torch.enable_grad():
                 losses = compute_losses(model, part, config)
                 found = torch.stack([term.sum for term in losses.terms()])
-                share = (found * rates).sum()
+                share = scale * (found * rates).sum()
             sums.add_(found.detach())
             del losses, found
             with torch.autocast(share.device.type, enabled=False):
@@ -64,7 +66,7 @@ def compute_losses_in_parts(
             ]
         return added.tensors
 
-    total: Tensor = _AddedUp.apply(add_up, sums, rates, *parameters)  # type: ignore[no-untyped-call]
+    total: Tensor = _AddedUp.apply(add_up, scale, sums, rates, *parameters)  # type: ignore[no-untyped-call]
     terms = _pairs(sums, counts)
     return replace(weigh(terms, model.decision, config), total=total)
 
@@ -118,17 +120,19 @@ class _AddedUp(torch.autograd.Function):
     def forward(
         ctx: Any,
         add_up: Callable[[], list[Tensor | None]],
+        scale: float,
         sums: Tensor,
         rates: Tensor,
         *parameters: Tensor,
     ) -> Tensor:
-        ctx.gradients = add_up()
+        ctx.gradients, ctx.scale = add_up(), scale
         return (sums * rates).sum()
 
     @staticmethod
     def backward(ctx: Any, factor: Tensor) -> tuple[Tensor | None, ...]:
         gradients, ctx.gradients = ctx.gradients, None  # so that nobody has to copy them
-        return (None, None, None, *(g if g is None else g.mul_(factor) for g in gradients))
+        factor = factor / ctx.scale
+        return (None, None, None, None, *(g if g is None else g.mul_(factor) for g in gradients))
 
 
 class _Sums:

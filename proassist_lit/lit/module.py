@@ -149,7 +149,7 @@ class AssistantModule(L.LightningModule):
         else:
             losses = compute_losses_in_parts(
                 self.model, batch, self._objective, self._micro_tokens, counts,
-                max_conversations=self._micro_conversations,
+                max_conversations=self._micro_conversations, scale=self._loss_scale(),
             )  # fmt: skip
         self._log_training(losses, batch)
         rate = self.trainer.optimizers[0].param_groups[0]["lr"]
@@ -164,6 +164,11 @@ class AssistantModule(L.LightningModule):
             lambda share: strategy.backward(share * world, None),
             num_parts=int(strategy.reduce(number, reduce_op="max")),
         )  # fmt: skip
+
+    def _loss_scale(self) -> float:
+        """What the precision plugin multiplies the loss by: with 16-mixed, as the scaler says."""
+        scaler = getattr(self.trainer.precision_plugin, "scaler", None)
+        return 1.0 if scaler is None else float(scaler.get_scale())
 
     def _add_up(self, values: Tensor) -> Tensor:
         """Sums over all processes."""

@@ -4,20 +4,25 @@ from collections.abc import Sequence
 from dataclasses import fields
 from itertools import pairwise
 
+import lightning as L
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from lightning.pytorch.plugins import MixedPrecision
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 
 from proassist_lit import micro_batches
 from proassist_lit.data.collate import collate, pack, split
+from proassist_lit.lit.module import AssistantModule
 from proassist_lit.micro_batches import (
     compute_losses_in_parts,
     compute_losses_of_shards,
     count_terms,
 )
 from proassist_lit.objectives import ObjectiveConfig, ObjectiveKind, compute_losses
+from proassist_lit.optimizer_config import OptimizerConfig
 from proassist_lit.types import Batch
 from tests.fakes import tiny_model
 from tests.properties.models import batches, example, gradients, model, terms
@@ -136,6 +141,36 @@ def test_frozen_weights_get_no_gradient_and_sixteen_bits_go_through() -> None:
         compute_losses_in_parts(trained, some_batch(), ObjectiveConfig(), 1).total.backward()
     assert all(bool(p.grad.abs().sum() > 0) for p in trained.lm.get_decoder().layers.parameters())
     assert isinstance(trained, nn.Module)
+
+
+@pytest.mark.filterwarnings("ignore")  # of Lightning: not tested here
+def test_small_gradients_in_half_precision_do_not_vanish() -> None:
+    weights = dict.fromkeys(
+        ("response_gen_weight", "speaking_binary_weight", "dst_gen_weight", "dst_binary_weight"),
+        1e-6,
+    )
+
+    def found(micro_tokens: int | None) -> Tensor:
+        """The gradient of a step, all in one."""
+        module = AssistantModule(
+            tiny_model(dtype=torch.float32), ObjectiveConfig(**weights), OptimizerConfig(),
+            num_steps=1, micro_tokens=micro_tokens,
+        )  # fmt: skip
+        noted = list[Tensor]()
+        module.on_before_optimizer_step = lambda _: noted.extend(  # type: ignore[method-assign]
+            p.grad.flatten() for p in module.parameters()
+        )
+        trainer = L.Trainer(
+            accelerator="cpu", plugins=[MixedPrecision("16-mixed", "cpu")], max_steps=1,
+            logger=False, enable_checkpointing=False, enable_progress_bar=False,
+            enable_model_summary=False,
+        )  # fmt: skip
+        trainer.fit(module, DataLoader([some_batch()], batch_size=None))  # type: ignore[arg-type]
+        return torch.cat(noted)
+
+    whole, parts = found(None), found(1)
+    assert whole.norm() > 0
+    assert (parts - whole).norm() < 1e-2 * whole.norm()
 
 
 @pytest.mark.parametrize("max_tokens", [None, 60])
