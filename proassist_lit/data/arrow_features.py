@@ -17,6 +17,7 @@ from proassist_lit.data.arrow_stream import ArrowStream, open_arrow
 from proassist_lit.data.features import (
     FeatureFile,
     FeatureReader,
+    check_cells,
     check_window,
     damaged_file,
     lacking_grid,
@@ -43,7 +44,8 @@ class ArrowFeatureFile:
         """(F, K, E): frames, tokens per frame, feature size.
 
         Raises:
-            FeatureError: the file is missing, damaged or empty, or lacks a grid.
+            FeatureError: the file is missing, damaged or empty, lacks a grid, or has one of other
+                cells.
         """
         num_frames, parts = self._read(0, 1, where)
         return num_frames, sum(part.shape[1] for part in parts), parts[0].shape[2]
@@ -60,7 +62,8 @@ class ArrowFeatureFile:
             (end - start, K, E) float32.
 
         Raises:
-            FeatureError: the file is missing, damaged, lacks a grid, or is too short.
+            FeatureError: the file is missing, damaged, lacks a grid, has one of other cells, or is
+                too short.
         """
         _, parts = self._read(start, end, where)
         return torch.from_numpy(np.concatenate(parts, axis=1))
@@ -86,6 +89,8 @@ class ArrowFeatureFile:
                 raise pa.ArrowInvalid(f"the grids are of different widths: {widths}")
         except (pa.ArrowException, OSError) as error:
             raise damaged_file(self.path, short(error), where=where) from error
+        for grid, part in zip(self.grids, parts, strict=True):
+            check_cells(self.path, grid, part.shape, where=where)
         return num_frames, parts
 
 

@@ -65,7 +65,7 @@ class ConversationSet:
         return self._file(conversation).path
 
     def check_features(self) -> int:
-        """Check that every record's frames are there; return E.
+        """Check that every record's frames are there, each with all of its cells; return E.
 
         Raises:
             FeatureError: naming the record and what to do.

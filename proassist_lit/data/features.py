@@ -13,6 +13,7 @@ from torch import Tensor
 
 from proassist_lit.data.feature_writing import write_safetensors
 from proassist_lit.errors import FeatureError
+from proassist_lit.vision.encoder import GRID_SIDES
 
 
 def write_features(
@@ -62,9 +63,13 @@ class FeatureFile:
         self.path, self.grids = path, tuple(grids)
 
     def shape(self, *, where: str = "") -> tuple[int, int, int]:
-        """(F, K, E): frames, tokens per frame, feature size."""
+        """(F, K, E): frames, tokens per frame, feature size.
+
+        Raises:
+            FeatureError: the file is missing, damaged, lacks a grid, or has one of other cells.
+        """
         with self._open(where) as file:
-            shapes = [self._slice(file, grid).get_shape() for grid in self.grids]
+            shapes = [self._slice(file, grid, where).get_shape() for grid in self.grids]
         num_frames = min(shape[0] for shape in shapes)
         return num_frames, sum(shape[1] for shape in shapes), shapes[0][2]
 
@@ -80,12 +85,13 @@ class FeatureFile:
             (end - start, K, E) float32.
 
         Raises:
-            FeatureError: the file is missing, damaged, lacks a grid, or is too short.
+            FeatureError: the file is missing, damaged, lacks a grid, has one of other cells, or is
+                too short.
         """
         parts = []
         with self._open(where) as file:
             for grid in self.grids:
-                rows = self._slice(file, grid)
+                rows = self._slice(file, grid, where)
                 check_window(self.path, start, end, rows.get_shape()[0], where=where)
                 parts.append(rows[start:end].float())
         return torch.cat(parts, dim=1)
@@ -98,10 +104,12 @@ class FeatureFile:
         except SafetensorError as error:
             raise damaged_file(self.path, error, where=where) from error
 
-    def _slice(self, file: Any, grid: str) -> Any:
+    def _slice(self, file: Any, grid: str, where: str) -> Any:
         if grid not in file.keys():  # noqa: SIM118 - safe_open is no mapping
             raise lacking_grid(self.path, grid, file.keys())
-        return file.get_slice(grid)
+        rows = file.get_slice(grid)
+        check_cells(self.path, grid, rows.get_shape(), where=where)
+        return rows
 
 
 def missing_file(path: Path, *, where: str = "") -> FeatureError:
@@ -140,6 +148,26 @@ def check_window(path: Path, start: int, end: int, num_frames: int, *, where: st
             f"{where or path}: asks for frames {start}..{end - 1}, but {path} holds frames 0.."
             f"{num_frames - 1}; correct start_frame_idx and end_frame_idx of the record, or encode "
             "the whole video."
+        )
+
+
+def check_cells(path: Path, grid: str, shape: Sequence[int], *, where: str = "") -> None:
+    """Refuse a grid that has other cells than its name says.
+
+    Args:
+        path: the file.
+        grid: name of one that encoders make.
+        shape: that of the file's; should be (F, cells, E).
+        where: record that asks, for the message.
+
+    Raises:
+        FeatureError: naming the record, the file and the grid.
+    """
+    wanted = GRID_SIDES[grid] ** 2
+    if len(shape) != 3 or shape[1] != wanted:
+        raise FeatureError(
+            f"{_asked(where)}feature file {path}: grid {grid!r} is {tuple(shape)}, expected "
+            f"(frames, {wanted}, width); encode the video again, or name the grid by its cells."
         )
 
 

@@ -168,6 +168,15 @@ def test_grids_of_different_widths_are_refused(tmp_path: Path) -> None:
         ArrowFeatureFile(path, ("cls", "2x2")).read(0, 2)
 
 
+def test_a_grid_of_other_cells_than_its_name_says_is_refused(tmp_path: Path) -> None:
+    file = ArrowFeatureFile(write(tmp_path / "v.arrow", {"3x3": grids()["2x2"]}), ("3x3",))
+    for ask in (lambda: file.shape(where="a:1"), lambda: file.read(0, 2, where="a:1")):
+        with pytest.raises(
+            FeatureError, match=r"^a:1: feature file .*v\.arrow: grid '3x3' is \(\d, 4, 6\), expec"
+        ):
+            ask()
+
+
 def test_damaged_bytes_are_read_or_refused_by_name(path: Path) -> None:
     good = path.read_bytes()
     generator = torch.Generator().manual_seed(0)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -77,6 +78,23 @@ def test_lacking_grid_names_those_that_are_there(path: Path) -> None:
         FeatureError, match=r"video\.safetensors has no grid '3x3', only 2x2, cls; .*num_tokens"
     ):
         FeatureFile(path, ("cls", "3x3")).read(0, 1)
+
+
+@pytest.mark.parametrize("shape", [(20, 9, 8), (20, 3, 8), (20, 8)])
+def test_a_grid_of_other_cells_than_its_name_says_is_refused(
+    shape: tuple[int, ...], path: Path
+) -> None:
+    odd = grids() | {"2x2": torch.zeros(shape).half()}
+    write_features(path, odd, fps=2.0, encoder="thumbnail16", rendered=True)
+    file = FeatureFile(path, ("cls", "2x2"))
+
+    for ask in (lambda: file.shape(where="a:1"), lambda: file.read(0, 1, where="a:1")):
+        with pytest.raises(
+            FeatureError,
+            match=r"^a:1: feature file .*video\.safetensors: grid '2x2' is "
+            rf"{re.escape(str(shape))}, expected \(frames, 4, width\); encode the video again",
+        ):
+            ask()
 
 
 # -- the weight-free encoder ------------------------------------------------------------------

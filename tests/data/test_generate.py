@@ -230,9 +230,23 @@ def test_features_of_two_widths_are_refused(copy: DataConfig) -> None:
         sets["val"].check_features()
 
 
-def rewrite(config: DataConfig, video_uid: str, *, num_frames: int, width: int) -> None:
+def test_features_of_other_cells_name_record_and_file(copy: DataConfig) -> None:
+    sets = load_data(copy)
+    rewrite(copy, "toy-val-00001", num_frames=900, width=48, cells=9)
+
+    with pytest.raises(
+        FeatureError,
+        match=r"val\.jsonl:2: .*toy-val-00001.*: grid '2x2' is \(900, 9, 48\), expected",
+    ):
+        sets["val"].check_features()
+
+
+def rewrite(
+    config: DataConfig, video_uid: str, *, num_frames: int, width: int, cells: int = 4
+) -> None:
     path = generated_folder(config) / "features" / "thumbnail4" / f"{video_uid}.safetensors"
-    grids = {name: torch.zeros(num_frames, n, width).half() for name, n in (("cls", 1), ("2x2", 4))}
+    sizes = {"cls": 1, "2x2": cells}
+    grids = {name: torch.zeros(num_frames, n, width).half() for name, n in sizes.items()}
     write_features(path, grids, fps=2.0, encoder="thumbnail4", rendered=True)
 
 
