@@ -78,8 +78,9 @@ class ConversationDataModule(L.LightningDataModule):
                     f"{_in_words(before)}; here they would be of {_in_words(order.steps)}, and "
                     "some conversations would be left out, others taken twice. Give "
                     "data.batch_size (times the processes), data.max_tokens, data.packing, "
-                    "trainer.accumulate, seed and the data as they were, or begin another run "
-                    "with its weights (proassist-lit export, then model.init_from)."
+                    "trainer.accumulate, seed, the data and the version of proassist_lit as they "
+                    "were, or begin another run with its weights (proassist-lit export, then "
+                    "model.init_from)."
                 )
             num_batches = len(order) if num_batches else 0
         self._consumed = (epoch, num_batches)

@@ -22,13 +22,15 @@ class EpochBatches(Sampler[list[tuple[int, int]]]):
     """Batches of (epoch, index), in an order drawn from (seed, epoch).
 
     With a number of examples per batch, examples are shuffled, sorted by length within chunks of
-    some batches (little padding), and the batches are shuffled again. With a number of tokens,
-    windows of the shuffled order are shared out over batches that are as full as they can be.
+    some batches (little padding), and the batches are shuffled again, but for a smaller one that is
+    the last. With a number of tokens, windows of the shuffled order are shared out over batches
+    that are as full as they can be.
     Every epoch has the same number of batches: Lightning asks for it once.
 
     Several processes take a step together. With a number of examples, they share out a batch that
     is as many times as large, so that all have about as many tokens; with a number of tokens, each
-    takes a batch of its own. What is too little to give each something is left out.
+    takes a batch of its own. What is too little to give each something comes at the end, and is
+    left out: the steps before it are those of any other number of processes.
 
     Args:
         lengths: tokens of every example.
@@ -87,7 +89,9 @@ class EpochBatches(Sampler[list[tuple[int, int]]]):
             "seed": self._seed, "conversations": len(self._lengths), "lengths": digest,
         }  # fmt: skip
         if self._max_tokens is None:
-            return steps | {"batch_size": self._batch_size, "batches": self._joined}
+            steps |= {"batch_size": self._batch_size, "batches": self._joined}
+            # Not always there: checkpoints of before it came last may go on where there is none.
+            return steps | ({"short_batch": "last"} if self._num_short else {})
         return steps | {
             "max_tokens": self._max_tokens, "packed": self._packed,
             "batches": self._joined * self._num_ranks,
@@ -110,8 +114,12 @@ class EpochBatches(Sampler[list[tuple[int, int]]]):
         """Batches of each process, before they are joined."""
         if self._max_tokens is not None:
             return self._num_filled // self._num_ranks
-        whole, rest = divmod(len(self._lengths), self._batch_size)
-        return whole + (rest >= self._num_ranks)
+        return len(self._lengths) // self._batch_size + (self._num_short >= self._num_ranks)
+
+    @property
+    def _num_short(self) -> int:
+        """Examples of the one batch that has fewer than the others; 0 where none has."""
+        return len(self._lengths) % self._batch_size if self._max_tokens is None else 0
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         epoch = self.epoch if self._shuffle else 0
@@ -121,7 +129,9 @@ class EpochBatches(Sampler[list[tuple[int, int]]]):
             rng.shuffle(order)
         batches = self._counted(order) if self._max_tokens is None else self._filled(order)
         if self._shuffle:
+            short = [batches.pop()] if self._num_short else []
             rng.shuffle(batches)
+            batches += short
         if self._num_ranks > 1:
             batches = self._mine(batches)
         if self._joined > 1:

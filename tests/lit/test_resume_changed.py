@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -12,7 +15,9 @@ from torch import Tensor
 from proassist_lit.build import build_core, build_examples
 from proassist_lit.config import RunConfig
 from proassist_lit.errors import CheckpointError
+from proassist_lit.lit.datamodule import ConversationDataModule
 from proassist_lit.lit.module import AssistantModule
+from proassist_lit.sequence.batching import EpochBatches
 from proassist_lit.types import Batch
 from tests.lit.resuming import Whole, config, curves, fit, same
 
@@ -151,3 +156,22 @@ def test_a_checkpoint_that_does_not_say_its_steps_is_refused(tmp_path: Path) -> 
     torch.save(saved, path)
     with pytest.raises(CheckpointError, match=r"does not say steps of .* earlier version"):
         fit(replace(settings, trainer=replace(settings.trainer, max_steps=4)), tmp_path / "run")
+
+
+def test_a_place_in_an_epoch_of_an_earlier_order_is_refused() -> None:
+    """Where the smaller batch of an epoch was shuffled among the others."""
+    batches = partial(EpochBatches, batch_size=4)
+    examples: Any = SimpleNamespace(lengths=[5] * 10)
+    datamodule = ConversationDataModule(
+        {"train": examples}, {}, batches=batches, num_workers=0, seed=1
+    )
+    datamodule.trainer = SimpleNamespace(world_size=1)  # type: ignore[assignment]
+    steps = batches(examples.lengths, seed=1).steps
+    state = {"epoch": 2, "num_batches": 1, "of": 3, "steps": steps}
+    datamodule.load_state_dict(state)
+    earlier = {name: value for name, value in steps.items() if name != "short_batch"}
+    with pytest.raises(
+        CheckpointError, match=r"batches 1; here .*, batches 1, short_batch last, .*the version of"
+    ):
+        datamodule.load_state_dict({**state, "steps": earlier})
+    datamodule.load_state_dict({**state, "steps": earlier, "num_batches": 3})

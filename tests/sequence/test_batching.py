@@ -300,3 +300,30 @@ def test_steps_of_two_processes_may_be_those_of_one(
     assert {share.steps == alone.steps for share in shares} == {True}
     together = [sorted(a + b) for a, b in zip(*shares, strict=True)]
     assert together == order_of(alone)[: len(together)]
+
+
+@pytest.mark.parametrize("joined", [1, 3])
+@pytest.mark.parametrize("num_ranks", [2, 4, 8])  # of 70 examples 6 are left, too few for 8
+def test_steps_of_any_number_of_processes_are_those_of_one(num_ranks: int, joined: int) -> None:
+    def steps(num_ranks: int) -> list[set[int]]:
+        size = 8 // num_ranks
+        ranks = [
+            EpochBatches(LENGTHS, size, seed=0, rank=rank, num_ranks=num_ranks, joined=joined)
+            for rank in range(num_ranks)
+        ]
+        assert {str(rank.steps) for rank in ranks} == {str(ranks[0].steps)}
+        for rank in ranks:
+            rank.set_epoch(2)
+        return [{i for _, i in chain(*step)} for step in zip(*ranks, strict=True)]
+
+    alone, together = steps(1), steps(num_ranks)
+    left_out = set(range(70)) - set().union(*together)
+    assert len(left_out) == (6 if num_ranks == 8 else 0)
+    assert together == [step - left_out for step in alone][: len(together)]
+    assert left_out <= alone[-1]
+
+
+def test_steps_tell_where_a_smaller_batch_comes() -> None:
+    assert "short_batch" not in EpochBatches(LENGTHS, 7, seed=0).steps
+    assert EpochBatches(LENGTHS, 8, seed=0).steps["short_batch"] == "last"
+    assert len(order(epoch=3)[-1]) == 2
