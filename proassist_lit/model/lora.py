@@ -12,7 +12,7 @@ from typing import Any
 import peft
 import torch
 from peft.tuners.lora import LoraLayer
-from torch import nn
+from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from proassist_lit.errors import ConfigError
@@ -159,8 +159,19 @@ def _plain(module: Any) -> Any:
     base = layer.get_base_layer()
     quantized = hasattr(base.weight, "quant_state")
     plain = _dequantized(base) if quantized else copy.deepcopy(base)
-    plain.weight += layer.get_delta_weight(ADAPTER).to(plain.weight.dtype)
+    plain.weight += _delta(layer)
     return plain
+
+
+def _delta(layer: Any) -> Tensor:
+    """What the additions of ``layer`` add to its weight, in float32 or better.
+
+    So the sum alone is rounded, once: as in ``fold_adapter``, where they come from a file and are
+    in float32, whatever type they were trained in.
+    """
+    a, b = layer.lora_A[ADAPTER].weight, layer.lora_B[ADAPTER].weight
+    product: Tensor = b.to(trained_type(b)) @ a.to(trained_type(a)) * layer.scaling[ADAPTER]
+    return product.T if layer.fan_in_fan_out else product
 
 
 def _dequantized(base: Any) -> Any:

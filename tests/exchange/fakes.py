@@ -18,6 +18,7 @@ from proassist_lit.model.checkpoint import PREFIX, saved_names
 from proassist_lit.model.config import LoraConfig, ModelConfig, TrainMode
 from proassist_lit.model.lora import merged
 from proassist_lit.model.tokenizer import train_tokenizer
+from proassist_lit.model.weights_type import cast_weights
 from proassist_lit.run_directory import RunDirectory
 from proassist_lit.sequence.chat import FORMATS
 from proassist_lit.streaming.config import StreamConfig
@@ -56,14 +57,18 @@ def shake(model: nn.Module, seed: int = 4) -> None:
             parameter.add_(torch.randn(parameter.shape, generator=generator) * size)
 
 
-def make_run(folder: Path, config: ModelConfig, **others: Any) -> tuple[Path, AssistantModel]:
-    """The directory of a run that is over, and its model."""
+def make_run(
+    folder: Path, config: ModelConfig, *, bf16_true: bool = False, **others: Any
+) -> tuple[Path, AssistantModel]:
+    """The directory of a run that is over, and its model; as with that ``trainer.precision``."""
     run = RunConfig(name="small", model=config, **others)
     write_config(run, folder / "config.yaml")
     tokenizer = build_tokenizer(config, lambda: [WORDS] * 3)
     tokenizer.save_pretrained(folder / "tokenizer")
     model = build_model(run, tokenizer, VISION_SIZE).eval()
     shake(model)
+    if bf16_true:
+        cast_weights(model, torch.bfloat16)
     names = saved_names(model)
     state = {f"{PREFIX}{n}": t.clone() for n, t in model.state_dict().items() if n in names}
     (folder / "checkpoints").mkdir()

@@ -22,9 +22,10 @@ from proassist_lit.config import RunConfig
 from proassist_lit.errors import CheckpointError, ConfigError
 from proassist_lit.exchange import write
 from proassist_lit.exchange.description import read_assistant
+from proassist_lit.model.as_streamed import as_streamed
 from proassist_lit.model.assistant_folder import head_tensors
 from proassist_lit.model.backbone import build_tokenizer
-from proassist_lit.model.config import Decision, ModelConfig, TinyConfig, TrainMode
+from proassist_lit.model.config import Decision, Dtype, ModelConfig, TinyConfig, TrainMode
 from proassist_lit.model.lora import has_lora, merged
 from proassist_lit.objectives import ObjectiveConfig, ObjectiveKind
 from proassist_lit.streaming.config import SpeakRule, StreamConfig
@@ -64,6 +65,28 @@ def test_out_and_in_again_streams_the_same(
         assert about.train == train.value
         assert about.config.stream.theta_speak == 0.25  # as the run chose on val
         assert about.config.stream.theta_dst == 0.75
+
+
+@pytest.mark.parametrize("bf16_true", [False, True])
+def test_sixteen_bits_go_out_and_in_to_the_bit(bf16_true: bool, tmp_path: Path) -> None:
+    base = base_folder(tmp_path / "base", tied=True)
+    config = replace(settings(base, TrainMode.LORA, "compact"), dtype=Dtype.BFLOAT16)
+    run, model = make_run(tmp_path / "run", config, bf16_true=bf16_true)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    with as_streamed(model):
+        weights, want = dict(model.lm.named_parameters()), stream(model)
+    assert {weight.dtype for weight in weights.values()} == {torch.bfloat16}
+    after = model.state_dict()
+    assert all(torch.equal(tensor, after[name]) for name, tensor in before.items())
+
+    assert main(["export", str(run), str(tmp_path / "out")]) == 0
+    assert main(["import", str(tmp_path / "out"), str(tmp_path / "in")]) == 0
+
+    again, _ = load_assistant(tmp_path / "in")
+    with as_streamed(again):
+        got = dict(again.lm.named_parameters())
+        assert [name for name in weights if not torch.equal(weights[name], got[name])] == []
+        assert stream(again) == want
 
 
 @pytest.mark.parametrize("merge", [False, True])
