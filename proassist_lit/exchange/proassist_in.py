@@ -21,6 +21,7 @@ from proassist_lit.exchange.description import Description
 from proassist_lit.exchange.proassist_names import is_beside, to_ours
 from proassist_lit.model.adapter_files import (
     ADAPTER_CONFIG,
+    BESIDE_ADDITIONS,
     fold_adapter,
     read_adapter,
     read_json,
@@ -53,7 +54,7 @@ class _Checkpoint:
     folder: Path
     settings: dict[str, Any]
     backbone: dict[str, Tensor]  # whole, or the matrices that grew
-    additions: dict[str, Tensor]  # of the last adapter
+    additions: dict[str, Tensor]  # of the last adapter, and matrices that it was saved with
     beside: dict[str, Tensor]
 
     @property
@@ -125,7 +126,7 @@ def _sort(folder: Path) -> _Checkpoint:
     for name, tensor in tensors.items():
         if is_beside(name):
             found.beside[name] = tensor
-        elif ".lora_" in name:
+        elif ".lora_" in name or BESIDE_ADDITIONS in name:
             found.additions[name] = tensor
         else:
             found.backbone[name] = tensor

@@ -23,6 +23,10 @@ from proassist_lit.model.tensor_files import check_tensors, read_tensors
 ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 """Files of an adapter."""
 
+BESIDE_ADDITIONS = ".base_layer."
+"""In names of what additions are beside: of an output matrix that is added to, peft saves it, too,
+as it might not be that of the backbone any more."""
+
 _PREFIX, _ROWS = "base_model.model.", ".token_adapter.trainable_tokens_delta"
 
 
@@ -81,7 +85,8 @@ def fold_adapter(lm: Any, folder: Path, tensors: Mapping[str, Tensor] | None = N
     Args:
         lm: the backbone that it was trained over; changed in place.
         folder: of the adapter.
-        tensors: its tensors, by names of ``lm``'s modules; None to read them.
+        tensors: its tensors, by names of ``lm``'s modules; None to read them. A matrix among them
+            that is added to wins over that of ``lm``.
 
     Raises:
         CheckpointError: the configuration is no LoRA, or the tensors are not those that it
@@ -92,6 +97,11 @@ def fold_adapter(lm: Any, folder: Path, tensors: Mapping[str, Tensor] | None = N
     _untie(lm, settings)
     rows = settings.get("trainable_token_indices") or {}
     wanted = _add(lm, folder, settings)
+    wanted |= {
+        name: parameter
+        for name, parameter in lm.named_parameters()
+        if BESIDE_ADDITIONS in name and name in tensors
+    }
     for name, ids in rows.items():
         path = next(n for n, _ in lm.named_modules() if n.endswith(name))
         wanted[path + _ROWS] = lm.get_submodule(path).weight[torch.tensor(ids)]
