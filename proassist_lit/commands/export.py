@@ -37,8 +37,8 @@ def add_parser(commands: Any) -> None:
         "--checkpoint",
         choices=("last", "best"),
         default="last",
-        help="of a run: the last state, whose metrics it has, or that of the lowest loss on val "
-        "(default: last)",
+        help="of a run: the last state, of which its metrics and thresholds are, or that of the "
+        "lowest loss on val, without them (default: last)",
     )
     parser.add_argument(
         "--merge",
@@ -81,19 +81,25 @@ def load_assistant(path: Path, which: str = "last") -> tuple[AssistantModel, Des
     """
     trained = find_trained(path, which)
     model = trained.load_model()
-    return model, trained.about or _describe(trained, has_metrics=which == "last")
+    return model, trained.about or _describe(trained)
 
 
-def _describe(trained: Trained, *, has_metrics: bool) -> Description:
+def _describe(trained: Trained) -> Description:
     from proassist_lit.exchange.description import Description, with_thresholds
+    from proassist_lit.run_directory import RunDirectory
 
     config = trained.config
+    last = RunDirectory(trained.folder).last_checkpoint
+    assert trained.checkpoint is not None
+    is_last = trained.checkpoint.resolve() == last.resolve()
+    # What a run reached, and the thresholds it chose on val, are of its last state.
+    metrics = trained.metrics if is_last else {}
     fps, features = _features(config)
     return Description(
-        config=with_thresholds(config, trained.metrics),
+        config=with_thresholds(config, metrics),
         vision_size=trained.vision_size(),
         fps=fps,
-        metrics=trained.metrics if has_metrics else {},
+        metrics=metrics,
         train=config.model.train.value,
         command=_command(trained.folder, config.name),
         origin=str(trained.checkpoint),

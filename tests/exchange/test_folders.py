@@ -161,8 +161,26 @@ def test_the_folder_says_what_it_is(tmp_path: Path) -> None:
     assert "python train.py +experiment=x seed=3" in card
     assert f"`{base}` with the low-rank additions of this folder" in card
 
-    assert main(["export", str(run), str(tmp_path / "best"), "--checkpoint", "best"]) == 0
-    assert "Not measured." in (tmp_path / "best/README.md").read_text()  # those were of the last
+    by_file = str(run / "checkpoints/last.ckpt")
+    assert main(["export", by_file, str(tmp_path / "by_file")]) == 0
+    assert read_assistant(tmp_path / "by_file").metrics == data["metrics"]
+
+
+@pytest.mark.parametrize("what", [["", "--checkpoint", "best"], ["checkpoints/best.ckpt"]])
+def test_metrics_and_thresholds_of_the_last_state_are_of_no_other(
+    what: list[str], tmp_path: Path
+) -> None:
+    given = StreamConfig(theta_dst=0.4)
+    run, _ = make_run(tmp_path / "run", ModelConfig(tiny=TINY), stream=given)
+    name, *flags = what
+    assert main(["export", str(run / name), str(tmp_path / "out"), *flags]) == 0
+
+    about = read_assistant(tmp_path / "out")
+    assert (about.config.stream.theta_speak, about.config.stream.theta_dst) == (None, 0.4)
+    assert not about.metrics
+    card = (tmp_path / "out/README.md").read_text()
+    assert "Not measured." in card
+    assert "speak is chosen on val, update 0.400" in card
 
 
 def test_a_folder_appears_whole_or_not_at_all(
