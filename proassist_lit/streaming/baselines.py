@@ -16,7 +16,7 @@ from torch import Tensor
 
 from proassist_lit.data.conversation import AssistantTurn, Conversation
 from proassist_lit.sequence.chat import Role
-from proassist_lit.sequence.script import read_script
+from proassist_lit.sequence.script import read_script, references
 from proassist_lit.streaming.arrivals import heard
 from proassist_lit.streaming.evaluate import make_transcript
 from proassist_lit.types import FrameOutput, Transcript
@@ -65,12 +65,16 @@ def speak_when(conversation: Conversation, text: str, speak: Callable[[int], boo
 
 
 def utterance_intervals_s(conversations: Sequence[Conversation]) -> np.ndarray:
-    """(n,) float64 seconds between utterances that follow each other, over all conversations."""
+    """(n,) float64 seconds between utterances that follow each other, over all conversations.
+
+    From frame to frame, as a clock speaks and is scored: turns need not tell their times.
+    """
     gaps: list[float] = []
     for conversation in conversations:
-        times = [t.time_s for t in conversation.turns if isinstance(t, AssistantTurn)]
-        known = [t for t in times if t is not None]
-        gaps += [b - a for a, b in pairwise(known)]
+        script = read_script(conversation)
+        both = zip(script.moments, references(script), strict=True)
+        spoken = [moment.frame_idx for moment, reference in both if reference.text]
+        gaps += [(b - a) / conversation.fps for a, b in pairwise(spoken)]
     return np.array(gaps)
 
 

@@ -1,9 +1,20 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import zip_longest
+
 import pytest
 import torch
 
-from proassist_lit.data.conversation import AssistantTurn, FramesTurn
+from proassist_lit.data.conversation import (
+    AssistantTurn,
+    Conversation,
+    FramesTurn,
+    SystemTurn,
+    Turn,
+    UserTurn,
+)
+from proassist_lit.sequence.script import SUMMARY_QUERY
 from proassist_lit.streaming.baselines import (
     borrowed_features,
     clock,
@@ -45,24 +56,43 @@ def test_clock_speaks_at_the_end_of_every_interval() -> None:
     assert all(frame.speak for frame in clock(dialogue(), "wait", 0.01).frames)
 
 
-def test_clock_candidates_surround_the_intervals_of_training() -> None:
-    turns = [FramesTurn(start=0, end=1)]
-    turns += [AssistantTurn(content="wait", time_s=t) for t in (0.0, 4.0, 8.0, 20.0)]
+def spoken_at(*frames: int, times_s: Sequence[float | None] = ()) -> Conversation:
+    turns: list[Turn] = []
+    start = 0
+    for frame, time_s in zip_longest(frames, times_s):
+        turns += [
+            FramesTurn(start=start, end=frame + 1), AssistantTurn(content="wait", time_s=time_s)
+        ]  # fmt: skip
+        start = frame + 1
+    return dialogue(tuple(turns))
 
-    candidates = clock_candidates([dialogue(tuple(turns))])
+
+def test_clock_candidates_surround_the_intervals_of_training() -> None:
+    candidates = clock_candidates([spoken_at(1, 9, 17, 41)])  # 2 fps
 
     mean = 20 / 3
     assert candidates == sorted({4.0, 8.0, round(mean, 2), round(mean / 2, 2), mean * 1.5})
     assert clock_candidates([dialogue((FramesTurn(start=0, end=1),))]) == [10.0]
 
 
-def test_intervals_are_between_utterances_of_one_conversation() -> None:
-    turns = [FramesTurn(start=0, end=1)]
-    turns += [AssistantTurn(content="wait", time_s=t) for t in (0.5, 4.0, None, 9.0)]
-    one = dialogue(tuple(turns))
+@pytest.mark.parametrize("times_s", [(), (0.5, None, None, 9.0), (0.5, 4.0, 6.0, 9.0)])
+def test_intervals_are_between_utterances_of_one_conversation(
+    times_s: Sequence[float | None],
+) -> None:
+    one = spoken_at(1, 8, 12, 18, times_s=times_s)
 
-    assert utterance_intervals_s([one, one]).tolist() == [3.5, 5.0] * 2
+    assert utterance_intervals_s([one, one]).tolist() == [3.5, 2.0, 3.0] * 2
     assert utterance_intervals_s([]).size == 0
+
+
+def test_intervals_are_between_what_a_clock_is_scored_by() -> None:
+    assert utterance_intervals_s([dialogue()]).tolist() == [2.0, 1.5]  # two turns, one utterance
+    answer = (UserTurn(content="how many"), AssistantTurn(content="three"))
+    summary = (SystemTurn(content=SUMMARY_QUERY), FramesTurn(start=24, end=25),
+               AssistantTurn(content="so far"))  # fmt: skip
+    turns = (*DIALOGUE, FramesTurn(start=20, end=24), *answer, *summary)
+
+    assert utterance_intervals_s([dialogue(turns)]).tolist() == [2.0, 1.5, 3.0]
 
 
 def test_borrowed_features_are_of_another_recording() -> None:
