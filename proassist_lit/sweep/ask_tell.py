@@ -75,7 +75,7 @@ class _Rounds:
 
     def run(self, trials: Sequence[Asked]) -> None:
         """Launch trials of adjoining numbers together, and tell what came of them."""
-        jobs = [[*self._space.fixed, *trial.overrides] for trial in trials]
+        jobs = [self._space.fill(trial.overrides) for trial in trials]
         results = self._launcher.launch(jobs, initial_job_idx=trials[0].number)
         for trial, result in zip(trials, results, strict=True):
             self._tell(trial, result)
@@ -97,7 +97,7 @@ class _Rounds:
     def _write_best(self) -> None:
         if best := self._study.best():
             trial, value = best
-            overrides = [*self._space.fixed, *trial.overrides]
+            overrides = self._space.fill(trial.overrides)
             content = {"number": trial.number, "value": value, "overrides": overrides}
             text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
             write_text(self._sweep_dir / "best.yaml", text)
@@ -118,7 +118,7 @@ class _Rounds:
                 "value; see above why, mend it, and begin in another directory."
             )
         trial, value = best
-        command = _command([*self._space.fixed, *trial.overrides])
+        command = _command(self._space.fill(trial.overrides))
         sys.stdout.write(
             f"best of {len(self._study)} trials: number {trial.number}, value {value:.6g}, "
             f"{' '.join(trial.overrides)}\nRun it again: {command}\n"

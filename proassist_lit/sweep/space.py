@@ -65,11 +65,16 @@ class SearchSpace:
 
     Attributes:
         dimensions: what is varied, by the left side of the override (``+experiment``).
-        fixed: the other overrides.
+        overrides: all, in the order given; of what is varied the left side.
     """
 
     dimensions: Mapping[str, Choices | Numbers]
-    fixed: tuple[str, ...]
+    overrides: tuple[str, ...]
+
+    @property
+    def fixed(self) -> tuple[str, ...]:
+        """What is the same in every trial."""
+        return tuple(text for text in self.overrides if text not in self.dimensions)
 
     @classmethod
     def of(cls, params: Mapping[str, object], arguments: Sequence[str]) -> SearchSpace:
@@ -86,14 +91,16 @@ class SearchSpace:
         parsed = OverridesParser.create().parse_overrides([*texts, *arguments])
         items = {_name(item): item for item in parsed}  # the later one wins
         dimensions: dict[str, Choices | Numbers] = {}
-        fixed, faults = [], []
+        overrides, faults = [], []
         for item in items.values():
             text = item.input_line or item.key_or_group
             try:
                 if item.is_sweep_override():
-                    dimensions[item.get_key_element()] = _dimension(item)
+                    key = item.get_key_element()
+                    dimensions[key] = _dimension(item)
+                    overrides.append(key)
                 else:
-                    fixed.append(text)
+                    overrides.append(text)
             except ConfigError as error:
                 faults.append(f"{text}: {error}")
         if not dimensions and not faults:
@@ -103,14 +110,23 @@ class SearchSpace:
             )
         if faults:
             raise ConfigError("\n".join(faults))
-        return cls(dimensions=dimensions, fixed=tuple(fixed))
+        return cls(dimensions=dimensions, overrides=tuple(overrides))
 
     def suggest(self, trial: Trial) -> list[str]:
-        """Overrides of one trial; of a trial that has values already, these."""
+        """What a trial varies, as overrides; of a trial that has values already, these."""
         return [
             f"{key}={dimension.suggest(trial, key.lstrip('+'))}"
             for key, dimension in self.dimensions.items()
         ]
+
+    def fill(self, drawn: Sequence[str]) -> list[str]:
+        """All overrides of a trial, in the order given: of two files the later one counts.
+
+        Args:
+            drawn: what it varies, from ``suggest``.
+        """
+        by_key = {text.partition("=")[0]: text for text in drawn}
+        return [by_key.get(text, text) for text in self.overrides]
 
 
 def file_override(key: str, value: object) -> str:

@@ -103,6 +103,13 @@ def test_values_arrive_as_what_they_are(app: App) -> None:
     assert [trial.params["experiment"] for trial in trials()] == kinds
 
 
+def test_preset_that_stands_last_wins_over_a_searched_experiment(app: App) -> None:
+    few = ("hydra.sweeper.num_trials=2", "hydra.sweeper.n_jobs=2")
+    assert app(*SEARCH, *few, "+experiment=per_turn,per_token", "+debug=fdr") == 0
+    for config, _ in app.jobs:
+        assert (config.name, config.trainer.max_steps) == ("debug_fdr", 4)
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

@@ -95,7 +95,7 @@ def states(folder: Path) -> list[str]:
 def test_search_runs_its_trials_and_keeps_the_best(
     launcher: FakeLauncher, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run(launcher, LR, "name='a b'", num_trials=4)
+    run(launcher, "seed=3", LR, "name='a b'", num_trials=4)
 
     assert launcher.numbers == [0, 1, 2, 3]
     assert launcher.batches == [1, 1, 1, 1]
@@ -103,7 +103,9 @@ def test_search_runs_its_trials_and_keeps_the_best(
     assert len(set(rates.values())) == 4
     assert all(1e-4 <= rate <= 1e-2 for rate in rates.values())
     best = min(rates, key=lambda number: abs(rates[number] - 1e-3))
-    overrides = ["name='a b'", f"trainer.optimizer.lr={rates[best]!r}"]
+    # Where they were given: of an experiment and a debug preset the later one counts.
+    overrides = ["seed=3", f"trainer.optimizer.lr={rates[best]!r}", "name='a b'"]
+    assert launcher.jobs[best] == (best, tuple(overrides))
     assert yaml.safe_load((tmp_path / "best.yaml").read_text()) == {
         "number": best, "value": -abs(rates[best] - 1e-3), "overrides": overrides
     }  # fmt: skip

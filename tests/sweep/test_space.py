@@ -74,6 +74,20 @@ def test_space_of_a_file_gives_way_to_the_command_line() -> None:
     )  # fmt: skip
 
 
+def test_space_fills_in_what_is_drawn_where_it_was_given() -> None:
+    params = {"objective.rho": "interval(0,1)", "name": "x"}
+    arguments = ["+experiment=per_turn,per_token", "seed=1,2", "~trainer.clip", "+debug=fdr"]
+    space = SearchSpace.of(params, arguments)
+
+    filled = space.fill(["seed=2", "+experiment=per_turn", "objective.rho=0.5"])
+
+    assert filled == [
+        "objective.rho=0.5", "name=x", "+experiment=per_turn", "seed=2", "~trainer.clip",
+        "+debug=fdr",
+    ]  # fmt: skip
+    assert space.fixed == ("name=x", "~trainer.clip", "+debug=fdr")
+
+
 def test_space_draws_within_itself() -> None:
     arguments = ["seed=range(1,8,3)", "objective.rho=tag(log,interval(0.01,1))", "model.dst=no,yes"]
     space = SearchSpace.of({}, arguments)
