@@ -49,7 +49,7 @@ class LastCheckpoint(Checkpoint):
 
     def __init__(self, run: RunDirectory, *, every_steps: int) -> None:
         self._run, self._every_steps = run, every_steps
-        self._is_due = self._is_updating = self._between_batches = self._has_ended = False
+        self._is_due = self._is_updating = self._has_begun = self._has_ended = False
         self._saved_step = 0
         self._stop: str = ""
         self._agree_every, self._asked = AGREE_EVERY_STEPS, (0, 0.0)  # step, time
@@ -73,15 +73,18 @@ class LastCheckpoint(Checkpoint):
     ) -> None:
         """Save if it is due, and stop if told to, where an optimizer step has ended."""
         self._is_updating = False
+        if not self._has_begun:
+            # Going on where it validated, the loop has counted the end of that batch again.
+            loop = trainer.fit_loop.epoch_loop
+            loop._batches_that_stepped = loop.batch_progress.total.completed
+            self._has_begun = True
         step = trainer.global_step
         if step == 0:
             return
         due = self._every_steps and step - self._saved_step >= self._every_steps
         told = self._told_to_stop(trainer)
         if self._is_due or due or told:
-            self._between_batches = True
             self._save(trainer)
-            self._between_batches = False
         if told:
             if trainer.is_global_zero:
                 self._say(f"Stopped at step {step} by {told}", saved=True)
@@ -106,9 +109,9 @@ class LastCheckpoint(Checkpoint):
         """Save the final state."""
         self._give_signals_back()
         if trainer.global_step > 0:
-            self._between_batches = self._has_ended = True
+            self._has_ended = True
             self._save(trainer)
-            self._between_batches = self._has_ended = False
+            self._has_ended = False
 
     def on_exception(
         self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException
@@ -140,17 +143,9 @@ class LastCheckpoint(Checkpoint):
                 counts[name] = counts["completed"]
         # It is said of a batch that was fetched, and will be again.
         progress["is_last_batch"] = progress["current"]["completed"] >= trainer.num_training_batches
-        if self._between_batches and self._was_validated(trainer, progress):
-            # Going on, the loop finds a batch after which it validates, and counts its end again.
-            loops["epoch_loop.state_dict"]["_batches_that_stepped"] -= 1
         if self._has_ended:
             go_on_with_epoch(loops, int(trainer.num_training_batches))
             checkpoint["epoch"] = loops["epoch_progress"]["current"]["completed"]
-
-    @staticmethod
-    def _was_validated(trainer: L.Trainer, progress: dict[str, Any]) -> bool:
-        every = int(trainer.val_check_batch or 0)
-        return every > 0 and int(progress["total"]["completed"]) % every == 0
 
     def _save(self, trainer: L.Trainer) -> None:
         target = self._run.last_checkpoint

@@ -85,6 +85,22 @@ def test_a_run_killed_after_validation_takes_the_last_batch_of_the_epoch(tmp_pat
 
 
 @pytest.mark.road
+@pytest.mark.parametrize("batch", [3, 5, 6])  # a validation comes before 3 and 6
+def test_a_run_goes_on_bit_for_bit_after_ctrl_c(
+    batch: int, uninterrupted: Whole, tmp_path: Path
+) -> None:
+    whole, expected = uninterrupted(1)
+    settings = config(whole.parent / "data", save_every=0)
+    with pytest.MonkeyPatch.context() as patch:
+        stop_at(patch, batch, lambda: signal.raise_signal(signal.SIGINT))
+        with pytest.raises(SystemExit):
+            fit(settings, tmp_path / "run")
+
+    assert same(fit(settings, tmp_path / "run"), expected)
+    assert curves(tmp_path / "run") == curves(whole)
+
+
+@pytest.mark.road
 def test_batches_filled_up_with_tokens_go_on_bit_for_bit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
