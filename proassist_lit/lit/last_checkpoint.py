@@ -34,9 +34,9 @@ class LastCheckpoint(Checkpoint):
     SIGTERM lets the step under way end, saves and stops. So does SIGUSR1, which Slurm sends before
     the time is up (``sbatch --signal=SIGUSR1@120``); the job is then put into the queue again. The
     exit code is 128 and the number of the signal: whoever waits for the run must not take it for
-    one that came to its end. So does an error or Ctrl-C, unless it comes in the middle of an
-    update of the weights, or the loss turned out to be none (``LossGuard``): the file then stays
-    as it was.
+    one that came to its end. So does an error or Ctrl-C, unless it comes before the first batch,
+    in the middle of an update of the weights, or the loss turned out to be none (``LossGuard``):
+    the file then stays as it was.
 
     Whenever a checkpoint is written, its counters are set to the last whole optimizer step: batches
     of a step that was not finished are taken again. Where training has ended they are those of the
@@ -118,7 +118,9 @@ class LastCheckpoint(Checkpoint):
     ) -> None:
         """Save where that is safe, and say how to go on; a state that is bad is not saved."""
         self._give_signals_back()
-        if self._stop or trainer.global_step == 0 or trainer.state.fn != "fit":
+        # Before the first batch there may be half of a checkpoint that is being gone on from.
+        begun = self._has_begun and trainer.global_step > 0
+        if self._stop or not begun or trainer.state.fn != "fit":
             return
         if isinstance(exception, TrainingError):  # its message says what to go on from
             return

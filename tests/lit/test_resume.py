@@ -17,6 +17,7 @@ from torch import Tensor
 
 from proassist_lit.lit.last_checkpoint import LastCheckpoint
 from proassist_lit.lit.module import AssistantModule
+from proassist_lit.sequence.examples import ExampleSet
 from proassist_lit.types import Batch
 from tests.lit.resuming import Whole, config, curves, fit, same, stop_at
 
@@ -191,6 +192,31 @@ def test_an_error_in_an_update_leaves_the_checkpoint_as_it_was(
     saved = torch.load(tmp_path / "run/checkpoints/last.ckpt", weights_only=True)
     assert saved["global_step"] == 4
     assert "in the middle of an update; go on from" in capsys.readouterr().err
+
+    assert same(fit(settings, tmp_path / "run"), expected)
+    assert curves(tmp_path / "run") == curves(whole)
+
+
+@pytest.mark.road
+@pytest.mark.parametrize(
+    ("place", "name"), [(torch.optim.AdamW, "load_state_dict"), (ExampleSet, "__getitem__")]
+)
+def test_an_end_before_the_first_batch_leaves_the_checkpoint_as_it_was(
+    place: type, name: str, uninterrupted: Whole, tmp_path: Path
+) -> None:
+    whole, expected = uninterrupted(1)
+    fit(config(whole.parent / "data", steps=3), tmp_path / "run")
+    before = (tmp_path / "run/checkpoints/last.ckpt").read_bytes()
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    settings = config(whole.parent / "data")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(place, name, interrupt)
+        with pytest.raises(SystemExit):
+            fit(settings, tmp_path / "run")
+    assert (tmp_path / "run/checkpoints/last.ckpt").read_bytes() == before
 
     assert same(fit(settings, tmp_path / "run"), expected)
     assert curves(tmp_path / "run") == curves(whole)
