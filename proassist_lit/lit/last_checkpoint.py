@@ -106,9 +106,9 @@ class LastCheckpoint(Checkpoint):
         self._is_updating = False
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Save the final state."""
+        """Save the final state, if it is another than the one that training went on from."""
         self._give_signals_back()
-        if trainer.global_step > 0:
+        if self._has_begun:
             self._has_ended = True
             self._save(trainer)
             self._has_ended = False

@@ -36,7 +36,7 @@ class RandomState(L.Callback):
         """Go on from there with the next batch."""
         states = [state_dict["generators"], *state_dict.get("others", ())]
         rank = dist.get_rank() if dist.is_initialized() else 0
-        self._to_restore = states[rank % len(states)]
+        self._to_restore = self._state = states[rank % len(states)]
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Let the further processes of a new run draw apart; the first draws as one alone."""

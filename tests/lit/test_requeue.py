@@ -73,6 +73,15 @@ def test_what_a_kill_left_of_a_checkpoint_is_removed(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["last.ckpt"]
 
 
+def test_random_state_that_was_loaded_is_what_is_saved_before_the_first_batch() -> None:
+    torch.manual_seed(7)
+    loaded = RandomState().state_dict()
+    torch.manual_seed(8)
+    callback = RandomState()
+    callback.load_state_dict(loaded)
+    assert torch.equal(callback.state_dict()["generators"][0], loaded["generators"][0])
+
+
 def test_further_processes_draw_apart() -> None:
     def draws(rank: int) -> torch.Tensor:
         torch.manual_seed(7)
