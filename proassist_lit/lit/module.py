@@ -77,7 +77,7 @@ class AssistantModule(L.LightningModule):
         """Put in what was left out; what else is missing remains an error.
 
         Raises:
-            CheckpointError: the optimizer is another one.
+            CheckpointError: the optimizer is another one, or moves other tensors.
         """
         self._check_optimizer(checkpoint)
         names = saved_names(self.model)
@@ -102,6 +102,15 @@ class AssistantModule(L.LightningModule):
                 f"resume: the checkpoint holds what {'muon' if was_muon else 'adamw'} keeps, but "
                 f"trainer.optimizer.kind={kind.value}; set it as it was, or begin another run "
                 "with its weights (proassist-lit export, then model.init_from)."
+            )
+        then = [len(group["params"]) for group in states[0]["param_groups"]]
+        now = [len(group["params"]) for group in self._groups()]
+        if then != now:
+            before, here = (" + ".join(map(str, sizes)) for sizes in (then, now))
+            raise CheckpointError(
+                f"resume: the checkpoint's optimizer trains {before} tensors, this run's {here}; "
+                "give model.train and the rest of model as they were, or begin another run with "
+                "its weights (proassist-lit export, then model.init_from)."
             )
 
     def on_after_backward(self) -> None:

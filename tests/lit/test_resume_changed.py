@@ -17,6 +17,7 @@ from proassist_lit.config import RunConfig
 from proassist_lit.errors import CheckpointError
 from proassist_lit.lit.datamodule import ConversationDataModule
 from proassist_lit.lit.module import AssistantModule
+from proassist_lit.model.config import TrainMode
 from proassist_lit.sequence.batching import EpochBatches
 from proassist_lit.types import Batch
 from tests.lit.resuming import Whole, config, curves, fit, same
@@ -122,6 +123,18 @@ def test_a_place_in_an_epoch_of_other_steps_is_refused(tmp_path: Path) -> None:
         ):
             fit(config(tmp_path / "data", steps=4, **changed), tmp_path / "run")  # type: ignore[arg-type]
     assert (tmp_path / "run/checkpoints/last.ckpt").read_bytes() == before
+
+
+@pytest.mark.road
+def test_an_optimizer_of_other_tensors_is_refused(tmp_path: Path) -> None:
+    settings = config(tmp_path / "data", steps=2)
+    fit(settings, tmp_path / "run")
+    with pytest.raises(
+        CheckpointError,
+        match=r"optimizer trains \d+ \+ \d+ tensors, this run's \d \+ \d; give model\.train and",
+    ):
+        fit(config(tmp_path / "data", steps=4, train=TrainMode.FROZEN), tmp_path / "run")
+    fit(config(tmp_path / "data", steps=4), tmp_path / "run")
 
 
 @pytest.mark.road
