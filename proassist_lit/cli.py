@@ -40,6 +40,7 @@ from proassist_lit.errors import ConfigError, ProAssistError
 from proassist_lit.job_result import Pruned
 from proassist_lit.rendezvous import Rendezvous
 from proassist_lit.report.runs import multirun_table
+from proassist_lit.run_directory import RunDirectory
 from proassist_lit.sweep.job import is_first_process, run_once
 from proassist_lit.sweep.launcher import check_installed, check_processes
 from proassist_lit.sweep.settings import NAME, SearchSettings
@@ -68,9 +69,10 @@ def run_app(job: Job, *, conf_dir: Path) -> None:
 
     What a user can cause ends in one line on stderr for each fault and exit code 2, an interrupt
     in exit code 130; any other error of the job keeps its traceback. The resolved configuration
-    lies in the run directory as ``config.yaml`` before the job starts. In a multirun a table over
-    the jobs so far (``table.csv``, ``.md``, ``.html``) is kept in the sweep's directory, and a job
-    that came to its end there is not run again.
+    lies in the run directory as ``config.yaml`` before the job starts; if the job fails and leaves
+    an earlier ``last.ckpt`` as it was, that one's is put back. In a multirun a table over the jobs
+    so far (``table.csv``, ``.md``, ``.html``) is kept in the sweep's directory, and a job that came
+    to its end there is not run again.
 
     Args:
         job: gets the checked configuration and the run directory; what it returns is the value
@@ -281,10 +283,11 @@ def _run_hydra(
             with _environment({_FULL_ERROR: full_error, _RUN_DIR: str(run_dir)}):
                 if is_multirun:
                     return _run_of_sweep(job, config, run_dir, settings)
-                write_config(config, run_dir / "config.yaml")
-                if launch is not None:
-                    launch.name(run_dir)
-                return job(config, run_dir)
+                with RunDirectory(run_dir).config_of_checkpoint():
+                    write_config(config, run_dir / "config.yaml")
+                    if launch is not None:
+                        launch.name(run_dir)
+                    return job(config, run_dir)
         except Exception as error:
             if is_multirun:  # the other jobs go on, so say it now; Hydra ends with the first error
                 with _environment({_FULL_ERROR: full_error}):

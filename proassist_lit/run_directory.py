@@ -7,12 +7,13 @@ import os
 import platform
 import re
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from proassist_lit.atomic import write_text
+from proassist_lit.atomic import replacing, write_text
 from proassist_lit.errors import ConfigError
 from proassist_lit.evaluation.result import EvaluationResult, SweepPoint
 from proassist_lit.streaming.config import StreamConfig
@@ -47,6 +48,22 @@ class RunDirectory:
     def best_checkpoint(self) -> Path:
         """The state with the lowest loss on val; may not exist yet."""
         return self.checkpoints / "best.ckpt"
+
+    @contextmanager
+    def config_of_checkpoint(self) -> Iterator[None]:
+        """Put ``config.yaml`` back if what is done here fails and leaves ``last.ckpt`` as it was.
+
+        So whatever reads both, or goes on, finds the settings that the checkpoint was made with.
+        """
+        path, stamp = self.path / "config.yaml", _stamp(self.last_checkpoint)
+        before = path.read_bytes() if path.exists() else None
+        try:
+            yield
+        except BaseException:  # Ctrl-C and signals, too
+            if before is not None and stamp is not None and stamp == _stamp(self.last_checkpoint):
+                with replacing(path) as temporary:
+                    temporary.write_bytes(before)
+            raise
 
     @property
     def metrics_csv(self) -> Path:
@@ -197,6 +214,15 @@ class RunDirectory:
             temporary.replace(link)
         except OSError:  # no links on this file system: a convenience only
             temporary.unlink(missing_ok=True)
+
+
+def _stamp(path: Path) -> tuple[int, int] | None:
+    """Another one for every file that takes the place of ``path``; None if there is none."""
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return None
+    return found.st_ino, found.st_mtime_ns
 
 
 def _git_commit() -> str:

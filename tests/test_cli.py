@@ -73,6 +73,15 @@ def test_given_directory_is_used_again(app: App) -> None:
     assert read_config(RunConfig, Path("here/a/config.yaml")).seed == 3
 
 
+def test_config_is_put_back_if_the_run_does_not_go_on_from_its_checkpoint(app: App) -> None:
+    assert app("hydra.run.dir=here", "seed=3") == 0
+    Path("here/checkpoints").mkdir()
+    Path("here/checkpoints/last.ckpt").write_text("of seed 3")
+    app.error = KeyboardInterrupt()
+    assert app("hydra.run.dir=here", "seed=1") == 130
+    assert read_config(RunConfig, Path("here/config.yaml")).seed == 3
+
+
 @pytest.mark.road
 def test_multirun_runs_every_combination_and_leaves_a_table(app: App) -> None:
     assert app("-m", "seed=2,3", "+experiment=per_turn,per_token") == 0

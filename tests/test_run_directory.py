@@ -1,0 +1,42 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from proassist_lit.atomic import write_text
+from proassist_lit.run_directory import RunDirectory
+
+
+@pytest.mark.parametrize("error", [ValueError(), KeyboardInterrupt(), SystemExit(143)])
+@pytest.mark.parametrize(
+    ("saved", "saves", "kept"),
+    [(True, False, "old"), (True, True, "new"), (False, False, "new"), (False, True, "new")],
+)
+def test_config_is_that_of_the_checkpoint_after_an_error(
+    error: BaseException, saved: bool, saves: bool, kept: str, tmp_path: Path
+) -> None:
+    run, config = RunDirectory(tmp_path), tmp_path / "config.yaml"
+    config.write_text("old")
+    if saved:
+        write_text(run.last_checkpoint, "old")
+
+    def fail() -> None:
+        with run.config_of_checkpoint():
+            config.write_text("new")
+            if saves:
+                write_text(run.last_checkpoint, "new")
+            raise error
+
+    with pytest.raises(type(error)):
+        fail()
+    assert config.read_text() == kept
+
+
+def test_config_of_a_run_that_goes_on_is_its_own(tmp_path: Path) -> None:
+    run, config = RunDirectory(tmp_path), tmp_path / "config.yaml"
+    config.write_text("old")
+    write_text(run.last_checkpoint, "old")
+    with run.config_of_checkpoint():
+        config.write_text("new")
+    assert config.read_text() == "new"
