@@ -6,7 +6,7 @@ import signal
 import time
 from collections.abc import Callable
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
 import lightning as L
 import torch
@@ -86,11 +86,7 @@ class LastCheckpoint(Checkpoint):
         if self._is_due or due or told:
             self._save(trainer)
         if told:
-            if trainer.is_global_zero:
-                self._say(f"Stopped at step {step} by {told}", saved=True)
-            if told == "SIGUSR1":
-                requeue()
-            raise SIGTERMException(128 + signal.Signals[told])  # what a shell says of a signal
+            self._stop_by(told, trainer)
 
     def on_before_optimizer_step(
         self, trainer: L.Trainer, pl_module: L.LightningModule, optimizer: Any
@@ -106,12 +102,17 @@ class LastCheckpoint(Checkpoint):
         self._is_updating = False
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Save the final state, if it is another than the one that training went on from."""
-        self._give_signals_back()
+        """Save the final state, if it is another than the one that training went on from.
+
+        Stop if told to since the last batch began: what comes after training takes long.
+        """
         if self._has_begun:
             self._has_ended = True
             self._save(trainer)
             self._has_ended = False
+        self._give_signals_back()
+        if told := self._told_to_stop(trainer, at_once=True):
+            self._stop_by(told, trainer)
 
     def on_exception(
         self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException
@@ -158,17 +159,17 @@ class LastCheckpoint(Checkpoint):
             trainer.save_checkpoint(target)  # it takes part; the first process writes
         self._is_due, self._saved_step = False, trainer.global_step
 
-    def _told_to_stop(self, trainer: L.Trainer) -> str:
+    def _told_to_stop(self, trainer: L.Trainer, *, at_once: bool = False) -> str:
         """Name of the signal that says so; empty if none does.
 
         Of several processes some hear it a step earlier than others, and all must stop at the same
-        one. Where steps are short they ask each other now and then only, as the answer waits for
-        the device.
+        one. Where steps are short they ask each other now and then only, unless ``at_once``, as the
+        answer waits for the device.
         """
         if trainer.world_size == 1:
             return self._stop
         step, now = trainer.global_step, time.monotonic()
-        if step % self._agree_every:
+        if step % self._agree_every and not at_once:
             return ""
         before, then = self._asked
         pace = (now - then) / max(step - before, 1)
@@ -179,6 +180,14 @@ class LastCheckpoint(Checkpoint):
         self._asked = step, time.monotonic()
         self._stop = next((stop for stop, _ in heard if stop), "")
         return self._stop
+
+    def _stop_by(self, told: str, trainer: L.Trainer) -> NoReturn:
+        """Stop as the signal of that name asks for."""
+        if trainer.is_global_zero:
+            self._say(f"Stopped at step {trainer.global_step} by {told}", saved=True)
+        if told == "SIGUSR1":
+            requeue()
+        raise SIGTERMException(128 + signal.Signals[told])  # what a shell says of a signal
 
     def _give_signals_back(self) -> None:
         for number, handler in self._handlers.items():
@@ -191,7 +200,7 @@ class LastCheckpoint(Checkpoint):
     def _say(self, what: str, *, saved: bool) -> None:
         target = self._run.last_checkpoint
         state = "the state of training is in" if saved else "in the middle of an update; go on from"
-        if not saved and not target.exists():
+        if not target.exists():
             return
         self._print(
             f"{what}; {state} {target}. Go on with: hydra.run.dir={self._run.path} resume=auto"

@@ -63,6 +63,33 @@ def test_processes_of_long_steps_ask_each_other_at_every_one(
     assert asks(monkeypatch, tmp_path, 0.1, 0.2) == [AGREE_EVERY_STEPS, 2 * AGREE_EVERY_STEPS]
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+@pytest.mark.parametrize("heard_by", ["this", "another"])
+def test_a_signal_that_came_after_the_last_batch_began_stops_as_training_ends(
+    number: signal.Signals,
+    heard_by: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    slurm: Path,
+) -> None:
+    def gather(heard: list[Any], mine: tuple[str, float]) -> None:
+        heard[:] = [mine, ("" if heard_by == "this" else number.name, 0.0)]
+
+    monkeypatch.setattr(torch.distributed, "all_gather_object", gather)
+    trainer: Any = SimpleNamespace(world_size=2, global_step=7, is_global_zero=True)
+    callback, before = (
+        LastCheckpoint(RunDirectory(tmp_path), every_steps=0),
+        signal.getsignal(number),
+    )
+    callback.on_train_start(trainer, trainer)
+    if heard_by == "this":
+        signal.raise_signal(number)
+    with pytest.raises(SystemExit, match=f"^{128 + number}$"):
+        callback.on_train_end(trainer, trainer)
+    assert signal.getsignal(number) == before
+    assert slurm.exists() == (number == signal.SIGUSR1)
+
+
 def test_what_a_kill_left_of_a_checkpoint_is_removed(tmp_path: Path) -> None:
     target = tmp_path / "last.ckpt"
     with replacing(target) as temporary:

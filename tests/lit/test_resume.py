@@ -168,6 +168,31 @@ def test_a_signal_lets_the_step_end_then_saves_and_stops(
 
 
 @pytest.mark.road
+@pytest.mark.parametrize("place", ["training_step", "validation_step"])
+def test_a_signal_at_the_end_of_training_stops_before_the_evaluation(
+    place: str, uninterrupted: Whole, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole, expected = uninterrupted(1)
+    data, do = whole.parent / "data", getattr(AssistantModule, place)
+
+    def told(self: AssistantModule, batch: Batch, batch_idx: int) -> Tensor | None:
+        if self.global_step >= 5:
+            signal.raise_signal(signal.SIGTERM)
+        done: Tensor | None = do(self, batch, batch_idx)
+        return done
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(AssistantModule, place, told)
+        with pytest.raises(SystemExit, match=r"^143$"):
+            fit(config(data, steps=6), tmp_path / "run")  # it is validated at the sixth
+    said = capsys.readouterr().err
+    assert "Stopped at step 6 by SIGTERM; the state of training is in" in said
+
+    assert same(fit(config(data), tmp_path / "run"), expected)
+    assert curves(tmp_path / "run") == curves(whole)
+
+
+@pytest.mark.road
 def test_an_error_in_an_update_leaves_the_checkpoint_as_it_was(
     uninterrupted: Whole,
     tmp_path: Path,
