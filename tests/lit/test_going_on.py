@@ -105,7 +105,10 @@ def test_another_number_of_processes_goes_on_to_the_same_numbers(name: str, runs
     torch.testing.assert_close(
         ours["optimizer_states"], theirs["optimizer_states"], rtol=1e-3, atol=1e-6
     )
-    assert ours["ConversationDataModule"] == theirs["ConversationDataModule"]
+    # Two processes leave out the last batch of an epoch, in which only one would have had work.
+    place, alone = (found["ConversationDataModule"] for found in (ours, theirs))
+    assert place == alone | {"of": 7 if name == "one_fsdp" else 8}
+    assert alone["of"] == 8
 
 
 @pytest.mark.slow
