@@ -103,7 +103,8 @@ class Verdict:
 
     Attributes:
         claim: itself.
-        verdict: ``agrees``, ``does not agree``, either of them ``, within chance``, or ``not run``.
+        verdict: ``agrees``, ``does not agree``, either of them ``, within chance``; that there is
+            one seed, with which nothing is tested; or ``not run``.
         numbers: on what it rests.
     """
 
@@ -185,17 +186,19 @@ class Study:
         other = names[claim.better or claim.same].label
         numbers = f"{own} against {theirs} ({names[claim.row].label}, {other})"
         chance = chance_of(own, theirs)
-        numbers += "; one seed" if chance is None else f"; p = {chance:.2g}"
+        numbers += "" if chance is None else f"; p = {chance:.2g}"
         seen = chance is not None and chance < CHANCE
         if claim.same:
             if chance is None:
-                return Verdict(claim, "one seed: not told", numbers)
+                return Verdict(claim, "one seed, not tested", numbers)
             verdict = "does not agree" if seen else "agrees: no difference seen"
             return Verdict(claim, verdict, numbers)
         less = lower_is_better(claim.metric)
         agrees = own.mean < theirs.mean if less else own.mean > theirs.mean
         verdict = "agrees" if agrees else "does not agree"
-        return Verdict(claim, verdict if seen else f"{verdict}, within chance", numbers)
+        if not seen:
+            verdict += "; one seed, not tested" if chance is None else ", within chance"
+        return Verdict(claim, verdict, numbers)
 
 
 def chance_of(one: Spread, two: Spread) -> float | None:

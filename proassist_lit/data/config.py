@@ -22,7 +22,7 @@ class DataConfig:
     """Records, features and batches."""
 
     source: Annotated[str, SOURCES] = "toy"
-    """Name of a file of ``data/sources`` that ends with its ``SOURCE``."""
+    """What reads the data, a file of ``data/sources``; ``data=NAME`` chooses it with the rest."""
 
     root: str = ""
     """Folder of the source's own files; the toy source has none. Empty for ``cache``."""

@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 import lightning as L
-from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar
+from lightning.pytorch.callbacks import ModelCheckpoint
 
 from proassist_lit.build import Core, build_collate, build_examples, packs
 from proassist_lit.config import RunConfig
@@ -22,6 +22,7 @@ from proassist_lit.lit.module import AssistantModule
 from proassist_lit.lit.patience import Patience
 from proassist_lit.lit.precision import HalfWeights
 from proassist_lit.lit.profiling import build_profiler
+from proassist_lit.lit.progress_bar import EpochBar
 from proassist_lit.lit.random_state import RandomState
 from proassist_lit.lit.strategy import build_strategy
 from proassist_lit.lit.throughput import ThroughputLogging
@@ -189,7 +190,7 @@ def build_trainer(
                 read_every_steps=trainer.log_every_steps,
                 warmup_steps=trainer.optimizer.warmup_steps,
             ),
-            RichProgressBar(leave=True),
+            EpochBar(leave=True),
             logs.identity,
             RandomState(),
             evaluation,

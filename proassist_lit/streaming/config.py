@@ -77,18 +77,18 @@ class StreamConfig:
     """How recorded and live streams are answered."""
 
     theta_speak: float | None = None
-    """Speak iff P(speak) >= this, in [0, 1] (by another rule, iff its number is); None: chosen on
+    """Speak iff P(speak) >= this, in [0, 1] (by another rule, iff its number is); null: chosen on
     val."""
 
     theta_dst: float | None = None
-    """Update the state iff P(update) >= this, in [0, 1]; None: chosen on val."""
+    """Update the state iff P(update) >= this, in [0, 1]; null: chosen on val."""
 
     rule: SpeakRule = SpeakRule.THRESHOLD
     """threshold, running_sum or z_score: what theta_speak is compared with."""
 
     rise: float | None = None
     """Speak iff P(speak) rose by more than this since the frame before, else iff it is >= 1/2
-    (ProAssist's diffX); None: by theta_speak."""
+    (ProAssist's diffX); null: by theta_speak."""
 
     min_gap_frames: int = 0
     """Frames of silence after an utterance during which none is begun; >= 0."""
@@ -121,14 +121,14 @@ class StreamConfig:
     """Most tokens in the cache."""
 
     reserve: int = 512
-    """The strategy runs when fewer than this many tokens are left."""
+    """The strategy runs when this many tokens or fewer are left."""
 
     kv_gib: float = 4.0
     """Most memory, GiB, for the contexts of streams that are answered at once; > 0."""
 
     reread_margin: float | None = None
     """Of recorded streams, decisions nearer to their threshold are read again, the stream alone;
-    None: 0.03 where the model's numbers have 16 bits, else 0. By a rule that looks back, every
+    null: 0.03 where the model's numbers have 16 bits, else 0. By a rule that looks back, every
     frame is then read alone."""
 
     kernels: Kernels = Kernels.AUTO

@@ -1,0 +1,20 @@
+"""The bar over an epoch of training."""
+
+from __future__ import annotations
+
+import math
+
+from lightning.pytorch.callbacks import RichProgressBar
+
+
+class EpochBar(RichProgressBar):
+    """Lightning's bar, counting epochs from 1 and up to the last, steps or epochs being limited."""
+
+    def _get_train_description(self, current_epoch: int) -> str:
+        trainer = self.trainer
+        limits = [trainer.max_epochs] if (trainer.max_epochs or -1) >= 0 else []
+        if trainer.max_steps >= 0:
+            limits.append(math.ceil(trainer.max_steps / trainer.num_training_batches))
+        of_all = f" of {min(limits)}" if limits else ""
+        # As long as what stands there while it validates, so that the bar does not jump.
+        return f"Epoch {current_epoch + 1}{of_all}".ljust(len(self.validation_description))
