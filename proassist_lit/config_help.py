@@ -12,6 +12,7 @@ from dataclasses import fields, is_dataclass
 from typing import Any
 
 from proassist_lit.config_check import ConfigFiles
+from proassist_lit.config_file import ConfigFile
 from proassist_lit.config_schema import describe, to_plain
 
 _INDENT = 6
@@ -30,7 +31,7 @@ def help_text(
         search: settings of a search with their default values.
         width: characters a line.
     """
-    experiments = [file for file in files.files if file.group == "experiment"]
+    experiments = _experiments(files)
     sweeps = [file for file in files.files if file.group == "sweep"]
     presets = [file for file in files.files if file.group == "debug"]
     first = experiments[0].option if experiments else "NAME"
@@ -47,7 +48,7 @@ def help_text(
             f"{program} hydra.run.dir=DIR resume=auto     go on in DIR, or begin there\n"
             f"{program} --hydra-help     all options of Hydra"
         ),
-        "Experiments (+experiment=NAME):",
+        "Experiments (+experiment=NAME), those that need no data first:",
         _columns([(file.option, file.title) for file in experiments]),
         "Sweeps (-m +sweep=NAME):",
         _columns([(file.option, file.title) for file in sweeps]),
@@ -83,6 +84,22 @@ def field_docs(cls: type) -> dict[str, str]:
             ):
                 docs[node.target.id] = " ".join(below.value.value.split())
     return docs
+
+
+def _experiments(files: ConfigFiles) -> list[ConfigFile]:
+    """The experiments, first those on the data and the model of the default run.
+
+    They need nothing that is not here, so examples may name the first: that of the default
+    objective, the quick start, if there is one.
+    """
+    usual = {d.group: d.option for file in files.files if not file.group for d in file.defaults}
+
+    def needs_more(file: ConfigFile) -> bool:
+        chosen = {d.group: d.option for d in file.defaults if d.group in ("data", "model")}
+        return any(usual.get(group) != option for group, option in chosen.items())
+
+    experiments = [file for file in files.files if file.group == "experiment"]
+    return sorted(experiments, key=lambda e: (needs_more(e), e.option != usual.get("objective")))
 
 
 def _section(config: Any, key: str, width: int) -> Iterator[str]:

@@ -301,6 +301,19 @@ def test_help_shows_experiments_groups_and_every_key(app: App) -> None:
     assert max(map(len, app.out.splitlines())) <= 130
 
 
+def test_examples_of_the_help_need_no_data(app: App) -> None:
+    assert app("--help") == 0
+    examples, _, rest = app.out.partition("Experiments (+experiment=NAME)")
+    assert set(re.findall(r"\+experiment=(\w+)", examples.partition("\n\n  ")[2])) == {"per_turn"}
+    listed = re.findall(r"^  (\w+) ", rest.partition("Sweeps")[0], re.MULTILINE)
+    assert len(listed) == len(list((REPO_CONF / "experiment").glob("*.yaml")))
+    texts = [(REPO_CONF / f"experiment/{name}.yaml").read_text() for name in listed]
+    chooses = ["override /data" in text or "override /model" in text for text in texts]
+    assert chooses == sorted(chooses)
+    assert not chooses[0]
+    assert chooses[-1]
+
+
 @pytest.mark.road
 @pytest.mark.parametrize(
     ("arguments", "said"),
