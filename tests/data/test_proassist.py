@@ -43,7 +43,12 @@ def test_read_proassist_reads_the_files_of_a_pattern_in_order(tmp_path: Path) ->
 
 
 def test_read_proassist_refuses_no_file_and_bad_row(tmp_path: Path) -> None:
-    with pytest.raises(RecordError, match=r"no file fits the pattern 'x\*'; give"):
+    with pytest.raises(RecordError, match=r"^data\.root=\S+/nope: there is no such folder; give"):
+        read_proassist(tmp_path / "nope")
+    (tmp_path / "wtag/prepared").mkdir(parents=True)
+    with pytest.raises(
+        RecordError, match=r"no file fits 'x\*' .*for files DIR/x\* it is data\.root"
+    ):
         read_proassist(tmp_path, "x*")
     write(tmp_path / "wtag/prepared/a.jsonl", row(), row(fps=0))
     with pytest.raises(RecordError, match=r"a\.jsonl:2: 'fps'"):

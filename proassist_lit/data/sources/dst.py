@@ -30,7 +30,7 @@ def read_dst(root: Path, pattern: str = "*/*.json") -> list[Conversation]:
     """Read the rows of all files below ``root`` that fit ``pattern``, in the order of their names.
 
     Raises:
-        RecordError: no file fits, or one of them has a fault.
+        RecordError: there is no such folder, no file fits, or one of them has a fault.
     """
     return [row for path in prepared_files(root, pattern) for row in read_dst_rows(path)]
 

@@ -13,18 +13,20 @@ from proassist_lit.errors import RecordError
 ENCODER = "google___siglip-so400m-patch14-384@-2"
 """Folder of the released features. (They are of the last layer, whatever the name says.)"""
 
+_ROOT = "give the folder that holds the data sets, each in a folder of its own"
+
 
 def read_proassist(root: Path, pattern: str = "*/prepared/*.jsonl") -> list[Conversation]:
     """Read and check prepared files of ProAssist.
 
     Args:
-        root: the folder ``processed_data``, with one folder per data set in it.
+        root: the folder with one folder per data set in it, ProAssist's ``processed_data`` say.
         pattern: which files below ``root`` to read, as a glob:
             ``assembly101/prepared/dialog-klg-sum_val_L4096_I1.jsonl``. Rows come in the order of
             the files' names.
 
     Raises:
-        RecordError: no file fits, or one of them has a fault.
+        RecordError: there is no such folder, no file fits, or one of them has a fault.
     """
     paths = prepared_files(root, pattern)
     return [conversation for path in paths for conversation in read_records(path)]
@@ -34,13 +36,15 @@ def prepared_files(root: Path, pattern: str) -> list[Path]:
     """The files below ``root`` that fit ``pattern``, in the order of their names.
 
     Raises:
-        RecordError: no file fits.
+        RecordError: there is no such folder, or no file in it fits.
     """
+    if not root.is_dir():
+        raise RecordError(f"data.root={root}: there is no such folder; {_ROOT}.")
     paths = sorted(path for path in root.glob(pattern) if path.is_file())
     if not paths:
         raise RecordError(
-            f"{root}: no file fits the pattern {pattern!r}; give the folder 'processed_data' as "
-            "the root, and a pattern below it."
+            f"{root}: no file fits {pattern!r} (data.train_files and its like name others); "
+            f"{_ROOT}: for files DIR/{pattern} it is data.root=DIR."
         )
     return paths
 
