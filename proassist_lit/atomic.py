@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 from collections.abc import Iterator
@@ -15,7 +16,12 @@ def replacing(path: Path) -> Iterator[Path]:
 
     The folder of ``path`` is made if need be. After an error ``path`` is as it was, and what was
     written is gone.
+
+    Raises:
+        IsADirectoryError: ``path`` is a folder.
     """
+    if path.is_dir():  # the root has no name to put another beside, and any other fails at the end
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     path.parent.mkdir(parents=True, exist_ok=True)
     # Beside the target, so that os.replace stays within one file system.
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")

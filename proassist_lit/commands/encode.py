@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from proassist_lit.commands.terminal import count
+from proassist_lit.commands.terminal import count, ready_folder
 from proassist_lit.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -147,6 +147,7 @@ def encode_videos(arguments: argparse.Namespace) -> int:
         file_format=arguments.format,
         decoder=arguments.decoder,
     )
+    ready_folder("--out", arguments.out)
     claim_folder(arguments.out, settings)
     with EncodingProgress(_expected(ours, arguments.fps), len(ours)) as progress:
         outcome = encode_videos(

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from proassist_lit.commands.terminal import console
+from proassist_lit.commands.terminal import console, ready_folder
 from proassist_lit.commands.trained import find_trained
 
 if TYPE_CHECKING:
@@ -74,12 +74,14 @@ def evaluate(arguments: argparse.Namespace) -> int:
     quiet_libraries()
     trained = find_trained(arguments.run, arguments.checkpoint, arguments.overrides)
     folder, config = trained.folder, trained.config
+    stamp = time.strftime("%Y-%m-%d_%H-%M-%S")
+    target = arguments.out or folder / "evaluations" / stamp
+    ready_folder("--out", target)
     started = time.monotonic()
     core = build_core(config, tokenizer_folder=trained.tokenizer)
     trained.load_weights(core.model)
     core.model.to("cuda" if _wants_cuda(config) and torch.cuda.is_available() else "cpu")
-    stamp = time.strftime("%Y-%m-%d_%H-%M-%S")
-    out = RunDirectory(arguments.out or folder / "evaluations" / stamp)
+    out = RunDirectory(target)
     write_config(config, out.path / "config.yaml")
     notes = out.write_notes() | {"checkpoint": str(trained.checkpoint or folder)}
     result = core.evaluator.evaluate(

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from proassist_lit.commands.terminal import ready_file, writing_to
 from proassist_lit.errors import ConfigError, ProAssistError
 
 
@@ -48,6 +49,8 @@ def report(arguments: argparse.Namespace) -> int:
     config = read_config(RunConfig, config_file)
     run = RunDirectory(arguments.run)
     result = run.read_result(config.stream)
+    out = arguments.out or run.report
+    ready_file("--out", out)
     earlier = None
     if arguments.against is not None:
         read_config(RunConfig, arguments.against / "config.yaml")  # a run, not any folder
@@ -71,7 +74,7 @@ def report(arguments: argparse.Namespace) -> int:
         max_streams=config.evaluation.report_streams if many is None else many,
         windows=config.evaluation.match_windows(), earlier=earlier,
     )  # fmt: skip
-    out = arguments.out or run.report
-    write_report(out, page)
+    with writing_to("--out", out):
+        write_report(out, page)
     sys.stdout.write(f"wrote {out}\n")
     return 0

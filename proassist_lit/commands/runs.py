@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from proassist_lit.commands.terminal import console
+from proassist_lit.commands.terminal import console, writing_to
 
 if TYPE_CHECKING:
     from proassist_lit.report.tables import Table
@@ -63,7 +63,8 @@ def runs(arguments: argparse.Namespace) -> int:
         metrics=arguments.metrics or MAIN_METRICS,
     )
     for path in arguments.out:
-        table.write(path)
+        with writing_to("--out", path):
+            table.write(path)
     console().print(_with_keys(table, arguments.keys))
     for path in arguments.out:
         sys.stdout.write(f"wrote {path}\n")

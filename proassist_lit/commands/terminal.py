@@ -1,10 +1,12 @@
-"""What the commands have in common on a terminal: progress, width, options about tokens."""
+"""What the commands have in common: progress, width, options about tokens, places to write to."""
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterable, Sequence
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -70,6 +72,45 @@ def console() -> Console:
     return Console(width=None if sys.stdout.isatty() else 200)
 
 
+@contextmanager
+def writing_to(option: str, path: Path) -> Iterator[None]:
+    """Say in one line that the place which an option names cannot be written to.
+
+    Raises:
+        ConfigError: what is done here failed to write.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise ConfigError(
+            f"{option} {path}: cannot be written to ({error.strerror or error}); choose another."
+        ) from error
+
+
+def ready_folder(option: str, folder: Path) -> None:
+    """Make a folder, and see that it can be written to: before the work, not behind it.
+
+    Raises:
+        ConfigError: it cannot.
+    """
+    with writing_to(option, folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+
+
+def ready_file(option: str, path: Path) -> None:
+    """Make the folder of a file, and see that the file can be written.
+
+    Raises:
+        ConfigError: it cannot.
+    """
+    with writing_to(option, path):
+        if path.is_dir():
+            raise IsADirectoryError("it is a folder")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=path.parent).close()
+
+
 def write_page(path: Path, page: str) -> None:
     """Write a page to where ``--html`` says, and say so.
 
@@ -78,12 +119,8 @@ def write_page(path: Path, page: str) -> None:
     """
     from proassist_lit.atomic import write_text
 
-    try:
+    with writing_to("--html", path):
         write_text(path, page)
-    except OSError as error:
-        raise ConfigError(
-            f"--html {path}: cannot be written: {error.strerror or error}. Name another file."
-        ) from error
     write(f"wrote {path}\n")
 
 

@@ -209,6 +209,7 @@ def _summarize(terminal: Console, watched: Watched) -> None:
 
 def _files(arguments: argparse.Namespace) -> dict[str, Path]:
     """Files to write, by kind; what would go wrong only after the video was watched is told now."""
+    from proassist_lit.commands.terminal import ready_folder
     from proassist_lit.live.drawing import load_font
 
     asked = [kind for kind in KINDS if getattr(arguments, kind)]
@@ -217,6 +218,8 @@ def _files(arguments: argparse.Namespace) -> dict[str, Path]:
     if any(path.exists() and path.samefile(arguments.video) for path in paths.values()):
         raise ConfigError(f"{arguments.video}: would be written over; choose another --out.")
     load_font(arguments.font)
+    if paths:
+        ready_folder("--out", arguments.out or Path())
     return paths
 
 
@@ -225,23 +228,19 @@ def _write_files(
 ) -> None:
     """Write what was asked for, each file whole or not at all."""
     from proassist_lit.atomic import write_text
+    from proassist_lit.commands.terminal import writing_to
     from proassist_lit.live.annotated import write_annotated
     from proassist_lit.live.subtitles import make_cues, to_srt, to_vtt
     from proassist_lit.streaming.stream_file import write_stream
 
     cues = make_cues(watched.frames, watched.user_words)
-    try:
+    with writing_to("--out", arguments.out or Path()):
         if "srt" in paths:
             write_text(paths["srt"], to_srt(cues))
         if "vtt" in paths:
             write_text(paths["vtt"], to_vtt(cues))
         if "json" in paths:
             write_stream(paths["json"], watched.transcript(arguments.video.stem))
-    except OSError as error:
-        raise ConfigError(
-            f"--out {arguments.out or '.'}: cannot be written to ({error.strerror or error}); "
-            "choose another."
-        ) from error
     if "mp4" in paths:
         steps = [(step.id, step.name) for step in watched.task.steps]
         write_annotated(

@@ -89,6 +89,15 @@ def test_wrong_options_are_refused(
     assert not (tmp_path / "out").exists()
 
 
+def test_a_place_that_cannot_be_written_to_is_told(
+    videos: Path, tmp_path: Path, capsys: Captured
+) -> None:
+    (tmp_path / "file").touch()
+    for out in (tmp_path / "file", tmp_path / "file/x"):
+        assert encode(videos, out) == 2
+        assert f"error: --out {out}: cannot be written to (" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("option", ["--batch", "--workers"])
 def test_counts_are_counts(option: str, videos: Path, tmp_path: Path, capsys: Captured) -> None:
     with pytest.raises(SystemExit):

@@ -106,6 +106,29 @@ def test_a_run_that_was_not_evaluated_has_no_report(tmp_path: Path, capsys: Capt
     assert "other: has no metrics.json; evaluate it first" in capsys.readouterr().err
 
 
+def test_places_that_cannot_be_written_to_are_told_before_the_work(
+    tmp_path: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def work(*_: object, **__: object) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr("proassist_lit.build.build_core", work)
+    monkeypatch.setattr("proassist_lit.data.dataset.load_data", work)
+    run, file = tmp_path / "run", tmp_path / "file"
+    write_config(RunConfig(), run / "config.yaml")
+    (run / "checkpoints").mkdir()
+    (run / "checkpoints/last.ckpt").touch()
+    (run / "streams.json").write_text("[]")
+    (run / "metrics.json").write_text('{"val/utterance_f1": 0.5}')
+    file.touch()
+    for command, out in (
+        ("evaluate", file), ("evaluate", file / "x"), ("report", file / "x.html"),
+        ("report", tmp_path), ("report", Path("/")),
+    ):  # fmt: skip
+        assert main([command, str(run), "--out", str(out)]) == 2
+        assert f"error: --out {out}: cannot be written to (" in capsys.readouterr().err
+
+
 def test_a_checkpoint_is_found_by_its_run_or_itself(tmp_path: Path) -> None:
     write_config(RunConfig(), tmp_path / "run/config.yaml")
     with pytest.raises(CheckpointError, match=r"last\.ckpt: there is no such checkpoint"):

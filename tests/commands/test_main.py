@@ -115,7 +115,9 @@ def test_validate_reads_folders_and_writes_a_page(
     assert "trained on these records, chat format compact" in out
     assert not re.search(r"https?:|<script|src=", page.read_text())
     assert main(["validate", str(data), "--html", str(data)]) == 2
-    assert re.search(r"--html \S+: cannot be written", error(capsys))
+    assert re.search(r"--html \S+: cannot be written to \(Is a directory\)", error(capsys))
+    assert main(["validate", str(data), "--html", "/"]) == 2
+    assert "--html /: cannot be written to (Is a directory)" in error(capsys)
 
 
 def test_tokenizer_of_a_folder_brings_its_chat_format(
@@ -244,6 +246,9 @@ def test_runs_prints_the_table_of_a_multirun(tmp_path: Path, capsys: Captured) -
     (tmp_path / "sweep/0-a/metrics.json").write_text('{"test/utterance_f1": 0.25}')
     assert main(["runs", str(tmp_path / "sweep")]) == 0
     assert re.search(r"0-a +done +0\.2500", capsys.readouterr().out)
+    (tmp_path / "file").touch()
+    assert main(["runs", str(tmp_path / "sweep"), "--out", str(tmp_path / "file/x.html")]) == 2
+    assert "file/x.html: cannot be written to" in error(capsys)
     assert main(["runs", str(tmp_path / "none")]) == 2
     assert capsys.readouterr().err.startswith("error: ")
 
