@@ -55,8 +55,14 @@ def find_jobs(sources: Iterable[Path], out: Path, suffix: str) -> list[Job]:
         suffix: of the feature files, with its dot.
 
     Raises:
-        ConfigError: a folder holds no video, or two videos would share one feature file.
+        ConfigError: there is no such path, a folder holds no video, or two videos would share one
+            feature file.
     """
+    sources = list(sources)
+    if absent := [source for source in sources if not source.exists()]:
+        raise ConfigError(
+            "\n".join(f"{path}: there is no such video or folder; check it." for path in absent)
+        )
     targets = dict[Path, Path]()
     for source in sources:
         found = _below(source) if source.is_dir() else {PurePosixPath(source.name): source}

@@ -19,6 +19,9 @@ from proassist_lit.vision.encoder import FrameEncoder
 
 MANIFEST = "manifest.json"
 
+_SUFFIXES = (".safetensors", ".arrow")
+"""Of feature files."""
+
 _UNSAID = {"decoder": DECODERS[0]}
 """Goes without saying: files that were written before there was a choice stay as they are."""
 
@@ -87,15 +90,14 @@ class Settings:
 
 
 def claim_folder(out: Path, settings: Settings) -> None:
-    """Write the manifest of a new folder; of one that has one, see that it agrees.
+    """Write the manifest of a folder without features; of one that has some, see that it agrees.
 
     Raises:
         ConfigError: other settings were used in this folder, or its manifest cannot be read.
     """
     path = out / MANIFEST
     if not path.exists():
-        plain = {**settings.plain(), "package": __version__}
-        write_text(path, json.dumps(plain, indent=2) + "\n")
+        _write(path, settings)
     try:
         differing = settings.differing(json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -103,12 +105,19 @@ def claim_folder(out: Path, settings: Settings) -> None:
             f"{path}: is no manifest of features ({error!r}); choose another --out, or remove it "
             "with the features beside it."
         ) from error
-    if differing:
+    if differing and not any(file.suffix in _SUFFIXES for file in out.rglob("*")):
+        _write(path, settings)  # whoever claimed it encoded nothing
+    elif differing:
         raise ConfigError(
             f"{path}: the features in this folder were made differently: "
             + "; ".join(differing)
             + ". Choose another --out, or run as before; to make all anew, remove the folder."
         )
+
+
+def _write(path: Path, settings: Settings) -> None:
+    plain = {**settings.plain(), "package": __version__}
+    write_text(path, json.dumps(plain, indent=2) + "\n")
 
 
 def notes_for(

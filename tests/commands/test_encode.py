@@ -98,6 +98,14 @@ def test_a_place_that_cannot_be_written_to_is_told(
         assert f"error: --out {out}: cannot be written to (" in capsys.readouterr().err
 
 
+def test_a_video_that_is_not_there_claims_no_folder(
+    videos: Path, tmp_path: Path, capsys: Captured
+) -> None:
+    assert encode(videos / "nope.mp4", tmp_path / "out") == 2
+    assert "nope.mp4: there is no such video or folder" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize("option", ["--batch", "--workers"])
 def test_counts_are_counts(option: str, videos: Path, tmp_path: Path, capsys: Captured) -> None:
     with pytest.raises(SystemExit):

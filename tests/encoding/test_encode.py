@@ -179,10 +179,20 @@ def test_folder_of_other_settings_is_refused(
 ) -> None:
     plain = {"grids": GRIDS, "fps": FPS, "file_format": "safetensors"}
     claim_folder(tmp_path, Settings.of(load_encoder("thumbnail2"), **plain))
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "deep/v.safetensors").touch()
     with pytest.raises(ConfigError, match=rf"made differently: {match}\. Choose another --out"):
         claim_folder(tmp_path, Settings.of(load_encoder("thumbnail2"), **(plain | change)))
     with pytest.raises(ConfigError, match="encoder thumbnail2, now thumbnail3; wid"):
         claim_folder(tmp_path, Settings.of(load_encoder("thumbnail3"), **plain))
+
+
+def test_folder_without_features_is_claimed_anew(tmp_path: Path) -> None:
+    plain = {"grids": GRIDS, "file_format": "safetensors"}
+    encoder = load_encoder("thumbnail2")
+    claim_folder(tmp_path, Settings.of(encoder, fps=2.0, **plain))
+    claim_folder(tmp_path, Settings.of(encoder, fps=1.0, **plain))
+    assert json.loads((tmp_path / MANIFEST).read_text())["fps"] == 1.0
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", "{"])

@@ -18,11 +18,10 @@ def test_videos_keep_their_places(tmp_path: Path) -> None:
     videos, out = tmp_path / "videos", tmp_path / "out"
     touch(videos / "b.mp4", videos / "a/c.d.MKV", videos / "notes.txt", tmp_path / "single.bin")
 
-    jobs = find_jobs([videos, tmp_path / "single.bin", tmp_path / "absent.mp4"], out, ".arrow")
+    jobs = find_jobs([videos, tmp_path / "single.bin"], out, ".arrow")
 
     assert jobs == [
         Job(videos / "a/c.d.MKV", out / "a/c.d.arrow"),
-        Job(tmp_path / "absent.mp4", out / "absent.arrow"),  # its turn to be missed comes later
         Job(videos / "b.mp4", out / "b.arrow"),
         Job(tmp_path / "single.bin", out / "single.arrow"),
     ]
@@ -43,6 +42,9 @@ def test_two_videos_of_one_name_are_refused(tmp_path: Path) -> None:
 def test_folder_without_videos_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"holds no video \(\.3gp, .*\); name another folder"):
         find_jobs([tmp_path], tmp_path, ".safetensors")
+    absent = [tmp_path / "a.mp4", tmp_path / "b"]
+    with pytest.raises(ConfigError, match=r"a\.mp4: there is no such .*\n.*/b: there is no such"):
+        find_jobs(absent, tmp_path, ".safetensors")
 
 
 ARRAY = {
