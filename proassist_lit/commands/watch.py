@@ -100,6 +100,11 @@ def watch(arguments: argparse.Namespace) -> int:
             "the video, the earlier one first."
         )
     info = read_info(arguments.video)
+    if info.duration_s is not None and arguments.start >= info.duration_s:
+        raise ConfigError(
+            f"--start {arguments.start:g}: {arguments.video.name} is {info.duration_s:.1f} s long; "
+            "begin earlier."
+        )
     paths = _files(arguments)
     loaded = load_run(arguments)
     assistant = loaded.assistant

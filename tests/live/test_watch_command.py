@@ -173,6 +173,7 @@ def test_a_damaged_video_is_answered_as_far_as_it_goes(
     [
         (["--say", "now:Hello"], r"--say 'now:Hello': give the seconds"),
         (["--start", "3", "--end", "2"], r"--start 3 --end 2\.0: give seconds"),
+        (["--start", "900"], r"--start 900: film\.mkv is \d+\.\d s long; begin earlier\."),
         (["--task", "nowhere"], r"task 'nowhere': is no JSON file and no recording"),
         (["--encoder", "thumbnail8"], r"thumbnail8: its features are 192 wide"),
         (["--encoder", "eyes"], r"encoder 'eyes': known are thumbnail2"),
