@@ -60,7 +60,8 @@ def runs(arguments: argparse.Namespace) -> int:
     table = runs_table(
         arguments.directory,
         sort=arguments.sort or MAIN_METRICS[0],
-        metrics=arguments.metrics or MAIN_METRICS,
+        metrics=arguments.metrics,
+        keys=arguments.keys or (),
     )
     for path in arguments.out:
         with writing_to("--out", path):

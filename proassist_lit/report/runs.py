@@ -11,6 +11,7 @@ from typing import Any
 
 import yaml
 
+from proassist_lit.data.record_checks import nearest
 from proassist_lit.errors import ConfigError
 from proassist_lit.job_result import JobResult
 from proassist_lit.metrics.directions import lower_is_better
@@ -78,7 +79,11 @@ def multirun_table(sweep_dir: Path) -> Table:
 
 
 def runs_table(
-    root: Path, *, sort: str = MAIN_METRICS[0], metrics: Sequence[str] = MAIN_METRICS
+    root: Path,
+    *,
+    sort: str = MAIN_METRICS[0],
+    metrics: Sequence[str] | None = None,
+    keys: Sequence[str] = (),
 ) -> Table:
     """Gather all runs below a directory, jobs of multiruns and later evaluations included.
 
@@ -86,14 +91,17 @@ def runs_table(
         root: searched with all that is in it; links are not followed.
         sort: key of ``metrics.json`` by which the rows are ordered, the best first; runs without
             it come last.
-        metrics: keys of ``metrics.json`` to show; ``sort`` is shown in any case.
+        metrics: keys of ``metrics.json`` to show; None for the main metrics, had or not. ``sort``
+            is shown in any case.
+        keys: config keys to show beside those that differ.
 
     Returns:
-        Columns: ``run`` (its path below ``root``), ``status``, every config key whose value is not
-        the same in all runs, then the metrics.
+        Columns: ``run`` (its path below ``root``), ``status``, ``keys``, every other config key
+        whose value is not the same in all runs, then the metrics.
 
     Raises:
-        ConfigError: ``root`` is no directory, holds no run, or no run has the metric to sort by.
+        ConfigError: ``root`` is no directory, holds no run, or no run has the metric to sort by,
+            one to show, or a config key to show.
     """
     root = Path(root)
     if not root.is_dir():
@@ -105,20 +113,17 @@ def runs_table(
             "directory that train.py writes to, such as outputs."
         )
     found = [_read_metrics(run / "metrics.json") for run in runs]
-    known = sorted({key for result in found for key in result or ()})
-    if sort not in known and known:
-        alike = [key for key in known if key.endswith(f"/{sort}") and not key.startswith("base")]
-        raise ConfigError(
-            f"--sort {sort}: no run has such a metric; "
-            + (f"{' or '.join(alike)}?" if alike else f"there are {', '.join(known[:20])}, ...")
-        )
     configs = [_read_config(run / "config.yaml") for run in runs]
-    keys = [
-        key
-        for key in _differing_keys([config for config in configs if config is not None])
-        if key not in _SAYS_NOTHING
+    unknown = [
+        *_unknown("--sort", [sort], "metric", found),
+        *_unknown("--metrics", metrics or (), "metric", found),
+        *_unknown("--keys", keys, "setting", configs),
     ]
-    shown = tuple(dict.fromkeys((sort, *metrics)))
+    if unknown:
+        raise ConfigError("\n".join(unknown))
+    differing = _differing_keys([config for config in configs if config is not None])
+    settings = tuple(dict.fromkeys((*keys, *(k for k in differing if k not in _SAYS_NOTHING))))
+    shown = tuple(dict.fromkeys((sort, *(MAIN_METRICS if metrics is None else metrics))))
     sign = 1.0 if lower_is_better(sort) else -1.0
 
     def place(number: int) -> float:
@@ -127,12 +132,12 @@ def runs_table(
 
     return Table(
         title=str(root),
-        columns=("run", "status", *keys, *shown),
+        columns=("run", "status", *settings, *shown),
         rows=tuple(
             (
                 os.path.relpath(runs[n], root),
                 _status(runs[n], found[n]),
-                *((configs[n] or {}).get(key) for key in keys),
+                *((configs[n] or {}).get(key) for key in settings),
                 *((found[n] or {}).get(key) for key in shown),
             )
             for n in sorted(range(len(runs)), key=place)
@@ -140,6 +145,18 @@ def runs_table(
         metric_columns=shown,
         lower_is_better=tuple(filter(lower_is_better, shown)),
     )
+
+
+def _unknown(
+    option: str, names: Sequence[str], what: str, held: Sequence[Mapping[str, Any] | None]
+) -> Iterator[str]:
+    """A fault for every name that no run holds, where any run holds something."""
+    known = sorted({key for one in held for key in one or ()})
+    for name in names:
+        if name not in known and known:
+            ending = [k for k in known if k.endswith(f"/{name}") and not k.startswith("baseline/")]
+            near = " or ".join(ending) or f"the nearest is {nearest(name, known)!r}"
+            yield f"{option} {name}: no run has such a {what}; {near}{'?' if ending else '.'}"
 
 
 def _status(run: Path, metrics: Mapping[str, float] | None) -> str:

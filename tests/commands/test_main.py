@@ -246,6 +246,11 @@ def test_runs_prints_the_table_of_a_multirun(tmp_path: Path, capsys: Captured) -
     (tmp_path / "sweep/0-a/metrics.json").write_text('{"test/utterance_f1": 0.25}')
     assert main(["runs", str(tmp_path / "sweep")]) == 0
     assert re.search(r"0-a +done +0\.2500", capsys.readouterr().out)
+    (tmp_path / "sweep/0-a/config.yaml").write_text("seed: 7\nobjective: {rho: 0.2}\n")
+    assert main(["runs", str(tmp_path / "sweep"), "--keys", "objective.rho", "seed"]) == 0
+    assert re.search(r"0-a +done +0\.2 +7 +0\.2500", capsys.readouterr().out)
+    assert main(["runs", str(tmp_path / "sweep"), "--keys", "seeed"]) == 2
+    assert "--keys seeed: no run has such a setting; the nearest is 'seed'." in error(capsys)
     (tmp_path / "file").touch()
     assert main(["runs", str(tmp_path / "sweep"), "--out", str(tmp_path / "file/x.html")]) == 2
     assert "file/x.html: cannot be written to" in error(capsys)

@@ -173,5 +173,20 @@ def test_runs_without_a_run_or_the_metric_are_refused(sweep: Path, tmp_path: Pat
         runs_table(tmp_path / "nothing")
     with pytest.raises(ConfigError, match=r"--sort utterance_f1.*test/utterance_f1\?"):
         runs_table(sweep, sort="utterance_f1")
-    with pytest.raises(ConfigError, match=r"--sort nonsense: no run has such a metric; there are"):
-        runs_table(sweep, sort="nonsense")
+    with pytest.raises(ConfigError, match=r"--sort test/utterancef1: .*is 'test/utterance_f1'\.$"):
+        runs_table(sweep, sort="test/utterancef1")
+
+
+def test_runs_show_settings_that_do_not_differ_where_asked(sweep: Path) -> None:
+    table = runs_table(sweep, keys=["speak_loss.focal", "seed"])
+    assert table.columns[2:5] == ("speak_loss.focal", "seed", "speak_loss.rho")
+    assert [r[3] for r in table.rows] == ["0", "0"]
+
+
+def test_runs_refuse_keys_and_metrics_that_no_run_has(sweep: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        runs_table(sweep, metrics=["test/foo", "val/x"], keys=["seeed", "seed"])
+    assert str(caught.value).splitlines() == [
+        "--metrics test/foo: no run has such a metric; the nearest is 'test/speak_f1'.",
+        "--keys seeed: no run has such a setting; the nearest is 'seed'.",
+    ]
