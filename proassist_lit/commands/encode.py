@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from proassist_lit.commands.terminal import count, ready_folder
+from proassist_lit.commands.terminal import check_tokens, count, ready_folder
 from proassist_lit.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -175,8 +175,7 @@ def _grids(arguments: argparse.Namespace) -> tuple[str, ...]:
 
     if arguments.grids is None:
         tokens = 5 if arguments.tokens is None else arguments.tokens
-        if tokens not in GRIDS:
-            raise ConfigError(f"--tokens {tokens}: choose one of {', '.join(map(str, GRIDS))}.")
+        check_tokens(tokens)
         return GRIDS[tokens]
     names = tuple(dict.fromkeys(arguments.grids.split(",")))
     unknown = [name for name in names if name not in GRID_SIDES]

@@ -6,7 +6,14 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from proassist_lit.commands.terminal import add_token_options, console, count, track, write_page
+from proassist_lit.commands.terminal import (
+    add_token_options,
+    check_tokens,
+    console,
+    count,
+    track,
+    write_page,
+)
 from proassist_lit.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -79,6 +86,7 @@ def inspect(arguments: argparse.Namespace) -> int:
     from proassist_lit.report.example_view import view_example
     from proassist_lit.sequence.rules import rules_for
 
+    check_tokens(arguments.tokens)
     chosen = {"rho": arguments.rho, "turn_frames": arguments.turn_frames}
     if arguments.objective:
         chosen["kind"] = ObjectiveKind(arguments.objective)

@@ -44,6 +44,8 @@ def report(arguments: argparse.Namespace) -> int:
     from proassist_lit.report.html import write_report
     from proassist_lit.run_directory import RunDirectory
 
+    if arguments.streams is not None and arguments.streams < 0:
+        raise ConfigError(f"--streams {arguments.streams}: must be at least 0; 0 shows none.")
     quiet_libraries()
     config_file = arguments.run / "config.yaml"
     config = read_config(RunConfig, config_file)

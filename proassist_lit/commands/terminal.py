@@ -37,7 +37,7 @@ def add_token_options(parser: argparse.ArgumentParser) -> None:
         "--tokens",
         type=count,
         metavar="K",
-        help="tokens per image (default: what each record says)",
+        help="tokens per image: 1, 5, 10 or 26 (default: what each record says)",
     )
     parser.add_argument("--html", type=Path, metavar="FILE", help="write a page to FILE, too")
 
@@ -47,6 +47,18 @@ def count(text: str) -> int:
     if not text.isascii() or not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
     return int(text)
+
+
+def check_tokens(tokens: int | None) -> None:
+    """Refuse a ``--tokens`` that no grids make; None is always right.
+
+    Raises:
+        ConfigError: naming the numbers there are.
+    """
+    from proassist_lit.vision.encoder import GRIDS
+
+    if tokens is not None and tokens not in GRIDS:
+        raise ConfigError(f"--tokens {tokens}: choose one of {', '.join(map(str, GRIDS))}.")
 
 
 def track(items: Sequence[_T], description: str, *, many: int = _MANY) -> Iterable[_T]:

@@ -6,7 +6,14 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from proassist_lit.commands.terminal import add_token_options, console, track, write, write_page
+from proassist_lit.commands.terminal import (
+    add_token_options,
+    check_tokens,
+    console,
+    track,
+    write,
+    write_page,
+)
 
 
 def add_parser(commands: Any) -> None:
@@ -35,6 +42,7 @@ def validate(arguments: argparse.Namespace) -> int:
     from proassist_lit.report.data_report import DataReport
     from proassist_lit.report.data_statistics import gather_statistics
 
+    check_tokens(arguments.tokens)
     found = find_data_files(arguments.data)
     for path in found.left_out:
         write(f"{path}: left out, holds no conversations\n")

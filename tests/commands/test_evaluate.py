@@ -94,6 +94,8 @@ def test_report_is_written_anew_beside_another_run(run: Path, capsys: Captured) 
 
 def test_a_run_that_was_not_evaluated_has_no_report(tmp_path: Path, capsys: Captured) -> None:
     write_config(RunConfig(), tmp_path / "config.yaml")
+    assert main(["report", str(tmp_path), "--streams", "-1"]) == 2
+    assert "--streams -1: must be at least 0; 0 shows none." in capsys.readouterr().err
     assert main(["report", str(tmp_path)]) == 2
     assert "streams.json: cannot be read" in capsys.readouterr().err
     (tmp_path / "streams.json").write_text("[]")

@@ -114,6 +114,8 @@ def test_validate_reads_folders_and_writes_a_page(
     assert re.search(r"frames +30 +K = 5", out)
     assert "trained on these records, chat format compact" in out
     assert not re.search(r"https?:|<script|src=", page.read_text())
+    assert main(["validate", str(data), "--tokens", "3"]) == 2
+    assert "--tokens 3: choose one of 1, 5, 10, 26." in error(capsys)
     assert main(["validate", str(data), "--html", str(data)]) == 2
     assert re.search(r"--html \S+: cannot be written to \(Is a directory\)", error(capsys))
     assert main(["validate", str(data), "--html", "/"]) == 2
@@ -179,6 +181,7 @@ def test_inspect_takes_the_settings_of_training(data: Path, capsys: Captured) ->
         (["--index", "-1"], "give 0 to 2"),
         (["--chat", "klingon"], "model.chat is 'klingon'; known are "),
         (["--tokenizer", "nowhere"], "--tokenizer nowhere: is not a folder; give"),
+        (["--tokens", "3"], r"--tokens 3: choose one of 1, 5, 10, 26\."),
         (["--rho", "2"], r"objective.rho must be in \[0, 1\], got 2.0"),
         (["--turn-frames", "0"], "objective.turn_frames must be at least 1"),
         (["--max-seq-len", "9"], r"a.jsonl:1: the prompt and the first frame do not fit"),
