@@ -48,7 +48,9 @@ def add_parser(commands: Any) -> None:
     parser.add_argument(
         "--host", default="127.0.0.1", metavar="ADDRESS", help="where to listen (default: loopback)"
     )
-    parser.add_argument("--port", type=int, default=8000, metavar="N", help="default: 8000")
+    parser.add_argument(
+        "--port", type=int, default=8000, metavar="N", help="port to listen at (default: 8000)"
+    )
     parser.add_argument(
         "--token-env", metavar="NAME", help="environment variable that holds the token"
     )

@@ -37,7 +37,9 @@ def add_parser(commands: Any) -> None:
         help="thumbnail16, efficientnet-lite0, dinov2-small, or a vision model of Hugging Face: "
         "its hub id (google/siglip-so400m-patch14-384) or folder",
     )
-    parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="their folder")
+    parser.add_argument(
+        "--out", required=True, type=Path, metavar="DIR", help="folder for the feature files"
+    )
     parser.add_argument(
         "--fps", type=float, default=2.0, metavar="N", help="frames per second (default: 2)"
     )

@@ -76,7 +76,9 @@ def add_parser(commands: Any) -> None:
     files = parser.add_argument_group(
         "files", "Named after the video. With --out alone, all of them are written."
     )
-    files.add_argument("--out", type=Path, metavar="DIR", help="their folder (default: this one)")
+    files.add_argument(
+        "--out", type=Path, metavar="DIR", help="folder for these files (default: the current one)"
+    )
     for kind, what in KINDS.items():
         files.add_argument(f"--{kind}", action="store_true", help=f"write {what}")
     files.add_argument(
