@@ -10,12 +10,14 @@ import hashlib
 import json
 import multiprocessing
 import os
+import sys
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
+from rich import get_console
 from rich.progress import track
 
 from proassist_lit.atomic import write_text
@@ -110,10 +112,13 @@ def _draw_and_encode(config: DataConfig, folder: Path, timelines: list[Timeline]
     todo = [t for t in timelines if not (features / f"{t.video_uid}.safetensors").exists()]
     jobs = [(t, config.encoder, config.num_tokens_per_img, config.dialogue.fps, features)
             for t in todo]  # fmt: skip
+    many = len(jobs) >= 8
+    if many and not get_console().is_terminal:  # a line in place of the bar, which is not seen
+        sys.stderr.write(f"drawing {len(jobs)} recordings into {folder}\n")
     num_processes = min(os.cpu_count() or 1, len(jobs) // 16)
     description = f"Drawing {len(jobs)} recordings"
     if num_processes < 2:
-        for job in track(jobs, description, disable=len(jobs) < 8):
+        for job in track(jobs, description, disable=not many):
             _draw_one(job)
         return
     # A forked child may inherit locks of torch's threads, held for ever: start afresh.

@@ -44,6 +44,17 @@ def copy(made: Path, tmp_path: Path) -> DataConfig:
     return data_config(tmp_path / "cache")
 
 
+def test_without_a_terminal_a_line_names_the_folder_that_is_drawn(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_draw_one", lambda job: None)
+    config = data_config(tmp_path, toy=ToyConfig(num_train=4, num_val=2, num_test=2))
+    folder = generate(config)
+    assert capsys.readouterr().err == f"drawing 8 recordings into {folder}\n"
+    generate(config)
+    assert capsys.readouterr().err == ""  # it is there
+
+
 def content(folder: Path) -> dict[str, bytes]:
     """Every file; of features the values only, whose header safetensors writes in any order."""
     return {
