@@ -335,11 +335,12 @@ def test_inspect_shows_rows_of_the_dst_extension_by_either_rules(
     assert main(argv) == 0
     ours = capsys.readouterr().out
     assert "User: Soup?" in ours
-    assert "S1->complete;S2->start" not in ours  # the format writes a span an update
+    assert "S1->complete;S2->start" in ours
     assert main([*argv, "--compat", "proassist"]) == 0
     theirs = capsys.readouterr().out
     assert "epoch 0, rules of proassist" in theirs
     assert "User:" not in theirs
+    assert "S1->complete;S2->start" not in theirs  # a span an update
     assert "0 not trained on, 0 neither" in theirs
 
 
