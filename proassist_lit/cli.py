@@ -33,7 +33,7 @@ from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 
 from proassist_lit.config import RunConfig
-from proassist_lit.config_check import ConfigFiles, Override
+from proassist_lit.config_check import ConfigFiles, Override, check_debug_is_last
 from proassist_lit.config_help import help_text
 from proassist_lit.config_schema import Schema, from_plain, plain_twin, read_config, write_config
 from proassist_lit.errors import ConfigError, ProAssistError
@@ -202,7 +202,7 @@ def _check(arguments: argparse.Namespace, conf_dir: Path) -> None:
     by_choice = {("hydra/sweeper", NAME): with_search}
     files.check(schema, by_choice=by_choice)
     overrides = [_plain_override(item, files.groups) for item in parsed]
-    _check_debug_is_last(overrides)
+    check_debug_is_last(overrides)
     choices = files.choices(overrides)
     files.check_overrides(
         [*_params(files), *overrides],
@@ -210,19 +210,6 @@ def _check(arguments: argparse.Namespace, conf_dir: Path) -> None:
     )
     for group, option in choices:
         check_installed(f"{group}={option}")
-
-
-def _check_debug_is_last(overrides: Sequence[Override]) -> None:
-    """Refuse a preset that an experiment would take back: of two files the later one counts."""
-    presets = [item for item in overrides if item.key == "debug"]
-    later = [item for item in overrides if item.key in ("experiment", "sweep")]
-    for preset in presets:
-        for item in later:
-            if overrides.index(item) > overrides.index(preset):
-                raise ConfigError(
-                    f"{preset.text}: stands before {item.text}, whose settings would replace its "
-                    f"own; write {item.text} {preset.text}"
-                )
 
 
 _SearchHydraConf = make_dataclass(

@@ -226,6 +226,23 @@ class ConfigFiles:
         return {d.group for file in self.files for d in file.defaults if not d.override}
 
 
+def check_debug_is_last(overrides: Sequence[Override]) -> None:
+    """Refuse a preset that an experiment would take back: of two files the later one counts.
+
+    Raises:
+        ConfigError: an experiment or a sweep stands behind a debug preset.
+    """
+    presets = [item for item in overrides if item.key == "debug"]
+    later = [item for item in overrides if item.key in ("experiment", "sweep")]
+    for preset in presets:
+        for item in later:
+            if overrides.index(item) > overrides.index(preset):
+                raise ConfigError(
+                    f"{preset.text}: stands before {item.text}, whose settings would replace its "
+                    f"own; write {item.text} {preset.text}"
+                )
+
+
 def _yaml_files(folder: Path) -> list[Path]:
     return sorted(
         path
