@@ -35,7 +35,14 @@ from rich.console import Console
 from proassist_lit.config import RunConfig
 from proassist_lit.config_check import ConfigFiles, Override, check_debug_is_last
 from proassist_lit.config_help import help_text
-from proassist_lit.config_schema import Schema, from_plain, plain_twin, read_config, write_config
+from proassist_lit.config_schema import (
+    Schema,
+    from_plain,
+    is_mapping,
+    plain_twin,
+    read_config,
+    write_config,
+)
 from proassist_lit.errors import ConfigError, ProAssistError
 from proassist_lit.job_result import Pruned
 from proassist_lit.rendezvous import Rendezvous
@@ -174,7 +181,11 @@ def compose(overrides: Sequence[str], *, conf_dir: Path) -> RunConfig:
 @functools.cache  # once a process; Hydra takes a copy of it for every configuration
 def _store_schema() -> None:
     """Tell Hydra which keys there are, with their types and defaults."""
-    ConfigStore.instance().store("base_config", node=plain_twin(RunConfig()))
+    node = OmegaConf.structured(plain_twin(RunConfig()))
+    for key, hint in Schema(RunConfig).settings():
+        if is_mapping(hint):  # its keys are the user's, whom Hydra would ask for a '+'
+            OmegaConf.set_struct(OmegaConf.select(node, key), False)
+    ConfigStore.instance().store("base_config", node=node)
 
 
 def _parse_arguments() -> argparse.Namespace:

@@ -132,7 +132,7 @@ class Schema:
                     yield from self._faults(names[name], inner, _join(key, str(name)), final)
                 else:
                     yield _join(key, str(name)), self.unknown(key, str(name))
-        elif element is not None and isinstance(value, Mapping if _is_dict(hint) else list):
+        elif element is not None and isinstance(value, Mapping if is_mapping(hint) else list):
             pairs = value.items() if isinstance(value, Mapping) else enumerate(value)
             for name, inner in pairs:
                 yield from self._faults(element, inner, _join(key, str(name)), final)
@@ -193,10 +193,11 @@ def write_config(config: Any, path: Path) -> None:
 
 
 def plain_twin(config: Any) -> type:
-    """A dataclass like that of ``config`` with text in the place of every enum.
+    """A dataclass like that of ``config``, but text for every enum, and anything in mappings.
 
     OmegaConf knows an enum's members by their names only (``PER_TURN``) and would refuse what
-    files and messages call them. The values of ``config`` are the twin's defaults.
+    files and messages call them; and of a list within a mapping it takes no int for a float.
+    ``from_plain`` checks and converts both. The values of ``config`` are the twin's defaults.
     """
     hints = typing.get_type_hints(type(config))
     members: list[Any] = []
@@ -213,13 +214,18 @@ def plain_twin(config: Any) -> type:
     return make_dataclass(type(config).__name__, members, kw_only=True)
 
 
+def is_mapping(hint: Any) -> bool:
+    """Whether a type is that of a mapping with keys of the user's choice."""
+    return (typing.get_origin(hint) or hint) is dict
+
+
 def describe(hint: Any) -> str:
     """A type in words, for messages and the help."""
     hint, optional = _split_optional(hint)
     if (choices := _choices(hint)) is not None:
         text = "|".join(choices)
     elif (element := _element(hint)) is not None and element is not Any:
-        text = f"{'mapping' if _is_dict(hint) else 'list'} of {describe(element)}"
+        text = f"{'mapping' if is_mapping(hint) else 'list'} of {describe(element)}"
     elif is_dataclass(hint):
         text = "a section"
     else:
@@ -263,10 +269,6 @@ def _choices(hint: Any) -> Collection[str] | None:
     if isinstance(hint, type) and issubclass(hint, Enum):
         return [_spelling(member) for member in hint]
     return hint.__metadata__[0] if typing.get_origin(hint) is Annotated else None
-
-
-def _is_dict(hint: Any) -> bool:
-    return (typing.get_origin(hint) or hint) is dict
 
 
 def _element(hint: Any) -> Any:
@@ -355,6 +357,6 @@ def _plain_hint(hint: Any) -> Any:
         inner = plain_twin(cast(type, inner)())
     elif typing.get_origin(inner) is list:
         inner = list[_plain_hint(typing.get_args(inner)[0])]  # type: ignore[misc]
-    elif typing.get_origin(inner) is dict:
-        inner = dict[str, _plain_hint(typing.get_args(inner)[1])]  # type: ignore[misc]
+    elif is_mapping(inner):
+        inner = dict[str, Any]
     return inner | None if optional else inner

@@ -57,6 +57,31 @@ def test_every_kind_of_value_arrives(app: App) -> None:
     assert read_config(RunConfig, run_dir / "config.yaml") == config
 
 
+@pytest.mark.parametrize(
+    ("arguments", "windows"),
+    [
+        (["evaluation.windows={garden: [-2, 4]}"], {"garden": [-2.0, 4.0]}),
+        (["evaluation.windows.garden=[-2,4]"], {"garden": [-2.0, 4.0]}),
+        (["+evaluation.windows.garden=[-2,4]"], {"garden": [-2.0, 4.0]}),
+        (["+experiment=mine"], {"kitchen": [-1.5, 3.0]}),
+        (
+            ["+experiment=mine", "evaluation.windows={garden: [-2, 4]}"],
+            {"kitchen": [-1.5, 3.0], "garden": [-2.0, 4.0]},
+        ),
+    ],
+)
+def test_match_windows_are_set_as_documented(
+    app: App, arguments: list[str], windows: dict[str, list[float]]
+) -> None:
+    (app.conf_dir / "experiment/mine.yaml").write_text(
+        "# @package _global_\nevaluation:\n  windows: {kitchen: [-1.5, 3]}\n"
+    )
+    assert app(*arguments) == 0, app.err
+    [(config, run_dir)] = app.jobs
+    assert config.evaluation.windows == windows
+    assert read_config(RunConfig, run_dir / "config.yaml") == config
+
+
 def test_two_runs_never_share_a_directory(app: App) -> None:
     # without the time, as if both had begun in the same second
     place = "hydra.run.dir=runs/${short_id:}/${short_id:}"
@@ -140,6 +165,8 @@ def test_sweeps_of_other_kinds(app: App, values: str) -> None:
         ("hydra/lancher=basic", "lancher"),
         ("logger.wandb=ofline", "the nearest is 'offline'"),
         ("trainer.max_steps=abc", "trainer.max_steps must be int"),
+        ("evaluation.windows={a: [-1, x]}", "evaluation.windows.a.1 must be float"),
+        ("evaluation.windows.a=[3]", "evaluation.windows.a must be two numbers"),
         ("experiment=per_turn", "write +experiment=per_turn"),
         ("trainer.optimizer.lr=-1", "trainer.optimizer.lr must be > 0"),
         ("name=${nme}", "'nme' not found"),
