@@ -75,7 +75,8 @@ def run_app(job: Job, *, conf_dir: Path) -> None:
     """Run ``job`` as the command line says, once or for every value of a sweep.
 
     What a user can cause ends in one line on stderr for each fault and exit code 2, an interrupt
-    in exit code 130; any other error of the job keeps its traceback. The resolved configuration
+    in exit code 130; any other error of the job keeps its traceback. A directory that holds a run
+    which is not gone on with is refused (``RunDirectory.check_begins``). The resolved configuration
     lies in the run directory as ``config.yaml`` before the job starts; if the job fails and leaves
     an earlier ``last.ckpt`` as it was, that one's is put back. In a multirun a table over the jobs
     so far (``table.csv``, ``.md``, ``.html``) is kept in the sweep's directory, and a job that came
@@ -281,7 +282,9 @@ def _run_hydra(
             with _environment({_FULL_ERROR: full_error, _RUN_DIR: str(run_dir)}):
                 if is_multirun:
                     return _run_of_sweep(job, config, run_dir, settings)
-                with RunDirectory(run_dir).config_of_checkpoint():
+                run = RunDirectory(run_dir)
+                run.check_begins(config.resume)
+                with run.config_of_checkpoint():
                     write_config(config, run_dir / "config.yaml")
                     if launch is not None:
                         launch.name(run_dir)

@@ -63,7 +63,8 @@ class RunConfig:
     """Seed of weights, order of training, and sub-sampling."""
 
     resume: str = "none"
-    """none, auto (go on from the last checkpoint of the run directory, or begin), or a path."""
+    """none (a run directory that holds a run is refused), auto (go on from the last checkpoint of
+    the run directory, or begin), or the path of a checkpoint."""
 
     compat: Compat = Compat.NONE
     """none, or proassist for the reference's own rules, which need a stream.strategy that it

@@ -49,6 +49,25 @@ class RunDirectory:
         """The state with the lowest loss on val; may not exist yet."""
         return self.checkpoints / "best.ckpt"
 
+    def check_begins(self, resume: str) -> None:
+        """Refuse to train over a run that lies here.
+
+        Args:
+            resume: the setting: none, auto, or the path of a checkpoint.
+
+        Raises:
+            ConfigError: there is a run here, and training is not to go on from one of its
+                checkpoints.
+        """
+        if resume == "auto" or not self.last_checkpoint.exists():
+            return
+        if resume != "none" and self.checkpoints.resolve() in Path(resume).resolve().parents:
+            return
+        raise ConfigError(
+            f"{self.path}: holds a run already, which resume={resume} would write over; add "
+            "resume=auto to go on with it, or choose another hydra.run.dir."
+        )
+
     @contextmanager
     def config_of_checkpoint(self) -> Iterator[None]:
         """Put ``config.yaml`` back if what is done here fails and leaves ``last.ckpt`` as it was.

@@ -98,12 +98,29 @@ def test_given_directory_is_used_again(app: App) -> None:
     assert read_config(RunConfig, Path("here/a/config.yaml")).seed == 3
 
 
+def test_run_is_not_trained_over(app: App) -> None:
+    assert app("hydra.run.dir=here", "seed=3") == 0
+    Path("here/checkpoints").mkdir()
+    for name in ("here/checkpoints/last.ckpt", "here/checkpoints/best.ckpt", "other.ckpt"):
+        Path(name).write_text("of seed 3")
+    before = Path("here/config.yaml").stat().st_mtime_ns
+    for resume in ("none", "other.ckpt"):
+        assert app("hydra.run.dir=here", "seed=4", f"resume={resume}") == 2
+        assert app.said().startswith(f"error: {Path.cwd() / 'here'}: holds a run already, which ")
+        assert f"resume={resume} would write over; add resume=auto" in app.err
+    assert len(app.jobs) == 1
+    assert Path("here/config.yaml").stat().st_mtime_ns == before  # not even written and put back
+    for resume in ("auto", "here/checkpoints/best.ckpt"):
+        assert app("hydra.run.dir=here", f"resume={resume}") == 0
+    assert app("hydra.run.dir=elsewhere", "resume=here/checkpoints/last.ckpt") == 0
+
+
 def test_config_is_put_back_if_the_run_does_not_go_on_from_its_checkpoint(app: App) -> None:
     assert app("hydra.run.dir=here", "seed=3") == 0
     Path("here/checkpoints").mkdir()
     Path("here/checkpoints/last.ckpt").write_text("of seed 3")
     app.error = KeyboardInterrupt()
-    assert app("hydra.run.dir=here", "seed=1") == 130
+    assert app("hydra.run.dir=here", "seed=1", "resume=auto") == 130
     assert read_config(RunConfig, Path("here/config.yaml")).seed == 3
 
 

@@ -243,7 +243,9 @@ def find_resume(config: RunConfig, run: RunDirectory) -> str | None:
 
     Raises:
         CheckpointError: ``resume`` names a file that does not exist.
+        ConfigError: another run lies in the directory.
     """
+    run.check_begins(config.resume)
     if config.resume == "none":
         return None
     if config.resume == "auto":

@@ -53,9 +53,9 @@ def train(config: RunConfig, run_dir: Path) -> float:
     started = time.monotonic()
     quiet_libraries()
     run = RunDirectory(run_dir)
+    checkpoint = find_resume(config, run)
     notes = _open(run) if is_first_process() else {}
     L.seed_everything(config.seed, workers=True)
-    checkpoint = find_resume(config, run)
     core = build_core(config)
     begins_trained = bool(config.model.init_from)
     check_heads_train(core.model, config.objective, begins_trained=begins_trained)

@@ -16,7 +16,7 @@ from proassist_lit.config import (
 )
 from proassist_lit.config_schema import to_plain
 from proassist_lit.data.sources.toy import ToyConfig
-from proassist_lit.errors import CheckpointError
+from proassist_lit.errors import CheckpointError, ConfigError
 from proassist_lit.evaluation.config import EvaluationConfig
 from proassist_lit.lit.module import AssistantModule
 from proassist_lit.lit.run import train
@@ -134,6 +134,15 @@ def test_interrupt_leaves_a_checkpoint_that_training_goes_on_from(
 def test_resume_from_a_missing_checkpoint_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"nowhere\.ckpt: there is no such checkpoint"):
         train(config(tmp_path, resume=str(tmp_path / "nowhere.ckpt")), tmp_path / "run")
+
+
+def test_train_leaves_another_run_alone(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    (run / "checkpoints").mkdir(parents=True)
+    (run / "checkpoints" / "last.ckpt").touch()
+    with pytest.raises(ConfigError, match=r"run: holds a run already.* resume=auto to go on"):
+        train(config(tmp_path), run)
+    assert [path.name for path in tmp_path.rglob("*")] == ["run", "checkpoints", "last.ckpt"]
 
 
 def test_config_of_a_run_is_plain_data(tmp_path: Path) -> None:
