@@ -5,9 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from proassist_lit.data.record_checks import nearest
 from proassist_lit.errors import ConfigError
 from proassist_lit.model.training_layers import GradientCheckpointing
 from proassist_lit.optimizer_config import OptimizerConfig, OptimizerKind
+
+PRECISIONS = (
+    "32-true", "bf16-mixed", "bf16-true", "16-mixed", "16-true", "64-true",
+    "transformer-engine", "transformer-engine-float16", "32", "bf16", "16", "64",
+)  # fmt: skip
+"""Lightning's names of what is computed in which numbers."""
 
 
 class Parallel(StrEnum):
@@ -137,6 +144,16 @@ class TrainerConfig:
         if self.max_steps < 0 and self.max_epochs < 0:
             raise ConfigError(
                 "trainer.max_steps and trainer.max_epochs are both without limit; set one of them."
+            )
+        if self.devices != "auto" and not (self.devices.isdecimal() and int(self.devices) > 0):
+            raise ConfigError(
+                f"trainer.devices is {self.devices!r}; give a number of devices, at least 1, or "
+                "auto."
+            )
+        if self.precision not in PRECISIONS:
+            raise ConfigError(
+                f"trainer.precision={self.precision}: there is no such precision; the nearest is "
+                f"{nearest(self.precision, PRECISIONS)!r} (there are {', '.join(PRECISIONS)})."
             )
         for name in (
             "val_every_steps", "log_every_steps", "accumulate", "save_top_k", "num_nodes"

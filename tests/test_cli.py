@@ -182,6 +182,8 @@ def test_sweeps_of_other_kinds(app: App, values: str) -> None:
         ("hydra/lancher=basic", "lancher"),
         ("logger.wandb=ofline", "the nearest is 'offline'"),
         ("trainer.max_steps=abc", "trainer.max_steps must be int"),
+        ("trainer.devices=foo", "trainer.devices is 'foo'"),
+        ("trainer.precision=b16-mixed", "no such precision; the nearest is 'bf16-mixed'"),
         ("evaluation.windows={a: [-1, x]}", "evaluation.windows.a.1 must be float"),
         ("evaluation.windows.a=[3]", "evaluation.windows.a must be two numbers"),
         ("experiment=per_turn", "write +experiment=per_turn"),

@@ -27,6 +27,8 @@ def test_compat_refuses_a_strategy_that_the_reference_does_not_know() -> None:
     [
         (lambda: DataConfig(max_tokens=0), r"data\.max_tokens must be at least 1, got 0; null for"),
         (lambda: TrainerConfig(micro_tokens=0), r"trainer\.micro_tokens must be at least 1, got 0"),
+        (lambda: TrainerConfig(devices="foo"), r"trainer\.devices is 'foo'; give a number of dev"),
+        (lambda: TrainerConfig(devices="0"), r"trainer\.devices is '0'; give a number"),
         (lambda: TrainerConfig(peak_tflops=0.0), r"trainer\.peak_tflops must be > 0, got 0\.0"),
         (
             lambda: RunConfig(
@@ -35,9 +37,9 @@ def test_compat_refuses_a_strategy_that_the_reference_does_not_know() -> None:
             r"data\.max_tokens counts whole conversations.*objective\.turns at shared",
         ),
     ],
-    ids=["max_tokens", "micro_tokens", "peak_tflops", "single"],
+    ids=["max_tokens", "micro_tokens", "devices", "no device", "peak_tflops", "single"],
 )
-def test_budgets_are_checked(make: Callable[[], object], message: str) -> None:
+def test_budgets_and_devices_are_checked(make: Callable[[], object], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         make()
 

@@ -15,6 +15,7 @@ from proassist_lit.config import RunConfig
 from proassist_lit.errors import CheckpointError, ConfigError
 from proassist_lit.lit.callbacks import StreamingEvaluation
 from proassist_lit.lit.datamodule import ConversationDataModule
+from proassist_lit.lit.devices import refusals_of_lightning
 from proassist_lit.lit.last_checkpoint import LastCheckpoint
 from proassist_lit.lit.logs import Logs
 from proassist_lit.lit.loss_guard import LossGuard
@@ -156,14 +157,19 @@ def build_module(config: RunConfig, core: Core, num_batches: int) -> AssistantMo
     )
 
 
+@refusals_of_lightning()
 def build_trainer(
     config: RunConfig, run: RunDirectory, evaluation: StreamingEvaluation, logs: Logs
 ) -> L.Trainer:
-    """Trainer with checkpoints, loggers, progress bar and streaming evaluation."""
+    """Trainer with checkpoints, loggers, progress bar and streaming evaluation.
+
+    Raises:
+        ConfigError: Lightning refuses the settings.
+    """
     trainer = config.trainer
     return L.Trainer(
         accelerator=trainer.accelerator,
-        devices=trainer.devices if trainer.devices == "auto" else _count(trainer.devices),
+        devices=trainer.devices if trainer.devices == "auto" else int(trainer.devices),
         num_nodes=trainer.num_nodes,
         strategy=build_strategy(trainer),
         **precision_of(trainer),
@@ -256,11 +262,3 @@ def find_resume(config: RunConfig, run: RunDirectory) -> str | None:
             "a .ckpt file."
         )
     return config.resume
-
-
-def _count(devices: str) -> int:
-    if not devices.isdigit() or int(devices) < 1:
-        raise ConfigError(
-            f"trainer.devices is {devices!r}; give a number of devices, at least 1, or auto."
-        )
-    return int(devices)

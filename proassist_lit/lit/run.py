@@ -23,6 +23,7 @@ from proassist_lit.lit.build import (
     find_resume,
 )
 from proassist_lit.lit.callbacks import StreamingEvaluation
+from proassist_lit.lit.devices import check_devices
 from proassist_lit.lit.logs import build_logs
 from proassist_lit.lit.lr_search import with_found_lr
 from proassist_lit.lit.parts import check_heads_train, check_trained_types, parts_table
@@ -54,6 +55,7 @@ def train(config: RunConfig, run_dir: Path) -> float:
     quiet_libraries()
     run = RunDirectory(run_dir)
     checkpoint = find_resume(config, run)
+    check_devices(config.trainer)
     notes = _open(run) if is_first_process() else {}
     L.seed_everything(config.seed, workers=True)
     core = build_core(config)

@@ -1,0 +1,64 @@
+"""What a run trains on: told before anything is read where this machine has no such thing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.accelerators import AcceleratorRegistry
+
+from proassist_lit.data.record_checks import nearest
+from proassist_lit.errors import ConfigError, ProAssistError
+from proassist_lit.trainer_config import TrainerConfig
+
+_GPUS = ("mps", "cuda")
+"""What Lightning looks for, in its order, where ``gpu`` or ``auto`` is asked for."""
+
+
+def check_devices(trainer: TrainerConfig) -> None:
+    """Refuse an accelerator that Lightning does not know, and devices that are not there.
+
+    Raises:
+        ConfigError: with what there is.
+    """
+    name = trainer.accelerator
+    names = ["auto", "gpu", *sorted(AcceleratorRegistry.available_accelerators())]
+    if name not in names:
+        raise ConfigError(
+            f"trainer.accelerator={name}: Lightning knows no such accelerator; the nearest is "
+            f"{nearest(name, names)!r} (there are {', '.join(names)})."
+        )
+    kinds = [
+        AcceleratorRegistry[kind]["accelerator"]
+        for kind in (_GPUS if name in ("auto", "gpu") else (name,))
+    ]
+    found = [kind for kind in kinds if kind.is_available()]
+    if not found and name != "auto":
+        raise ConfigError(
+            f"trainer.accelerator={name}: this machine has no {name.upper()} that torch can use "
+            f"(torch {torch.__version__}); choose auto or cpu."
+        )
+    if found and trainer.devices != "auto":
+        try:
+            found[0].parse_devices(int(trainer.devices))
+        except MisconfigurationException as error:
+            raise ConfigError(
+                f"trainer.devices={trainer.devices}: {' '.join(str(error).split())} Lower it, or "
+                "set trainer.devices=auto."
+            ) from error
+
+
+@contextmanager
+def refusals_of_lightning() -> Iterator[None]:
+    """Tell what Lightning refuses while a ``Trainer`` is built as a fault of the settings."""
+    try:
+        yield
+    except ProAssistError:
+        raise
+    except (MisconfigurationException, ValueError, ImportError) as error:
+        raise ConfigError(
+            f"trainer: Lightning refuses these settings: {' '.join(str(error).split())} Change "
+            "trainer.accelerator, devices, strategy or precision."
+        ) from error

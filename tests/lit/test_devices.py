@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, get_args
+
+import lightning as L
+import pytest
+from lightning.fabric.plugins.precision import precision
+from lightning.pytorch.accelerators import CUDAAccelerator, MPSAccelerator
+
+from proassist_lit.config import RunConfig
+from proassist_lit.data.config import DataConfig
+from proassist_lit.errors import ConfigError
+from proassist_lit.lit.build import build_trainer
+from proassist_lit.lit.devices import check_devices
+from proassist_lit.lit.run import train
+from proassist_lit.run_directory import RunDirectory
+from proassist_lit.trainer_config import PRECISIONS, TrainerConfig
+
+
+@pytest.fixture
+def no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    for accelerator in (CUDAAccelerator, MPSAccelerator):
+        monkeypatch.setattr(accelerator, "is_available", lambda: False)
+
+
+def test_precisions_are_those_of_lightning() -> None:
+    names = get_args(precision._PRECISION_INPUT_STR), get_args(precision._PRECISION_INPUT_STR_ALIAS)
+    assert {*PRECISIONS} == {*names[0], *names[1]}
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        (
+            {"accelerator": "gpu"},
+            r"accelerator=gpu: this machine has no GPU .* auto or cpu",
+        ),
+        ({"accelerator": "cuda"}, r"trainer\.accelerator=cuda: this machine has no CUDA"),
+        ({"accelerator": "gpus"}, r"=gpus: Lightning knows no such .* nearest is 'gpu'"),
+    ],
+)
+@pytest.mark.usefixtures("no_gpu")
+def test_accelerator_that_is_not_there_is_refused(settings: dict[str, str], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        check_devices(TrainerConfig(**settings))
+
+
+@pytest.mark.usefixtures("no_gpu")
+def test_devices_that_are_there_are_taken() -> None:
+    for settings in ({}, {"accelerator": "cpu", "devices": "3"}, {"devices": "auto"}):
+        check_devices(TrainerConfig(**settings))
+
+
+@pytest.mark.parametrize("accelerator", ["auto", "gpu", "cuda"])
+def test_more_gpus_than_there_are_are_refused(
+    accelerator: str, no_gpu: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(CUDAAccelerator, "is_available", lambda: True)
+    with pytest.raises(ConfigError, match=r"^trainer\.devices=99: .*machine only has.* Lower it"):
+        check_devices(TrainerConfig(accelerator=accelerator, devices="99"))
+
+
+@pytest.mark.usefixtures("no_gpu")
+def test_run_ends_before_it_begins_where_there_is_no_gpu(tmp_path: Path) -> None:
+    config = RunConfig(
+        data=DataConfig(cache=str(tmp_path / "data")), trainer=TrainerConfig(accelerator="gpu")
+    )
+    with pytest.raises(ConfigError, match=r"no GPU that torch can use"):
+        train(config, tmp_path / "run")
+    assert [path.name for path in tmp_path.rglob("*")] == ["run"]
+
+
+def test_what_lightning_refuses_is_told_as_a_fault_of_the_settings(tmp_path: Path) -> None:
+    callback: Any = L.Callback()
+    logs: Any = SimpleNamespace(loggers=[], identity=callback)
+    config = RunConfig(trainer=TrainerConfig(accelerator="gpus"))
+    with pytest.raises(ConfigError, match=r"^trainer: Lightning refuses these settings: .+ Change"):
+        build_trainer(config, RunDirectory(tmp_path), callback, logs)
