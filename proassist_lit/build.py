@@ -62,6 +62,7 @@ def build_core(config: RunConfig, *, tokenizer_folder: Path | None = None) -> Co
     Raises:
         ProAssistError: something in the configuration, the records or the features is wrong.
     """
+    similarity = build_similarity(config.evaluation.similarity)  # a wrong one is told of at once
     data = load_data(config.data)
     vision_size = {split: data[split].check_features() for split in data}["train"]
     if tokenizer_folder is not None:
@@ -89,7 +90,7 @@ def build_core(config: RunConfig, *, tokenizer_folder: Path | None = None) -> Co
             config.stream.max_new_tokens if config.evaluation.forced_words else 0,
             config.stream.rule,
         ),
-        build_similarity(config.evaluation.similarity),
+        similarity,
         config.evaluation,
         num_tokens_per_img=config.data.num_tokens_per_img,
         compat=config.streams_as_reference,

@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import pickle
 import re
+import sys
 from dataclasses import fields
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -48,6 +50,20 @@ def test_compat_chooses_who_answers_the_streams(compat: Compat, cache: Path) -> 
     # The reference has no head for the state, so it has no decisions of it that could be scored.
     assert {"val_stream/speak_f1", "val_stream/dst_update_f1"} <= set(metrics)
     assert ("val_stream/dst_f1" in metrics) == (compat is Compat.NONE)
+
+
+def test_similarity_that_cannot_be_loaded_is_refused_before_all_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: str, **_: Any) -> None:
+        raise OSError(f"no {path}")
+
+    library = SimpleNamespace(SentenceTransformer=refuse)
+    monkeypatch.setitem(sys.modules, "sentence_transformers", library)
+    run = config(tmp_path, evaluation=EvaluationConfig(similarity="some/where"))
+    with pytest.raises(ConfigError, match=r"'some/where' could not be loaded .*no some/where"):
+        build_core(run)
+    assert not [*tmp_path.iterdir()]  # no data was drawn
 
 
 @pytest.mark.parametrize(

@@ -65,7 +65,8 @@ class HashedWordSimilarity:
 class MiniLmSimilarity:
     """A sentence-transformers model; by default all-MiniLM-L6-v2 out of its wheel, offline.
 
-    The model is loaded at the first call. Each text is embedded once and remembered.
+    The wheel's model is loaded at the first call, another one at once: a name of which nothing can
+    be loaded is told of before a training, not after it. Each text is embedded once and remembered.
 
     Args:
         path: folder or hub id of another sentence-transformers model; None for the wheel's.
@@ -73,7 +74,8 @@ class MiniLmSimilarity:
         batch_size: texts in one forward of the model; at least 1.
 
     Raises:
-        ConfigError: ``batch_size`` is below 1; or the wheel is not installed.
+        ConfigError: ``batch_size`` is below 1; or the wheel is not installed, or ``path`` cannot be
+            loaded.
 
     Source: the reference evaluates with all-MiniLM-L6-v2 as well (arXiv:2506.05904).
     """
@@ -95,6 +97,8 @@ class MiniLmSimilarity:
         self.batch_size = batch_size
         self._model: Any = None
         self._vectors: dict[str, Tensor] = {}
+        if path is not None:
+            self._load()
 
     def __call__(self, texts: Sequence[str]) -> Tensor:
         """Return (n, D) float32 on the CPU, one unit vector for each text."""
@@ -137,7 +141,8 @@ def build_similarity(name: str, *, device: torch.device | str = "cpu") -> Simila
         device: where a model runs.
 
     Raises:
-        ConfigError: ``name`` is empty, or ``minilm`` is asked for and its wheel is missing.
+        ConfigError: ``name`` is empty, ``minilm`` is asked for and its wheel is missing, or the
+            model that it names cannot be loaded.
     """
     if not name:
         raise ConfigError("similarity: the name is empty; use 'minilm', 'words', a path or an id.")

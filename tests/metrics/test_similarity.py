@@ -36,9 +36,10 @@ def test_hashed_words_with_too_few_dims_is_refused() -> None:
         HashedWordSimilarity(num_dims=1)
 
 
-def test_build_similarity_knows_its_names() -> None:
+def test_build_similarity_knows_its_names(monkeypatch: pytest.MonkeyPatch) -> None:
     assert build_similarity("words").name == "words-1024"
-    other = build_similarity("some/model")  # nothing is loaded before the first text
+    monkeypatch.setattr(MiniLmSimilarity, "_load", lambda self: None)
+    other = build_similarity("some/model")
     assert isinstance(other, MiniLmSimilarity)
     assert (other.name, other.path) == ("some/model", "some/model")
     with pytest.raises(ConfigError, match="the name is empty"):
@@ -59,7 +60,7 @@ def test_model_that_cannot_be_loaded_names_the_remedy(monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(sentence_transformers, "SentenceTransformer", refuse)
     with pytest.raises(ConfigError, match=r"'some/where' could not be loaded.*'words'"):
-        build_similarity("some/where")(["text"])
+        build_similarity("some/where")  # now, not at the first text
 
 
 def test_minilm_batch_size_is_checked() -> None:
@@ -76,8 +77,8 @@ def test_minilm_embeds_each_text_once(monkeypatch: pytest.MonkeyPatch) -> None:
             assert kwargs["normalize_embeddings"]  # not every model does so by itself
             return torch.tensor([[float(len(text)), 0.0] for text in texts])
 
+    monkeypatch.setattr(MiniLmSimilarity, "_load", lambda self: Model())
     similarity = MiniLmSimilarity("some/model")
-    monkeypatch.setattr(similarity, "_load", lambda: Model())
     first = similarity(["a", "bb", "a"])
     second = similarity(["bb", "ccc"])
     assert seen == [["a", "bb"], ["ccc"]]
