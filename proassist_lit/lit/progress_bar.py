@@ -12,7 +12,8 @@ class EpochBar(RichProgressBar):
 
     def _get_train_description(self, current_epoch: int) -> str:
         trainer = self.trainer
-        limits = [trainer.max_epochs] if (trainer.max_epochs or -1) >= 0 else []
+        epochs = trainer.max_epochs
+        limits = [epochs] if epochs is not None and epochs >= 0 else []
         if trainer.max_steps >= 0:
             limits.append(math.ceil(trainer.max_steps / trainer.num_training_batches))
         of_all = f" of {min(limits)}" if limits else ""
