@@ -173,10 +173,11 @@ class JudgeClient:
         import openai
 
         late = f"no answer within {self._server.timeout_s:g} s"
+        limit = self._limit  # another request may change it before this one is answered
         try:
             # The client's own limit is for each byte: a server that drips would never reach it.
             async with asyncio.timeout(self._server.timeout_s):
-                return await self._post(request)
+                return await self._post(request, limit)
         except (TimeoutError, openai.APITimeoutError) as error:
             raise _TryError(late) from error
         except openai.APIConnectionError as error:
@@ -184,32 +185,24 @@ class JudgeClient:
             detail = self._clean(str(reason) or type(reason).__name__)
             raise _TryError("the connection failed", detail) from error
         except openai.APIStatusError as error:
-            if self._wants_other_limit(error):
+            if _wants_other_limit(error, limit):
                 self._limit = "max_completion_tokens"
                 return await self._try(request)
             raise self._failure(error) from error
 
-    async def _post(self, request: Request) -> Answer:
+    async def _post(self, request: Request, limit: str) -> Answer:
         messages: Any = [{"role": role, "content": text} for role, text in request.messages]
         response = await self._client.chat.completions.with_raw_response.create(
             model=request.settings.model,
             messages=messages,
             temperature=request.settings.temperature,
-            extra_body={self._limit: request.settings.max_tokens},
+            extra_body={limit: request.settings.max_tokens},
         )
         body = response.text
         answer = read_body(body)
         if answer is None:
             raise _TryError("the body is not a whole chat completion", self._clean(body))
         return answer
-
-    def _wants_other_limit(self, error: openai.APIStatusError) -> bool:
-        """Newer models of OpenAI refuse ``max_tokens``, older servers know nothing else."""
-        return (
-            error.status_code == 400
-            and self._limit == "max_tokens"
-            and "max_completion_tokens" in _said(error)
-        )
 
     def _failure(self, error: openai.APIStatusError) -> Exception:
         status, detail = error.status_code, self._clean(_said(error))
@@ -234,6 +227,15 @@ def _is_address(url: str) -> bool:
         return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
     except ValueError:  # a port that is no number
         return False
+
+
+def _wants_other_limit(error: openai.APIStatusError, limit: str) -> bool:
+    """Newer models of OpenAI refuse ``max_tokens``, older servers know nothing else."""
+    return (
+        error.status_code == 400
+        and limit == "max_tokens"
+        and "max_completion_tokens" in _said(error)
+    )
 
 
 def _said(error: openai.APIStatusError) -> str:

@@ -252,6 +252,20 @@ def test_model_that_refuses_max_tokens_is_given_its_other_name(tmp_path: Path) -
     assert fake.asked[-1]["max_completion_tokens"] == 4096
 
 
+def test_requests_under_way_when_max_tokens_is_refused_are_asked_again(tmp_path: Path) -> None:
+    all_under_way = threading.Barrier(4)
+
+    def answer(_prompt: str, times: int) -> Reply:
+        if times:
+            return Reply()
+        all_under_way.wait(30)
+        return Reply(status=400, body=error_body("use 'max_completion_tokens' instead"))
+
+    with serve(answer) as fake:
+        assert ask(MANY[:4], fake(), tmp_path, concurrency=4).num_missing == 0
+    assert set(fake.times_asked.values()) == {2}
+
+
 def test_cancelled_asking_waits_for_answers_that_are_paid_for(tmp_path: Path) -> None:
     go_on = threading.Event()
 
