@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -30,21 +31,26 @@ class OptimizerConfig:
     """Peak learning rate; > 0."""
 
     weight_decay: float = 0.01
-    """Decoupled weight decay of matrices; biases and norms have none."""
+    """Decoupled weight decay of matrices, >= 0; biases and norms have none."""
 
     beta2: float = 0.98
-    """Second-moment decay of AdamW."""
+    """Second-moment decay of AdamW, in [0, 1)."""
 
     warmup_steps: int = 50
     """Steps over which the rate rises from 0."""
 
     final_ratio: float = 0.05
-    """Share of the peak that is left at the last step."""
+    """Share of the peak that is left at the last step, in [0, 1]."""
 
     def __post_init__(self) -> None:
-        if self.lr <= 0:
-            raise ConfigError(f"trainer.optimizer.lr must be > 0, got {self.lr}.")
-        if self.warmup_steps < 0:
-            raise ConfigError(
-                f"trainer.optimizer.warmup_steps must be >= 0, got {self.warmup_steps}."
-            )
+        for name, fits, bounds in (  # nothing of it is true of a value that is no number
+            ("lr", 0 < self.lr < math.inf, "> 0"),
+            ("weight_decay", 0 <= self.weight_decay < math.inf, ">= 0"),
+            ("beta2", 0 <= self.beta2 < 1, "in [0, 1)"),
+            ("warmup_steps", self.warmup_steps >= 0, ">= 0"),
+            ("final_ratio", 0 <= self.final_ratio <= 1, "in [0, 1]"),
+        ):
+            if not fits:
+                raise ConfigError(
+                    f"trainer.optimizer.{name} must be {bounds}, got {getattr(self, name)}."
+                )
