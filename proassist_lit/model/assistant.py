@@ -63,8 +63,11 @@ class AssistantModel(nn.Module):
         output = backbone.get_output_embeddings()
         self.dst_output_head: nn.Linear | None = None  # float32 as the heads, whatever the backbone
         if config.dst and config.dst_output_head:
-            self.dst_output_head = nn.Linear(hidden_size, output.out_features, bias=False)
+            has_bias = output.bias is not None
+            self.dst_output_head = nn.Linear(hidden_size, output.out_features, bias=has_bias)
             self.dst_output_head.weight.data.copy_(output.weight.detach())
+            if has_bias:
+                self.dst_output_head.bias.data.copy_(output.bias.detach())
         self.saves_backbone = config.train is TrainMode.FULL or config.is_from_scratch
         if config.train is TrainMode.FROZEN:
             freeze(self.lm)

@@ -96,6 +96,10 @@ class LoraConfig:
             raise ConfigError(f"model.lora.dropout must be in [0, 1), got {self.dropout}.")
 
 
+QUOTING_HEAD_SIZE = 8
+"""Least size of a head that ``model.quoting`` can wire: four rotary pairs."""
+
+
 @dataclass(kw_only=True)
 class TinyConfig:
     """Size of the ``tiny`` backbone, a Llama from scratch."""
@@ -137,6 +141,12 @@ class TinyConfig:
             raise ConfigError(
                 "model.tiny.quoting takes two layers and two heads, but there are num_layers "
                 f"{self.num_layers} and num_heads {self.num_heads}; raise them, or set it to false."
+            )
+        if self.quoting and self.hidden_size // self.num_heads < QUOTING_HEAD_SIZE:
+            raise ConfigError(
+                f"model.tiny.quoting takes heads of at least {QUOTING_HEAD_SIZE}, but hidden_size "
+                f"{self.hidden_size} is shared by num_heads {self.num_heads}; take fewer heads, or "
+                "set it to false."
             )
 
 

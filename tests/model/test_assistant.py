@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import nn
+from transformers import PhiConfig, PhiForCausalLM
 
 from proassist_lit.data.collate import collate
 from proassist_lit.errors import FeatureError
@@ -113,6 +114,19 @@ def test_dst_output_head_starts_as_a_copy_and_is_used_for_dst_only() -> None:
         model.dst_output_head.weight.data_ptr()
         != model.lm.get_output_embeddings().weight.data_ptr()
     )
+
+
+def test_dst_output_head_copies_a_bias_too() -> None:
+    lm = PhiForCausalLM(
+        PhiConfig(vocab_size=50, hidden_size=16, intermediate_size=16, num_hidden_layers=1,
+                  num_attention_heads=2, pad_token_id=0)
+    )  # fmt: skip
+    torch.nn.init.normal_(lm.lm_head.bias)
+    model = AssistantModel(
+        lm, vision_size=VISION_SIZE, config=ModelConfig(dst_output_head=True, train=TrainMode.FULL)
+    )
+    hidden = torch.randn(4, 16)
+    torch.testing.assert_close(model.lm_logits(hidden, dst=True), model.lm_logits(hidden))
 
 
 def test_without_dst_there_is_no_second_head() -> None:

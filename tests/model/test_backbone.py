@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Sequence
+from dataclasses import replace
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from typing import Any
@@ -343,6 +344,14 @@ def test_tiny_settings_are_checked() -> None:
         TinyConfig(hidden_size=30, num_heads=4)
     with pytest.raises(ConfigError, match="of an even size"):
         TinyConfig(hidden_size=30, num_heads=2)
+
+
+def test_quoting_needs_heads_of_four_rotary_pairs() -> None:
+    with pytest.raises(ConfigError, match=r"quoting takes heads of at least 8, .* fewer heads"):
+        TinyConfig(hidden_size=64, num_heads=16)
+    TinyConfig(hidden_size=64, num_heads=16, quoting=False)
+    config = ModelConfig(tiny=replace(TINY, hidden_size=16))  # such heads suffice
+    build_backbone(config, build_tokenizer(config, lambda: TEXTS))
 
 
 @pytest.mark.parametrize("sizes", [{"num_layers": 1}, {"num_heads": 1}], ids=str)
