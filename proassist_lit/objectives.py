@@ -53,9 +53,9 @@ class ObjectiveConfig:
     """Share of the silent frames (per_turn: silent turns) trained on, drawn anew each epoch."""
 
     turn_frames: int = 1
-    """per_turn: silent frames after which a turn ends; >= 1. With more than 1 silence is learnt at
-    every so many frames only, and streams must decide there, too: stream.stride. For fewer silent
-    frames rather lower rho."""
+    """per_turn: a silent turn ends at every so many frames since the last span; >= 1. With more
+    than 1 silence is learnt there only, and streams must decide there, too: stream.stride. For
+    fewer silent frames rather lower rho."""
 
     turns: Turns = Turns.SHARED
     """per_turn: shared or single."""

@@ -30,28 +30,26 @@ class Decisions:
 def turn_ends(sequence: TokenSequence, turn_frames: int) -> Tensor:
     """Frames at which a turn of the per-turn objective ends.
 
-    A turn ends at a frame that a span follows, or after ``turn_frames`` silent frames; never at a
-    frame that is neither. User text starts the count anew: it begins another turn.
+    A turn ends at a frame that a span follows, or at every ``turn_frames`` frames since the last
+    span, as a stream with that ``stream.stride`` decides; never at a frame that is neither.
 
     Args:
         sequence: F frames.
-        turn_frames: silent frames of a turn; >= 1.
+        turn_frames: frames of a silent turn; >= 1.
 
     Returns:
         (F,) bool.
     """
     ends = torch.zeros(len(sequence.speak_labels), dtype=torch.bool)
-    silent = 0
+    since_span = 0
     speak, dst = sequence.speak_labels.tolist(), sequence.dst_update_labels.tolist()
     for frame, (speak_label, dst_label) in enumerate(zip(speak, dst, strict=True)):
         if speak_label == 1 or dst_label == 1:
-            ends[frame], silent = True, 0
-        elif speak_label == -1 and dst_label == -1:
-            silent = 0
-        else:
-            silent += 1
-            if silent == turn_frames:
-                ends[frame], silent = True, 0
+            ends[frame], since_span = True, 0
+            continue
+        since_span += 1
+        is_silent = speak_label == 0 or dst_label == 0
+        ends[frame] = is_silent and since_span % turn_frames == 0
     return ends
 
 

@@ -11,6 +11,7 @@ from proassist_lit.errors import RecordError
 from proassist_lit.sequence.builder import TokenSequence
 from proassist_lit.sequence.examples import ExampleSet
 from proassist_lit.sequence.sampling import Decisions, sample_decisions, smooth_targets, turn_ends
+from proassist_lit.streaming.policy import DecisionPolicy
 from tests.fakes import dialogue, random_features, word_chat
 
 
@@ -103,10 +104,26 @@ def test_turns_end_at_spans_and_after_silent_frames() -> None:
     dst__ = [0, 0, 0, 0, 1, 0, 0, 0, -1, 0, 0, 0, -1]
     source = sequence(speak, dst__)
 
-    assert turn_ends(source, 3).nonzero().flatten().tolist() == [2, 4, 7, 11]
+    assert turn_ends(source, 3).nonzero().flatten().tolist() == [2, 4, 7, 10]
     assert turn_ends(source, 2).nonzero().flatten().tolist() == [1, 2, 4, 6, 10]
     assert turn_ends(source, 1).nonzero().flatten().tolist() == [*range(8), 9, 10, 11]
     assert turn_ends(source, 99).nonzero().flatten().tolist() == [2, 4]
+
+
+@pytest.mark.parametrize("turn_frames", [1, 2, 3, 5])
+def test_turns_end_where_streams_of_that_stride_decide(turn_frames: int) -> None:
+    speak = [0, 0, 0, 0, -1, 0, 0, 1, 0, 0, -1, 0, 0, 0, 0, 0]
+    source = sequence(speak, [-1 if label == -1 else 0 for label in speak])
+    policy, decides = DecisionPolicy(stride=turn_frames), []
+    for frame, label in enumerate(speak):
+        if policy.says(1.0, 0.5):
+            decides.append(frame)
+        policy.note(1.0, yes=False)
+        if label == 1:
+            policy.note_span()
+
+    ends = turn_ends(source, turn_frames).nonzero().flatten().tolist()
+    assert set(ends) - {7} == {frame for frame in decides if speak[frame] == 0}
 
 
 def test_per_turn_trains_at_turn_ends_only() -> None:
@@ -120,10 +137,10 @@ def test_per_turn_trains_at_turn_ends_only() -> None:
 
 
 def test_per_turn_draws_among_silent_turns() -> None:
-    masks = draw(LONG, rho=0.5, turn_frames=4)  # 7 silent turns before frame 30, 1 after 32
+    masks = draw(LONG, rho=0.5, turn_frames=4)  # 7 silent turns before frame 30, 2 after 31
 
     assert len([f for f in frames(masks.neg_frame_mask) if f != 31]) == 4
-    assert set(frames(masks.neg_frame_mask)) <= {3, 7, 11, 15, 19, 23, 27, 31, 36}
+    assert set(frames(masks.neg_frame_mask)) <= {3, 7, 11, 15, 19, 23, 27, 31, 35, 39}
     assert frames(masks.pos_frame_mask) == [30]
 
 
