@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import platform
@@ -209,7 +210,10 @@ class RunDirectory:
         return result
 
     def _stream_file(self, split: str, transcript: Transcript) -> Path:
-        name = re.sub(r"[^\w.-]+", "_", f"{split}_{transcript.stream_id}")
+        own = f"{split}_{transcript.stream_id}"
+        name = re.sub(r"[^\w.-]+", "_", own)
+        if name != own:  # others may become the same
+            name += f"_{hashlib.sha256(own.encode()).hexdigest()[:8]}"
         return self.path / "streams" / f"{name}.json"
 
     def write_notes(self) -> dict[str, str]:

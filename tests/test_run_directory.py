@@ -6,6 +6,7 @@ import pytest
 
 from proassist_lit.atomic import write_text
 from proassist_lit.run_directory import RunDirectory
+from tests.judge.fakes import transcript
 
 
 @pytest.mark.parametrize("error", [ValueError(), KeyboardInterrupt(), SystemExit(143)])
@@ -40,3 +41,13 @@ def test_config_of_a_run_that_goes_on_is_its_own(tmp_path: Path) -> None:
     with run.config_of_checkpoint():
         config.write_text("new")
     assert config.read_text() == "new"
+
+
+def test_streams_of_names_that_files_cannot_have_lie_apart(tmp_path: Path) -> None:
+    run = RunDirectory(tmp_path)
+    names = ("P1/cook a", "P1:cook a", "P1_cook_a")
+    transcripts = [transcript(name, said={1: name}) for name in names]
+    for one in transcripts:
+        run.write_stream("test", one)
+    run.write_stream_index({"test": transcripts})
+    assert run.read_streams() == {"test": transcripts}

@@ -127,7 +127,8 @@ def load_data(config: DataConfig) -> dict[str, ConversationSet]:
     """Load (and if need be generate) the conversations of every split.
 
     Raises:
-        RecordError: a file is wrong, or a split is empty.
+        RecordError: a file is wrong, a split is empty, or two records that are streamed have one
+            name.
     """
     source = find_source(config.source)
     if isinstance(source, PreparedSource):
@@ -144,11 +145,26 @@ def load_data(config: DataConfig) -> dict[str, ConversationSet]:
             raise RecordError(f"{folder}: split {split!r} is empty; it needs at least one record.")
         if not (isinstance(source, DrawnSource) and source.limits_recordings):
             conversations = config.limited(split, conversations)
+        if split != "train":
+            _check_names(conversations)
         sets[split] = ConversationSet(split, tuple(conversations), folder, config)
     for split in ("train", "val"):
         if split not in sets:
             raise RecordError(f"{folder}: has no {split} records; every run needs them.")
     return sets
+
+
+def _check_names(conversations: Iterable[Conversation]) -> None:
+    """Refuse records of one name: their streams would lie in one file."""
+    seen: dict[str, Conversation] = {}
+    for conversation in conversations:
+        other = seen.setdefault(conversation.id, conversation)
+        if other is not conversation:
+            raise RecordError(
+                f"{conversation.source}: is named {conversation.id!r}, as {other.source} is "
+                "(video_uid, clip_idx, and user_id or user_type of metadata); give one of them "
+                "another clip_idx."
+            )
 
 
 def training_texts(conversations: Iterable[Conversation]) -> Iterator[str]:

@@ -261,6 +261,14 @@ def rewrite(
     write_features(path, grids, fps=2.0, encoder="thumbnail4", rendered=True)
 
 
+def test_two_streams_of_one_name_are_refused(copy: DataConfig) -> None:
+    path = generated_folder(copy) / "val.jsonl"
+    record = path.read_text().splitlines()[0]
+    path.write_text(f"{record}\n{record}\n")
+    with pytest.raises(RecordError, match=r"val\.jsonl:2: is named '.*', as .*val\.jsonl:1 is"):
+        load_data(copy)
+
+
 def test_load_data_refuses_a_broken_record_file(copy: DataConfig) -> None:
     path = generated_folder(copy) / "val.jsonl"
     path.write_text(path.read_text() + "{broken\n")
