@@ -81,6 +81,7 @@ class Connection:
         await self._websocket.send_json(
             {"type": "welcome", "session": self._session_id, "resumed": resumed, **viewer.about()}
         )
+        self._something.set()  # a session may have ended while nobody had it
         return viewer
 
     async def _serve(self, viewer: Viewer) -> None:

@@ -22,13 +22,23 @@ from websockets.exceptions import InvalidStatus
 
 from proassist_lit.demo.access import Access
 from proassist_lit.demo.limits import Limits
-from proassist_lit.demo.messages import CLOSE_CODES
+from proassist_lit.demo.messages import CLOSE_CODES, Refusal
 from proassist_lit.errors import ConfigError
 from proassist_lit.live.task import Task
 from proassist_lit.sequence.chat import Role
 from proassist_lit.sequence.script import Text
 
-from .servers import TASKS, UPDATES, UTTERANCES, Client, Colours, jpeg, serving, tiny_assistant
+from .servers import (
+    TASKS,
+    UPDATES,
+    UTTERANCES,
+    Client,
+    Colours,
+    jpeg,
+    serving,
+    tiny_assistant,
+    wait_until,
+)
 
 TOKEN = "a token of twenty-four c"
 
@@ -116,6 +126,21 @@ def test_a_lost_session_goes_on_where_it_was() -> None:
             assert not stranger.welcome["resumed"]
             assert stranger.welcome["session"] != session
             assert stranger.welcome["history"] == []
+
+
+def test_a_session_that_ended_while_its_client_was_away_tells_why_and_frees_its_place() -> None:
+    with serving(tiny_assistant(0.0, 0.0)) as served:
+        with served.client() as client:
+            before = client.watch(0)
+            (entry,) = served.sessions._entries.values()
+        wait_until(lambda: entry.lost_s is not None)
+        entry.viewer.end(Refusal("over", "the context is full"))  # by a frame that was on its way
+        with served.client(session=client.welcome["session"]) as again:
+            assert again.welcome["resumed"]
+            assert again.welcome["history"] == before
+            assert again.receive(timeout=2)["message"] == "the context is full"
+            assert again.close_code() == CLOSE_CODES["over"]
+        wait_until(lambda: len(served.sessions) == 0)
 
 
 def test_a_session_ends_when_its_client_stays_away_or_says_so() -> None:
