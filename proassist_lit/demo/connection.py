@@ -42,6 +42,7 @@ class Connection:
         self._websocket, self._sessions, self._worker = websocket, sessions, worker
         self._access = access
         self._something = asyncio.Event()
+        self._is_replaced = False
         self._session_id = ""
 
     async def run(self) -> None:
@@ -57,6 +58,11 @@ class Connection:
             pass
         finally:
             self._sessions.lose(self._session_id, self)
+
+    def replace(self) -> None:
+        """Another connection has gone on with the session; this one is turned out."""
+        self._is_replaced = True
+        self._something.set()
 
     async def _greet(self) -> Viewer:
         limits = self._sessions.limits
@@ -128,12 +134,13 @@ class Connection:
         while True:
             await self._something.wait()
             self._something.clear()
-            while (answer := viewer.take()) is not None:
+            # Asked before each answer: while one is sent, the next may become another's.
+            while not self._is_replaced and (answer := viewer.take()) is not None:
                 await self._websocket.send_json(answer)
+            if self._is_replaced:
+                raise Refusal("replaced", "another connection has gone on with this session")
             if viewer.ended is not None:
                 raise viewer.ended
-            if not self._sessions.holds(self._session_id, self):
-                raise Refusal("replaced", "another connection has gone on with this session")
 
     async def _receive(self) -> str | bytes:
         message: dict[str, Any] = dict(await self._websocket.receive())

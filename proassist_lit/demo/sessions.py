@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from proassist_lit.demo.limits import Limits
 from proassist_lit.demo.messages import Refusal
@@ -21,12 +22,19 @@ from proassist_lit.live.task import Task
 _log = logging.getLogger(__name__)
 
 
+class Holder(Protocol):
+    """A connection, as one that has a session."""
+
+    def replace(self) -> None:
+        """Another connection has gone on with the session."""
+
+
 @dataclass
 class _Entry:
     viewer: Viewer
     begun_s: float
     lost_s: float | None  # since when it has no client
-    connection: object  # who has it
+    connection: Holder | None  # who has it
 
 
 class Sessions:
@@ -58,7 +66,7 @@ class Sessions:
     def __len__(self) -> int:
         return len(self._entries)
 
-    def begin(self, task_name: str, connection: object) -> tuple[str, Viewer]:
+    def begin(self, task_name: str, connection: Holder) -> tuple[str, Viewer]:
         """A new session; its id and itself.
 
         Raises:
@@ -81,7 +89,7 @@ class Sessions:
         self._entries[session_id] = _Entry(viewer, self._now(), None, connection)
         return session_id, viewer
 
-    def resume(self, session_id: str, connection: object) -> Viewer | None:
+    def resume(self, session_id: str, connection: Holder) -> Viewer | None:
         """The session of a client that comes back; None if it is gone.
 
         A connection that still has it loses it: its end is often noticed late.
@@ -90,16 +98,12 @@ class Sessions:
         entry = self._entries.get(session_id)
         if entry is None:
             return None
+        if entry.connection is not None:
+            entry.connection.replace()
         entry.lost_s, entry.connection = None, connection
-        entry.viewer.wake()  # whoever had it finds that it has it no more
         return entry.viewer
 
-    def holds(self, session_id: str, connection: object) -> bool:
-        """Whether the session is still that of ``connection``."""
-        entry = self._entries.get(session_id)
-        return entry is not None and entry.connection is connection
-
-    def lose(self, session_id: str, connection: object) -> None:
+    def lose(self, session_id: str, connection: Holder) -> None:
         """The connection is gone; the session waits for its client to come back."""
         entry = self._entries.get(session_id)
         if entry is not None and entry.connection is connection:

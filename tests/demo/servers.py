@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 import socket
@@ -34,6 +35,7 @@ pytest.importorskip("fastapi", reason="the extra demo is not installed")
 pytest.importorskip("uvicorn", reason="the extra demo is not installed")
 
 import uvicorn
+from fastapi import WebSocket
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
@@ -155,6 +157,20 @@ def wait_until(is_so: Callable[[], bool]) -> None:
     while not is_so():
         assert time.monotonic() < until_s
         time.sleep(0.005)
+
+
+def stall_at(monkeypatch: pytest.MonkeyPatch, *texts: str) -> dict[str, threading.Event]:
+    """Let connections stall while they send these answers, until the event of each is set."""
+    goes_on = {text: threading.Event() for text in texts}
+    send_json = WebSocket.send_json
+
+    async def stall(self: WebSocket, data: dict[str, str]) -> None:
+        if data.get("text") in goes_on:
+            await asyncio.to_thread(goes_on[data["text"]].wait, 10)
+        await send_json(self, data)
+
+    monkeypatch.setattr(WebSocket, "send_json", stall)
+    return goes_on
 
 
 class Client:

@@ -36,6 +36,7 @@ from .servers import (
     Colours,
     jpeg,
     serving,
+    stall_at,
     tiny_assistant,
     wait_until,
 )
@@ -126,6 +127,28 @@ def test_a_lost_session_goes_on_where_it_was() -> None:
             assert not stranger.welcome["resumed"]
             assert stranger.welcome["session"] != session
             assert stranger.welcome["history"] == []
+
+
+def test_a_connection_that_stalls_takes_no_answers_from_the_one_that_goes_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    goes_on = stall_at(monkeypatch, "one", "two")
+    with serving() as served, served.client() as client:
+        (entry,) = served.sessions._entries.values()
+        entry.viewer.tell({"text": "one"})
+        wait_until(lambda: not entry.viewer._answers)
+        with served.client(session=client.welcome["session"]) as again:
+            entry.viewer.tell({"text": "two"})
+            wait_until(lambda: not entry.viewer._answers)
+            entry.viewer.tell({"text": "three"})
+            again.send({"type": "bye"})  # an end changes nothing: its answers are told before it
+            wait_until(lambda: len(served.sessions) == 0)
+            goes_on["one"].set()
+            assert client.receive() == {"text": "one"}
+            assert client.receive()["reason"] == "replaced"
+            goes_on["two"].set()
+            assert [again.receive().get("text") for _ in range(2)] == ["two", "three"]
+            assert again.receive()["reason"] == "over"
 
 
 def test_a_session_that_ended_while_its_client_was_away_tells_why_and_frees_its_place() -> None:
