@@ -121,10 +121,10 @@ def read_text(text: str, limits: Limits) -> Message:
                 raise Refusal("too_many_words", f"say at most {limits.max_words} characters")
             if words:
                 return Say(words)
-        case {"type": "thresholds", "speak": float() | int(), "dst": float() | int()}:
-            speak, dst = float(raw["speak"]), float(raw["dst"])
-            if math.isfinite(speak) and 0 <= dst <= 1:  # by stream.rule, speak may be anything
-                return SetThresholds(speak, dst)
+        case {"type": "thresholds", "speak": speak, "dst": dst}:
+            # By stream.rule, speak may be anything.
+            if _is_number(speak) and _is_number(dst) and 0 <= dst <= 1:
+                return SetThresholds(float(speak), float(dst))
         case {"type": "bye"}:
             return Bye()
     raise Refusal("malformed", "no such message, or with other values than it may have")
@@ -148,6 +148,16 @@ def read_frame(data: bytes, limits: Limits) -> Frame:
     if max(width, height) > limits.max_side:
         raise Refusal("too_large", f"frames have at most {limits.max_side} pixels a side")
     return Frame(number, jpeg)
+
+
+def _is_number(value: object) -> bool:
+    """Whether it is a finite number; JSON may hold whole ones that are beyond all floats."""
+    try:
+        return (
+            isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        )
+    except OverflowError:
+        return False
 
 
 def _is_text(value: object) -> bool:
