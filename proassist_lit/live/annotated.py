@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from fractions import Fraction
@@ -14,11 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from proassist_lit.atomic import replacing
+from proassist_lit.data.timeline import event_frame
 from proassist_lit.errors import ConfigError, VideoError
 from proassist_lit.live.drawing import Drawer
 from proassist_lit.live.subtitles import Cue, Line, make_cues
 from proassist_lit.types import DialogueState, FrameOutput
-from proassist_lit.vision.video import decode_video, read_info
+from proassist_lit.vision.video import decode_video, frame_time, read_info
 
 _TICKS_A_SECOND = 30
 """Times at which something may change, where the video has fewer pictures, or too many."""
@@ -63,7 +63,7 @@ def write_annotated(
     page = _Page(frames, make_cues(frames, user_words))
     codec = _codec()
     begin_s, end_s = frames[0].time_s, frames[-1].time_s + 1 / fps
-    first = math.ceil(Fraction(str(begin_s)) * rate)
+    first = event_frame(begin_s, float(rate))
     try:
         with (
             replacing(path) as temporary,
@@ -78,7 +78,8 @@ def write_annotated(
                 stream.options = {"preset": "veryfast"}
             else:
                 stream.bit_rate = 4_000_000
-            pictures = decode_video(video, float(rate), start_s=begin_s, end_s=end_s)
+            start_s = frame_time(first, float(rate))
+            pictures = decode_video(video, float(rate), start_s=start_s, end_s=end_s)
             last: tuple[Any, ...] | None = None
             drawn: NDArray[np.uint8] | None = None
             number = -1

@@ -19,7 +19,7 @@ from proassist_lit.sequence.chat import Role
 from proassist_lit.sequence.script import Text
 from proassist_lit.types import FrameOutput, Reference, Transcript
 from proassist_lit.vision.encoder import UNIT
-from proassist_lit.vision.video import decode_video
+from proassist_lit.vision.video import decode_video, frame_time
 
 
 @dataclass
@@ -125,7 +125,7 @@ def watch_video(
     session = assistant.session(task, name=video.name, start_frame_idx=first)
     watched = Watched(task, fps)
     waiting = dict(arrivals)
-    pictures = decode_video(video, fps, start_s=first / fps, end_s=end_s)
+    pictures = decode_video(video, fps, start_s=frame_time(first, fps), end_s=end_s)
     try:
         looks = _units(assistant, pictures) if clock is None else ((p, None) for p in pictures)
         for frame_idx, (picture, features) in enumerate(looks, start=first):

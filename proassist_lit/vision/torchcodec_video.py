@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ def decode_by_torchcodec(
     path: Path,
     fps: float,
     *,
-    start_s: float = 0.0,
+    start_s: float | Fraction = 0.0,
     end_s: float | None = None,
     threads: int = 1,
     device: str = "cpu",

@@ -61,7 +61,7 @@ def decode_video(
     path: Path,
     fps: float,
     *,
-    start_s: float = 0.0,
+    start_s: float | Fraction = 0.0,
     end_s: float | None = None,
     threads: int = 1,
 ) -> Iterator[NDArray[np.uint8]]:
@@ -76,7 +76,8 @@ def decode_video(
     Args:
         path: the video.
         fps: frames per second; > 0.
-        start_s: the frames given are those with start_s <= k / fps, ...
+        start_s: the frames given are those with start_s <= k / fps (``frame_time`` of a frame
+            begins with that frame), ...
         end_s: ... and k / fps < end_s; None for all to the end. They are those of the whole video,
             found by seeking.
         threads: threads that decode.
@@ -104,6 +105,11 @@ def decode_video(
             raise raster.damaged(video, num_frames)
 
 
+def frame_time(frame_idx: int, fps: float) -> Fraction:
+    """When a frame is shown, in seconds; exact, as a rounded 5 / 3 may be later than frame 5."""
+    return frame_idx / _exact(fps)
+
+
 @dataclass(frozen=True)
 class Raster:
     """The times at which a video is looked at, and the rule which picture is shown at each.
@@ -119,7 +125,7 @@ class Raster:
     end_s: Fraction | None
 
     @classmethod
-    def of(cls, fps: float, start_s: float, end_s: float | None) -> Raster:
+    def of(cls, fps: float, start_s: float | Fraction, end_s: float | None) -> Raster:
         """As of ``decode_video``.
 
         Raises:
@@ -192,8 +198,8 @@ def _spans(
     yield what, time_s + (duration_s or 1 / video.rate)
 
 
-def _exact(value: float) -> Fraction:
-    """The number that was meant: 29.97 is 2997 / 100."""
+def _exact(value: float | Fraction) -> Fraction:
+    """The number that was meant: 29.97 is 2997 / 100; fractions stay as they are."""
     return Fraction(str(value))
 
 

@@ -91,6 +91,12 @@ def test_pictures_come_as_in_the_video_and_words_in_between(
     assert extra[1] == pytest.approx(1.75, abs=0.05)
 
 
+def test_the_first_picture_is_that_of_the_first_frame(tmp_path: Path) -> None:
+    clip = make_clip(tmp_path / "clip.mp4", [100 * i for i in range(30)])
+    write_annotated(tmp_path / "out.mp4", clip, [frame(5, fps=3.0)], [], fps=3.0)  # at 1.67 s
+    assert pictures(tmp_path / "out.mp4")[0] == (0.0, 16)
+
+
 @pytest.mark.parametrize("sound_s", [0.0, 1.0, 9.0], ids=["silent", "shorter", "longer"])
 def test_sound_changes_nothing_and_is_left_out(tmp_path: Path, sound_s: float) -> None:
     clip = make_clip(tmp_path / "clip.mp4", [100 * i for i in range(30)], sound_s=sound_s)

@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +17,7 @@ from proassist_lit.encoding.jobs import find_jobs
 from proassist_lit.encoding.manifest import Settings
 from proassist_lit.encoding.progress import EncodingProgress
 from proassist_lit.errors import ConfigError, StreamError, VideoError
+from proassist_lit.live import watching
 from proassist_lit.live.task import Task, task_of_recording
 from proassist_lit.live.watching import RealTime, watch_video
 from proassist_lit.sequence.chat import Role
@@ -25,6 +28,7 @@ from proassist_lit.streaming.policy import Thresholds
 from proassist_lit.types import FrameOutput
 from proassist_lit.vision.encoder import UNIT
 from proassist_lit.vision.encoders import ThumbnailEncoder
+from proassist_lit.vision.video import Raster
 
 from .trained import TrainedRun
 
@@ -151,6 +155,23 @@ def test_watching_begins_and_ends_where_it_is_told(loaded: LoadedRun, film: Path
     assert [frame.frame_idx for frame in watched.frames] == list(range(20, 30))
     assert watched.unheard == [late]
     assert not any(frame.dst for frame in watched.frames)
+
+
+@pytest.mark.parametrize("fps", [3.0, 29.97])
+def test_watching_from_any_frame_shows_that_frame(
+    loaded: LoadedRun, film: Path, monkeypatch: pytest.MonkeyPatch, fps: float
+) -> None:
+    firsts = []
+
+    def decode(_: Path, fps: float, *, start_s: float | Fraction, end_s: float | None) -> Any:
+        firsts.append(Raster.of(fps, start_s, end_s).first)
+        return iter(())
+
+    monkeypatch.setattr(watching, "decode_video", decode)
+    assistant = replace(loaded.assistant, fps=fps)
+    for i in range(40):
+        watch_video(assistant, Task(name="", prompt=""), film, {}, start_s=i / fps)
+    assert firsts == list(range(40))
 
 
 def test_what_was_answered_before_an_interrupt_or_a_fault_is_kept(

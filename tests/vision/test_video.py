@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from proassist_lit.errors import ConfigError
-from proassist_lit.vision.video import decode_video, read_info
+from proassist_lit.vision.video import Raster, decode_video, frame_time, read_info
 from proassist_lit.vision.video_file import VideoFile
 from tests.vision.clips import make_clip, number_of, numbered, real_video
 
@@ -105,6 +105,11 @@ def test_window_equals_the_slice(name: str, clip: Callable[[str], Path]) -> None
         assert len(window) == len(whole[first:stop]), (start, end)
         for a, b in zip(window, whole[first:stop], strict=True):
             np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("fps", [3, 7, 24, 29.97, 30])
+def test_frame_begins_at_its_own_time(fps: float) -> None:
+    assert [Raster.of(fps, frame_time(i, fps), None).first for i in range(600)] == list(range(600))
 
 
 @pytest.mark.parametrize("name", ["steady.mp4", "irregular.mkv"])
