@@ -48,16 +48,24 @@ class ConversationDraft:
         self._by_id = {step.id: step for step in timeline.steps}
         self._num_frames = event_frame(timeline.duration_s, config.fps) + 1
         self._events: dict[int, FrameEvents] = {}
+        self._earliest_frame = 0
 
     def user_says(self, time_s: float, text: str) -> None:
-        """Let the user say ``text``."""
-        self._at(time_s).user.append(UserTurn(content=text, time_s=round(time_s, 2)))
+        """Let the user say ``text``; after the assistant's words at a frame: before the next one.
+
+        So a quick answer stays behind what it answers, and what follows behind the answer. The
+        words that follow on the last frame stand behind it.
+        """
+        frame = self._spoken_frame(time_s)
+        if self._at(frame).assistant:
+            frame = self._earliest_frame = frame + 1
+        self._at(frame).user.append(UserTurn(content=text, time_s=round(time_s, 2)))
 
     def update(self, time_s: float, step: Step, transition: Transition) -> None:
         """Let ``step`` begin or end, from now on in ``state``, too."""
         update = Update(step.id, transition)
         self.state, _ = apply_updates(self.state, [update])
-        self._at(time_s).updates.append(update)
+        self._at(self._frame(time_s)).updates.append(update)
 
     def assistant_says(
         self, time_s: float, text: str, labels: str, keywords: tuple[str, ...]
@@ -70,7 +78,7 @@ class ConversationDraft:
             labels: what kind of utterance.
             keywords: words that matter in it.
         """
-        self._at(time_s).assistant.append(
+        self._at(self._spoken_frame(time_s)).assistant.append(
             AssistantTurn(
                 content=text,
                 time_s=round(time_s, 2),
@@ -90,14 +98,16 @@ class ConversationDraft:
         watched = 0
         for frame in sorted(self._events):
             events = self._events[frame]
+            before, after = (min(i, self._num_frames) for i in (frame, frame + 1))
             if events.user:
-                if frame > watched:
-                    turns.append(FramesTurn(start=watched, end=frame))
-                    watched = frame
+                if before > watched:
+                    turns.append(FramesTurn(start=watched, end=before))
+                    watched = before
                 turns.extend(events.user)
             if events.updates or events.assistant:
-                turns.append(FramesTurn(start=watched, end=frame + 1))
-                watched = frame + 1
+                if after > watched:
+                    turns.append(FramesTurn(start=watched, end=after))
+                    watched = after
                 if events.updates and config.steps:
                     turns.append(DstTurn(updates=tuple(events.updates)))
                 turns.extend(events.assistant)
@@ -125,9 +135,15 @@ class ConversationDraft:
             },
         )
 
-    def _at(self, time_s: float) -> FrameEvents:
-        frame = min(event_frame(time_s, self._config.fps), self._num_frames - 1)
+    def _at(self, frame: int) -> FrameEvents:
         return self._events.setdefault(frame, FrameEvents())
+
+    def _frame(self, time_s: float) -> int:
+        return min(event_frame(time_s, self._config.fps), self._num_frames - 1)
+
+    def _spoken_frame(self, time_s: float) -> int:
+        """Frame of words: not before that of a saying that had to wait for the next frame."""
+        return max(self._frame(time_s), self._earliest_frame)
 
     def _progress(self, time_s: float) -> str:
         """Summary of the task so far, for the prompt of a later part."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -23,12 +24,15 @@ FPS = 2.0
 Captured = pytest.CaptureFixture[str]
 
 
-def encode(folder: Path, name: str, *, num_frames: int = 41, encoder: str = "eyes") -> None:
+def encode(
+    folder: Path, name: str, *, num_frames: int = 41, encoder: str = "eyes",
+    grids: Sequence[str] = ("cls", "2x2"), suffix: str = "safetensors",
+) -> None:  # fmt: skip
     """Features as ``proassist-lit encode`` writes them."""
-    grids = {"cls": torch.zeros(num_frames, 1, 4), "2x2": torch.zeros(num_frames, 4, 4)}
-    made = {"num_frames": num_frames, "fps": FPS, "grids": ["cls", "2x2"]}
-    path = folder / "features" / encoder / f"{name}.safetensors"
-    write_content(path, grids, {"fps": str(FPS), "made": json.dumps(made)})
+    cells = {"cls": torch.zeros(num_frames, 1, 4), "2x2": torch.zeros(num_frames, 4, 4)}
+    made = {"num_frames": num_frames, "fps": FPS, "grids": list(grids)}
+    path = folder / "features" / encoder / f"{name}.{suffix}"
+    write_content(path, cells, {"fps": str(FPS), "made": json.dumps(made)})
 
 
 @pytest.fixture
@@ -115,6 +119,41 @@ def test_words_that_were_said_are_the_dialogue(folder: Path) -> None:
     ]  # fmt: skip
     reference = references(read_script(conversation))[12]
     assert reference.text == "Full enough, thanks."
+
+
+QUICK = [  # at 2 frames a second, the first four within one
+    (10.1, "assistant", "Switch it on."), (10.2, "user", "Like this?"), (10.3, "assistant", "Yes."),
+    (10.4, "user", "Thanks."), (10.6, "assistant", "Now wait."), (19.7, "assistant", "It boils."),
+    (19.8, "user", "Done?"), (19.9, "assistant", "Done."), (20.0, "user", "Bye."),
+]  # fmt: skip
+
+
+def test_quick_turns_keep_their_order(folder: Path) -> None:
+    text = "video,step,start,end,said,speaker,task\n" + "".join(
+        f"{name},Fill the kettle,2,6,,,make tea\n"
+        + "".join(f"{name},,{time_s},,{words},{who},\n" for time_s, who, words in QUICK)
+        for name in SIX
+    )
+    assert prepare(folder, text) == 0
+    (conversation,) = records(folder, "test")
+    spoken = [t for t in conversation.turns if isinstance(t, (AssistantTurn, UserTurn))]
+    assert [(turn.time_s, turn.content) for turn in spoken] == [(t, words) for t, _, words in QUICK]
+    script = read_script(conversation)
+    heard = {m.frame_idx: [t.content for t in m.before] for m in script.moments if m.before}
+    assert heard == {22: ["Like this?"], 23: ["Thanks."]}
+    said = {m.frame_idx: m.utterance for m in script.moments if m.utterance}
+    assert said == {21: "Switch it on.", 22: "Yes.", 23: "Now wait.", 40: "It boils."}
+    assert [text.content for text in script.after] == ["Done?", "Done.", "Bye."]
+
+
+def test_nothing_is_written_if_one_split_has_a_fault(folder: Path, capsys: Captured) -> None:
+    text = "video,step,start,end,split\n" + "".join(
+        f"v{i},Cut,1,2,{split}\n" for i, split in enumerate(["train", "val", "test"])
+    )
+    encode(folder, "v2", grids=())
+    assert prepare(folder, text, "--task", "cook") == 2
+    assert re.search(r"steps\.csv:4: 'num_tokens_per_img' ", capsys.readouterr().err)
+    assert not (folder / "prepared").exists()
 
 
 def test_splits_are_those_of_the_spreadsheet(folder: Path) -> None:

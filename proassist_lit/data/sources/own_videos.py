@@ -19,6 +19,7 @@ from proassist_lit.data.dialogue import write_dialogues
 from proassist_lit.data.dialogue_config import DialogueConfig
 from proassist_lit.data.feature_content import FORMATS, read_notes
 from proassist_lit.data.recorded_dialogue import Utterance, write_recorded_dialogue
+from proassist_lit.data.records import parse_record, record_to_json
 from proassist_lit.data.seeding import stable_rng
 from proassist_lit.data.sources.captaincook4d_descriptions import parse_description
 from proassist_lit.data.sources.spreadsheet import SPLITS, Spreadsheet, StepRow, VideoRows
@@ -244,7 +245,10 @@ def prepare(
             if split != "train":  # one conversation a video; the types of users take turns
                 own = replace(own, user_types=[types[num_written % len(types)]])
                 num_written += not video.said
-            made[split] += make_conversations(timeline, video, encoded, own, seed=seed)
+            for conversation in make_conversations(timeline, video, encoded, own, seed=seed):
+                # now, as one that is refused when it is written leaves some splits new, some old
+                parse_record(record_to_json(conversation), where=video.where)
+                made[split].append(conversation)
         except RecordError as fault:
             faults.append(fault)
     if faults:
