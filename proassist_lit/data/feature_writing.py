@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -27,12 +28,18 @@ def write_safetensors(path: Path, grids: Mapping[str, Tensor], notes: Mapping[st
         path: the file; its folder is made if need be.
         grids: (F, cells, E) floating tensor for each grid name.
         notes: what else the file says of itself.
+
+    Raises:
+        OSError: it cannot be written.
     """
     with replacing(path) as temporary:
         tensors = {name: cells.contiguous() for name, cells in grids.items()}
         temporary.touch()
         mode = temporary.stat().st_mode
-        save_file(tensors, str(temporary), metadata=dict(notes))
+        try:
+            save_file(tensors, str(temporary), metadata=dict(notes))
+        except SafetensorError as error:  # how the library tells that the disk is full
+            raise OSError(str(error)) from error
         temporary.chmod(mode)  # the library's is for its owner alone
         _sort_header(temporary)
 

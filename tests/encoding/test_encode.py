@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -343,6 +344,25 @@ def test_full_disk_is_a_failure_of_the_video(videos: Path, tmp_path: Path) -> No
     (error,) = outcome.failures.values()
     assert "deep/v2.safetensors: cannot be written (" in str(error)
     assert outcome.num_videos == 4
+
+
+@pytest.mark.parametrize("file_format", ["safetensors", "arrow"])
+def test_file_that_grows_too_large_is_a_failure_of_the_video(
+    file_format: str, tmp_path: Path
+) -> None:
+    for name, length in (("long", 90), ("short", 5)):
+        make_clip(tmp_path / f"videos/{name}.mp4", [40 * i for i in range(length)])
+    encoder = load_encoder("thumbnail16")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, limits[1]))  # as a full disk, by videos
+    try:
+        outcome = run(tmp_path / "videos", tmp_path / "out", encoder, file_format=file_format)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    ((job, error),) = outcome.failures.items()
+    assert (job.video.name, outcome.num_videos) == ("long.mp4", 1)
+    assert f"long.{file_format}: cannot be written (" in str(error)
+    assert not job.target.exists()
 
 
 def test_what_a_killed_process_left_is_removed(videos: Path, tmp_path: Path) -> None:
