@@ -65,7 +65,11 @@ class _Writer:
             assert step.start_s is not None
             assert step.end_s is not None
             moments += [(m.time_s, 1, "mistake", step, i) for i, m in enumerate(step.mistakes)]
-            moments += [(step.start_s, 2, "start", step, 0), (step.end_s, 0, "end", step, 0)]
+            end_order = 0 if step.end_s > step.start_s else 2  # a step begins before it ends
+            moments += [
+                (step.start_s, 2, "start", step, 0),
+                (step.end_s, end_order, "end", step, 0),
+            ]
         questions = self._question_times(goal_s, [m[0] for m in moments])
         dummy = self.timeline.steps[0]
         moments += [(time_s, 3, "question", dummy, i) for i, time_s in enumerate(questions)]

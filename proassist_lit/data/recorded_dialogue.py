@@ -44,17 +44,21 @@ def write_recorded_dialogue(
         seed: seed of the prompt.
     """
     draft = ConversationDraft(timeline, config, RECORDED)
-    moments: list[tuple[float, int, Step | Utterance]] = [
+    moments: list[tuple[float, int, tuple[Step, Transition] | Utterance]] = [
         (utterance.time_s, 2, utterance) for utterance in said
     ]
     for step in timeline.performed():
         assert step.start_s is not None
         assert step.end_s is not None
-        moments += [(step.start_s, 1, step), (step.end_s, 0, step)]
+        end_order = 0 if step.end_s > step.start_s else 1  # a step begins before it ends
+        moments += [
+            (step.start_s, 1, (step, Transition.START)),
+            (step.end_s, end_order, (step, Transition.COMPLETE)),
+        ]
     # At one time steps end, then begin, then somebody speaks of it.
-    for time_s, order, what in sorted(moments, key=lambda m: m[:2]):
-        if isinstance(what, Step):
-            draft.update(time_s, what, Transition.START if order else Transition.COMPLETE)
+    for time_s, _, what in sorted(moments, key=lambda m: m[:2]):
+        if not isinstance(what, Utterance):
+            draft.update(time_s, *what)
         elif what.by_user:
             draft.user_says(time_s, what.words)
         else:

@@ -19,6 +19,7 @@ from proassist_lit.data.features import write_features
 from proassist_lit.data.records import read_records
 from proassist_lit.data.sources.own_videos import video_uid
 from proassist_lit.sequence.script import read_script, references
+from proassist_lit.types import StepState
 
 FPS = 2.0
 Captured = pytest.CaptureFixture[str]
@@ -187,6 +188,19 @@ def test_times_that_were_rounded_up_end_with_the_video(folder: Path) -> None:
     assert prepare(folder, text, "--task", "cook") == 0
     last = references(read_script(records(folder, "test")[0]))[-1]
     assert [str(update.id) for update in last.updates] == ["S1"]
+
+
+@pytest.mark.parametrize("words", ["", "Bye."])
+def test_step_behind_the_last_frame_begins_before_it_ends(folder: Path, words: str) -> None:
+    text = "video,step,start,end,said\n" + "".join(
+        f"{name},Cut,1,20,{words}\n{name},Stir,20.1,20.4,\n" for name in SIX
+    )
+    assert prepare(folder, text, "--task", "cook", "--users", "no_talk") == 0
+    last = references(read_script(records(folder, "test")[0]))[-1]
+    assert [(u.id, u.transition.value) for u in last.updates] == [
+        ("S1", "complete"), ("S2", "start"), ("S2", "complete"),
+    ]  # fmt: skip
+    assert set(last.state.values()) == {StepState.COMPLETED}
 
 
 @pytest.mark.parametrize(
