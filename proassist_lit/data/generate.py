@@ -94,8 +94,9 @@ def generate(config: DataConfig) -> Path:
 
 def read_timelines(folder: Path) -> dict[str, Timeline]:
     """Timelines of a generated data set, by video."""
-    lines = (folder / "timelines.jsonl").read_text(encoding="utf-8").splitlines()
-    timelines = (Timeline.from_json(line) for line in lines)
+    # Not by splitlines(): the texts of a line may hold other ends of lines than "\n".
+    with (folder / "timelines.jsonl").open(encoding="utf-8", newline="\n") as lines:
+        timelines = [Timeline.from_json(line) for line in lines]
     return {timeline.video_uid: timeline for timeline in timelines}
 
 

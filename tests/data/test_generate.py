@@ -103,6 +103,16 @@ def test_timelines_are_read_back(made: Path) -> None:
     assert timelines == {t.video_uid: t for ts in make_toy(config.toy).values() for t in ts}
 
 
+def test_timelines_with_other_ends_of_lines_in_their_texts_are_read_back(
+    made: Path, tmp_path: Path
+) -> None:
+    one, two, *_ = read_timelines(generated_folder(data_config(made))).values()
+    one = replace(one, task="tea\u2028or\u2029cof\x85fee\r")
+    text = f"{one.to_json()}\n{two.to_json()}\n"
+    (tmp_path / "timelines.jsonl").write_bytes(text.encode())
+    assert read_timelines(tmp_path) == {one.video_uid: one, two.video_uid: two}
+
+
 def test_generating_again_makes_nothing(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     drawn = count_drawn(monkeypatch)
     folder = generated_folder(data_config(made))
