@@ -94,8 +94,8 @@ class ArrowFeatureFile:
         return num_frames, parts
 
 
-def open_features(path: Path, grids: Sequence[str]) -> FeatureReader:
-    """The reader for a video's features, by what lies on the disk.
+def find_features(path: Path) -> Path:
+    """The file of a video's features, by what lies on the disk.
 
     Where there are both, the Arrow file goes before the safetensors file: it may be the source's
     own. To use features of your own beside published ones, give their folder a name of its own
@@ -103,13 +103,21 @@ def open_features(path: Path, grids: Sequence[str]) -> FeatureReader:
 
     Args:
         path: the file, with suffix ``.arrow`` or ``.safetensors``; the other one is looked for,
-            too. If there is neither, reading says that this one is missing.
-        grids: names of the grids that make a frame's tokens, in order.
+            too. If there is neither, this one is what is missing.
     """
     arrow, ours = path.with_suffix(".arrow"), path.with_suffix(".safetensors")
-    if arrow.exists() or (path.suffix == ".arrow" and not ours.exists()):
-        return ArrowFeatureFile(arrow, grids)
-    return FeatureFile(ours, grids)
+    return arrow if arrow.exists() or (path.suffix == ".arrow" and not ours.exists()) else ours
+
+
+def open_features(path: Path, grids: Sequence[str]) -> FeatureReader:
+    """The reader for a video's features.
+
+    Args:
+        path: as of ``find_features``. If there is no file, reading says that this one is missing.
+        grids: names of the grids that make a frame's tokens, in order.
+    """
+    found = find_features(path)
+    return (ArrowFeatureFile if found.suffix == ".arrow" else FeatureFile)(found, grids)
 
 
 def _floats(stream: ArrowStream, grid: str, start: int, end: int) -> NDArray[np.float32]:

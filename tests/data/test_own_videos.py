@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from proassist_lit.commands.main import main
+from proassist_lit.data.arrow_features import open_features
 from proassist_lit.data.config import DataConfig
 from proassist_lit.data.conversation import AssistantTurn, Conversation, DstTurn, UserTurn
 from proassist_lit.data.dataset import load_data
@@ -254,6 +255,15 @@ def test_features_that_do_not_say_how_they_were_made_are_refused(
     write_features(path, {"cls": torch.zeros(41, 1, 4)}, fps=2, encoder="x", rendered=False)
     assert prepare(folder, rows(*SIX), "--task", "cook") == 2
     assert "v0.safetensors: does not say how many frames it holds" in capsys.readouterr().err
+
+
+def test_of_two_files_of_features_the_one_that_training_reads_counts(folder: Path) -> None:
+    encode(folder, "v0", num_frames=31, suffix="arrow")
+    assert prepare(folder, rows(*SIX), "--task", "cook") == 0
+    made = [c for split in ("train", "val", "test") for c in records(folder, split)]
+    assert {c.end_frame_idx for c in made if c.video_uid == "v0"} == {31}
+    path = folder / "features/eyes/v0.arrow"
+    assert open_features(path, ["cls"]).shape()[0] == 31
 
 
 def test_two_videos_of_one_name_are_refused(folder: Path, capsys: Captured) -> None:

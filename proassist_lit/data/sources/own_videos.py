@@ -14,6 +14,7 @@ import json
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
+from proassist_lit.data.arrow_features import find_features
 from proassist_lit.data.conversation import Conversation
 from proassist_lit.data.dialogue import write_dialogues
 from proassist_lit.data.dialogue_config import DialogueConfig
@@ -63,9 +64,8 @@ def read_encoded(folder: Path, name: str, where: str) -> EncodedVideo:
         RecordError: there are none.
         FeatureError: they are damaged, or do not say how many frames a second they hold.
     """
-    paths = [folder.joinpath(*PurePosixPath(f"{name}.{kind}").parts) for kind in FORMATS]
-    path = next((path for path in paths if path.exists()), None)
-    if path is None:
+    path = find_features(folder.joinpath(*PurePosixPath(f"{name}.arrow").parts))
+    if not path.exists():
         there = sorted(
             p.relative_to(folder).with_suffix("").as_posix()
             for kind in FORMATS
