@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from matplotlib.ticker import LogLocator, NullFormatter
+
 from benchmarks.paper.plan import Plan, Table
 from benchmarks.paper.results import Spread, Study, threshold_curve
 from proassist_lit.report.curves import read_curves
@@ -39,7 +41,7 @@ class Drawing:
         lines: the means, with a band from the least to the largest value over seeds.
         x_name: below the axis.
         log: whether x is logarithmic.
-        shares: whether every number is in [0, 1].
+        shares: whether every number is in [0, 1]; losses are not, and have a logarithmic axis.
     """
 
     name: str
@@ -131,8 +133,11 @@ def draw(drawing: Drawing) -> bytes:
         axes.minorticks_off()
     if drawing.shares:
         axes.set_ylim(-0.03, 1.03)
-    else:
-        axes.set_ylim(bottom=0.0)
+    else:  # losses fall far at first, and what comes then would look all the same
+        axes.set_yscale("log")
+        axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.yaxis.set_minor_formatter(NullFormatter())
     axes.set_xlabel(drawing.x_name, fontsize=TEXT_PT)
     axes.set_title(drawing.title, fontsize=TEXT_PT + 1, loc="left")
     axes.legend(fontsize=SMALL_PT, frameon=True, framealpha=0.85, edgecolor="white")
