@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
+
 from proassist_lit.atomic import whole_folder, write_text
 from proassist_lit.errors import ConfigError
 from proassist_lit.exchange.card import model_card
@@ -61,7 +63,7 @@ def new_folder(target: Path) -> Iterator[Path]:
     try:
         with whole_folder(target) as folder:
             yield folder
-    except OSError as error:
+    except (OSError, SafetensorError) as error:  # a full disk is either, as the file is
         raise ConfigError(f"{target}: cannot be written ({error}); name a new folder.") from error
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import resource
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -197,6 +198,15 @@ def test_a_folder_appears_whole_or_not_at_all(
         patch.setattr(write, "model_card", fail)
         with pytest.raises(RuntimeError, match="power cut"):
             main(["export", str(run), str(out)])
+    assert not list(out.parent.iterdir())
+
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))  # as a full disk
+    try:
+        assert main(["export", str(run), str(out)]) == 2
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert "out: cannot be written (" in error(capsys)
     assert not list(out.parent.iterdir())
 
     assert main(["export", str(run), str(out)]) == 0
