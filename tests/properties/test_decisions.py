@@ -42,13 +42,13 @@ def kinds(sequence: TokenSequence) -> list[str]:
 
 def silent_frames(sequence: TokenSequence, turn_frames: int | None) -> set[int]:
     """Frames among which is drawn: silent ones, or the last ones of silent turns."""
-    found: set[int] = set()
-    for kind, run in groupby(enumerate(kinds(sequence)), key=lambda pair: pair[1]):
-        frames = [frame for frame, _ in run]
-        if kind == "silent":
-            step = turn_frames or 1
-            found.update(frames[step - 1 :: step])
-    return found
+    step, every = turn_frames or 1, kinds(sequence)
+    return {
+        frame
+        for is_span, run in groupby(range(len(every)), key=lambda frame: every[frame] == "span")
+        for frame in list(run)[step - 1 :: step]  # since the last span
+        if not is_span and every[frame] == "silent"
+    }
 
 
 @examples(70)
