@@ -165,7 +165,7 @@ class Stream:
         said = said or Said()
         before = said.before if self.uses_reference else tuple(texts)
         turns = [text_ids(self.chat, (text,)) for text in before]
-        self._check_room(sum(map(len, turns)), len(text_ids(self.chat, said.spans)))
+        self._check_room(sum(map(len, turns)), said.spans)
         self._texts, self._said = tuple(texts), said
         ids, self.pending = self.pending, []
         opens = not self._starts
@@ -284,7 +284,7 @@ class Stream:
         self.frame_idx += 1
         return output
 
-    def _check_room(self, num_tokens: int, num_spans: int) -> None:
+    def _check_room(self, num_tokens: int, spans: tuple[Text, ...]) -> None:
         """Refuse text before a frame, or spans of the reference after it, that are too long."""
         config, used = self.config, self.context_len
         what, waiting = "the text that arrives takes", 0
@@ -294,10 +294,11 @@ class Stream:
                 len(self.pending),
             )
         self._require(what, num_tokens + waiting, config.max_context - used + waiting - self._room)
-        if self.uses_reference and config.strategy is Strategy.SUMMARIZE:
+        if spans and self.uses_reference and config.strategy is Strategy.SUMMARIZE:
             used += num_tokens + len(self.chat.separator_ids) + self._num_tokens_per_img
             used += len(summary_query(self.chat)) + config.max_summary_tokens
-            self._require("what the reference says takes", num_spans, config.max_context - used)
+            num_tokens = len(text_ids(self.chat, spans))
+            self._require("what the reference says takes", num_tokens, config.max_context - used)
 
     def _require(self, what: str, num_tokens: int, left: int) -> None:
         if num_tokens > left:
