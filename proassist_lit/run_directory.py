@@ -14,7 +14,7 @@ from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from proassist_lit.atomic import replacing, write_text
+from proassist_lit.atomic import write_text
 from proassist_lit.errors import ConfigError
 from proassist_lit.evaluation.result import EvaluationResult, SweepPoint
 from proassist_lit.streaming.config import StreamConfig
@@ -76,13 +76,12 @@ class RunDirectory:
         So whatever reads both, or goes on, finds the settings that the checkpoint was made with.
         """
         path, stamp = self.path / "config.yaml", _stamp(self.last_checkpoint)
-        before = path.read_bytes() if path.exists() else None
+        before = path.read_text(encoding="utf-8") if path.exists() else None
         try:
             yield
         except BaseException:  # Ctrl-C and signals, too
             if before is not None and stamp is not None and stamp == _stamp(self.last_checkpoint):
-                with replacing(path) as temporary:
-                    temporary.write_bytes(before)
+                write_text(path, before)
             raise
 
     @property

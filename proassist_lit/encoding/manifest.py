@@ -10,7 +10,7 @@ from typing import Any
 
 from proassist_lit import __version__
 from proassist_lit.atomic import write_text
-from proassist_lit.data.feature_content import read_notes
+from proassist_lit.data.feature_content import FORMATS, read_notes
 from proassist_lit.encoding.jobs import Job
 from proassist_lit.errors import ConfigError, FeatureError
 from proassist_lit.fingerprint import fingerprint
@@ -18,9 +18,6 @@ from proassist_lit.vision.decoders import DECODERS
 from proassist_lit.vision.encoder import FrameEncoder
 
 MANIFEST = "manifest.json"
-
-_SUFFIXES = (".safetensors", ".arrow")
-"""Of feature files."""
 
 _UNSAID = {"decoder": DECODERS[0]}
 """Goes without saying: files that were written before there was a choice stay as they are."""
@@ -105,7 +102,7 @@ def claim_folder(out: Path, settings: Settings) -> None:
             f"{path}: is no manifest of features ({error!r}); choose another --out, or remove it "
             "with the features beside it."
         ) from error
-    if differing and not any(file.suffix in _SUFFIXES for file in out.rglob("*")):
+    if differing and not any(file.suffix[1:] in FORMATS for file in out.rglob("*")):
         _write(path, settings)  # whoever claimed it encoded nothing
     elif differing:
         raise ConfigError(
