@@ -1,8 +1,9 @@
 """Writes the conversation that an ideal assistant would have had over a timeline.
 
 The user states the goal; the assistant instructs, confirms each finished step and gives the next,
-corrects a mistake when it happens, answers questions, and is silent otherwise. Every time comes
-from the timeline, every word from ``phrases``; the wording is drawn from the seed.
+corrects a mistake when it happens, reminds of a step when one begins that comes after it, answers
+questions, and is silent otherwise. Every time comes from the timeline, every word from ``phrases``;
+the wording is drawn from the seed.
 
 The next step is the first of the plan that has not begun, whatever the user then does: what is
 still to come nobody can see. Were the step that follows announced, its start could be tracked
@@ -96,8 +97,11 @@ class _Writer:
 
     def _start(self, time_s: float, step: Step) -> None:
         self.draft.update(time_s, step, Transition.START)
+        corrected = {mistake.keywords for mistake in step.mistakes}
         for skipped in self._skipped_before(step):
             self.noticed.add(skipped.id)
+            if (skipped.verb, skipped.item) in corrected:  # a correction will tell it in a moment
+                continue
             text = self._pick(phrases.SKIPPED).format(step=skipped.name)
             self.draft.assistant_says(time_s, text, "correction", (skipped.verb, skipped.item))
 
@@ -184,9 +188,24 @@ class _Writer:
         )
 
     def _skipped_before(self, step: Step) -> list[Step]:
-        """Steps of the plan before ``step`` that this recording never does, not yet noticed."""
-        before = self.timeline.steps[: self.timeline.steps.index(step)]
-        return [s for s in before if s.skipped and s.id not in self.noticed]
+        """Steps that should have begun before ``step`` and have not, not yet noticed.
+
+        Those that it needs; where the plan is a mere list, all that stand before it. Whether they
+        are done later nobody can know.
+        """
+        assert step.start_s is not None
+        steps = self.timeline.steps
+        if step.needs is not None:
+            needed = [s for s in steps if s.id in step.needs]
+        elif all(s.needs is None for s in steps):
+            needed = list(steps[: steps.index(step)])
+        else:  # beyond the plan
+            needed = []
+        return [
+            s
+            for s in needed
+            if s.id not in self.noticed and (s.start_s is None or s.start_s > step.start_s)
+        ]
 
     def _pick(self, wordings: Sequence[str]) -> str:
         return phrases.pick(wordings, self.rng)
