@@ -9,17 +9,15 @@ python -m benchmarks.paper compare /tmp/study
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from pathlib import Path
 
-from benchmarks.paper.committed import repeats
+from benchmarks.paper.committed import read_runs, repeats
 from benchmarks.paper.jobs import ROOT, cores, make_jobs
-from benchmarks.paper.page import write_page
+from benchmarks.paper.page import numbers_of, write_page
 from benchmarks.paper.plan import read_plan
 from benchmarks.paper.results import Study
 from benchmarks.paper.runner import Runner, exit_code, summary, write_error
-from proassist_lit.atomic import write_text
 from proassist_lit.errors import ConfigError, ProAssistError
 
 NUMBERS = ROOT / "docs" / "results" / "runs.jsonl"
@@ -62,6 +60,15 @@ def _parser() -> argparse.ArgumentParser:
     report.add_argument(
         "--out", type=Path, default=Path("docs/results.md"), help="default: docs/results.md"
     )
+    report.add_argument(
+        "--fresh", action="store_true",
+        help="from the runs of DIR alone; without it the rows and seeds that it lacks are those "
+        "that were kept beside the page",
+    )  # fmt: skip
+    report.add_argument(
+        "--all", action="store_true", dest="everything",
+        help="write all sections anew; without it those stay of which DIR has no run",
+    )  # fmt: skip
     compare = commands.add_parser(
         "compare", help="tell whether the runs that are there reach the numbers of the page"
     )
@@ -76,11 +83,24 @@ def _parser() -> argparse.ArgumentParser:
 def compare(arguments: argparse.Namespace) -> int:
     """Print every number beside the one that was kept; return 1 where one differs."""
     plan = read_plan()
-    found = list(repeats(plan, Study(arguments.study.resolve(), plan), arguments.numbers))
+    found = list(repeats(Study(arguments.study.resolve(), plan), arguments.numbers))
     print("\n".join(map(str, found)))
     differ = sum(not repeat.agrees for repeat in found)
     print(f"{len(found) - differ} of {len(found)} numbers agree")
     return 1 if differ else 0
+
+
+def report(arguments: argparse.Namespace) -> None:
+    """Write the page; say what was written, and which of the kept runs were left out."""
+    plan = read_plan()
+    numbers = numbers_of(arguments.out)
+    kept = [] if arguments.fresh or not numbers.exists() else read_runs(numbers)
+    study = Study(arguments.study.resolve(), plan, kept)
+    for run in study.outdated:
+        print(f"{run.row}/seed{run.seed}: kept, but of other settings than the plan's; left out")
+    everything = arguments.everything or arguments.fresh
+    written = write_page(plan, study, arguments.out, everything=everything)
+    print("\n".join(map(str, written)))
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -100,20 +120,10 @@ def run(arguments: argparse.Namespace) -> int:
         jobs, at_once=at_once, threads=arguments.threads, seconds=seconds, commit=arguments.commit
     )
     study.mkdir(parents=True, exist_ok=True)
-    _note_command(study)
     prepare_data(configs)
     outcome = runner.run()
     print(summary(outcome))
     return exit_code(outcome)
-
-
-def _note_command(study: Path) -> None:
-    """Keep every command line with which the study was run, once each."""
-    path = study / "study.json"
-    commands = json.loads(path.read_text(encoding="utf-8"))["commands"] if path.is_file() else []
-    command = ["python", "-m", "benchmarks.paper", *sys.argv[1:]]
-    if command not in commands:
-        write_text(path, json.dumps({"commands": [*commands, command]}, indent=1) + "\n")
 
 
 def main() -> int:
@@ -124,9 +134,7 @@ def main() -> int:
             return run(arguments)
         if arguments.command == "compare":
             return compare(arguments)
-        plan = read_plan()
-        written = write_page(plan, Study(arguments.study.resolve(), plan), arguments.out)
-        print("\n".join(map(str, written)))
+        report(arguments)
     except ProAssistError as error:
         write_error(str(error))
         return 2

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.paper.plan import Plan
-from benchmarks.paper.results import Run, Spread, Study
+from benchmarks.paper.results import Spread, Study
+from benchmarks.paper.run import Run, run_from_line
 from proassist_lit.atomic import write_text
 from proassist_lit.errors import ConfigError
 
@@ -55,66 +54,50 @@ class Repeat:
         return f"{self.name} {self.metric}: {value}, kept {self.kept}, {verdict}"
 
 
-def write_runs(plan: Plan, study: Study, path: Path) -> None:
-    """Write one line of JSON for every run: what it was, and its numbers that the plan names."""
-    lines = []
-    for row, runs in study.runs.items():
-        for run in runs:
-            data = {
-                "row": row,
-                "seed": int(run.directory.name.removeprefix("seed")),
-                "split": run.split,
-                "settings": run.machine.get("settings", []),
-                "commit": run.commit,
-                "started": run.machine.get("started"),
-                "cpu": run.machine.get("cpu"),
-                "seconds": run.machine.get("seconds"),
-                "metrics": _numbers(run, plan),
-            }
-            lines.append(json.dumps(data) + "\n")
-    write_text(path, "".join(lines))
+def write_runs(study: Study, path: Path) -> None:
+    """Write one line of JSON for every run."""
+    write_text(path, "".join(run.to_line() for run in study.all_runs))
 
 
-def repeats(plan: Plan, study: Study, path: Path) -> Iterator[Repeat]:
-    """Compare the runs of ``study`` with those kept in ``path``.
+def read_runs(path: Path) -> list[Run]:
+    """What ``write_runs`` wrote.
 
     Raises:
-        ConfigError: ``path`` is missing or no such file, or holds no run of any row of the study.
+        ConfigError: ``path`` is missing or no such file; names the line.
     """
-    kept = _read(path)
-    found = False
-    for row, runs in study.runs.items():
-        for run in runs if row in kept else ():
-            found = True
-            numbers = _numbers(run, plan)
-            for metric, values in kept[row].items():
-                name = f"{row}/{run.directory.name}"
-                yield Repeat(name, metric, numbers.get(metric), Spread(tuple(values)))
-    if not found:
-        raise ConfigError(
-            f"{path}: holds none of the rows that {study.directory} has; run one of "
-            f"{', '.join(kept) or 'them'}."
-        )
-
-
-def _numbers(run: Run, plan: Plan) -> Mapping[str, float]:
-    values = {metric: run.value(metric) for metric in plan.metrics}
-    return {metric: value for metric, value in values.items() if value is not None}
-
-
-def _read(path: Path) -> Mapping[str, Mapping[str, list[float]]]:
-    """Values by row and metric."""
-    out: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    runs = []
     try:
         for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
             try:
-                data = json.loads(line)
-                for metric, value in data["metrics"].items():
-                    out[data["row"]][metric].append(float(value))
+                runs.append(run_from_line(line))
             except (ValueError, KeyError, TypeError, AttributeError) as error:
                 raise ConfigError(
                     f"{path}:{number}: is no run ({error!r}); write the file again with `report`."
                 ) from error
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}; write it with `report`.") from error
-    return out
+    return runs
+
+
+def repeats(study: Study, path: Path) -> Iterator[Repeat]:
+    """Compare the runs of ``study`` with those kept in ``path``.
+
+    Raises:
+        ConfigError: ``path`` is missing or no such file, or holds no run of any row of the study.
+    """
+    kept: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for run in read_runs(path):
+        for metric, value in run.metrics.items():
+            kept[run.row][metric].append(value)
+    found = False
+    for run in study.all_runs:
+        for metric, values in kept.get(run.row, {}).items():
+            found = True
+            yield Repeat(
+                f"{run.row}/seed{run.seed}", metric, run.metrics.get(metric), Spread(tuple(values))
+            )
+    if not found:
+        raise ConfigError(
+            f"{path}: holds none of the rows that {study.directory} has; run one of "
+            f"{', '.join(kept) or 'them'}."
+        )

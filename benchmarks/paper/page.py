@@ -2,52 +2,76 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from benchmarks.paper.committed import write_runs
 from benchmarks.paper.plan import Plan, Row, Table
-from benchmarks.paper.plots import draw, drawings, seeds_of, threshold_lines
+from benchmarks.paper.plots import Drawing, draw, drawings, seeds_of, threshold_lines
 from benchmarks.paper.results import CHANCE, Study
+from benchmarks.paper.run import BASELINES
 from proassist_lit.atomic import replacing, write_text
-
-BASELINES = ("blind", "blind_zeros", "clock", "always_speak", "always_silent")
-"""Those who do not look, in the order of the page."""
 
 NOT_RUN = "not run"
 
 
-def write_page(plan: Plan, study: Study, out: Path) -> list[Path]:
+def write_page(plan: Plan, study: Study, out: Path, *, everything: bool = False) -> list[Path]:
     """Write the page and its pictures.
+
+    Sections of a page that is there stay as they are if nothing of them was run in this study.
 
     Args:
         plan: tables and claims.
         study: the runs.
         out: the page; pictures, and the numbers of every run, go to a folder of its name beside it.
+        everything: whether all sections are written anew.
 
     Returns:
         What was written.
     """
-    pictures = out.with_suffix("")
-    numbers = pictures / "runs.jsonl"
-    write_runs(plan, study, numbers)
+    numbers = numbers_of(out)
+    write_runs(study, numbers)
     written = [out, numbers]
+    before = {} if everything else _sections(out)
     parts = [*_head(plan, study)]
     for table in plan.tables:
+        if table.title in before and not study.ran.intersection(table.rows):
+            parts += before[table.title]
+            continue
         parts += [f"## {table.title}", "", table.about.strip(), "", *_table(table, plan, study)]
         for drawing in drawings(table, study, plan):
-            picture = pictures / f"{drawing.name}.png"
-            with replacing(picture) as temporary:
-                temporary.write_bytes(draw(drawing))
-            written.append(picture)
-            seeds = " or ".join(map(str, seeds_of(drawing.lines)))
-            parts += [
-                f"![{drawing.title}]({pictures.name}/{picture.name})", "",
-                f"Mean and range over seeds (n = {seeds}).", "",
-            ]  # fmt: skip
+            written.append(numbers.parent / f"{drawing.name}.png")
+            parts += _picture(drawing, written[-1])
         parts += _claims(table, study)
     write_text(out, "\n".join([*parts, *_origin(plan, study, numbers)]).rstrip() + "\n")
     return written
+
+
+def _sections(page: Path) -> Mapping[str, Sequence[str]]:
+    """The lines of every section of ``page``, by its title; nothing if there is no page."""
+    sections: dict[str, list[str]] = {}
+    lines: list[str] = []
+    for line in page.read_text(encoding="utf-8").splitlines() if page.is_file() else ():
+        if line.startswith("## "):
+            lines = sections.setdefault(line.removeprefix("## "), [])
+        lines.append(line)
+    return sections
+
+
+def _picture(drawing: Drawing, path: Path) -> Iterator[str]:
+    """Draw it into ``path``; its lines on the page."""
+    with replacing(path) as temporary:
+        temporary.write_bytes(draw(drawing))
+    seeds = " or ".join(map(str, seeds_of(drawing.lines)))
+    yield f"![{drawing.title}]({path.parent.name}/{path.name})"
+    yield ""
+    yield f"Mean and range over seeds (n = {seeds})."
+    yield ""
+
+
+def numbers_of(page: Path) -> Path:
+    """Where the numbers of every run are kept, beside the page."""
+    return page.with_suffix("") / "runs.jsonl"
 
 
 def _head(plan: Plan, study: Study) -> Iterator[str]:
@@ -124,7 +148,7 @@ def _baselines(rows: Sequence[Row], table: Table, study: Study) -> Iterator[list
 def _lacking(row: Row, table: Table, plan: Plan, study: Study) -> list[str]:
     """Metrics that some run of ``row`` does not have."""
     runs = study.runs[row.name]
-    return [plan.metrics[m] for m in table.metrics if any(run.value(m) is None for run in runs)]
+    return [plan.metrics[m] for m in table.metrics if any(m not in run.metrics for run in runs)]
 
 
 def _threshold_table(table: Table, plan: Plan, study: Study) -> Iterator[str]:
@@ -157,29 +181,29 @@ def _claims(table: Table, study: Study) -> Iterator[str]:
 def _origin(plan: Plan, study: Study, numbers: Path) -> Iterator[str]:
     """Command, commit, date, hardware and time, as the runs recorded them."""
     runs = study.all_runs
+    extra = [" ".join(run.extra(plan.rows[run.row])) for run in runs]
     yield "## Where the numbers come from"
     yield ""
-    if study.commands:
-        yield "```bash"
-        yield from study.commands
-        yield "```"
-        yield ""
-    notes = [run.read("notes.json") or {} for run in runs]
-    machines = [run.machine for run in runs]
-    hours = sum(float(m.get("seconds", 0.0)) for m in machines) / 3600
+    yield (
+        "A row is run with the command below, those of CaptainCook4D with `--cook DIR`, too; "
+        "experiment and settings of each stand in the table."
+    )
+    yield ""
+    yield "```bash"
+    yield "python -m benchmarks.paper run DIR --only TABLE/ROW --seeds 1,2,3 --jobs 1"
+    yield "```"
+    yield ""
+    hours = sum(run.seconds or 0.0 for run in runs) / 3600
     facts = {
-        "commit": _each(run.commit for run in runs),
-        "dates": _range([str(m.get("started", ""))[:10] for m in machines]),
+        "dates": _range([(run.started or "")[:10] for run in runs]),
         "processor": _each(
-            f"{m['cpu']}, {m['cores']} cores, {m['threads']} threads a run, {m['at_once']} runs at "
-            "once" for m in machines if "cpu" in m
+            f"{run.cpu}, {run.cores} cores, {run.threads} threads a run"
+            for run in runs if run.cores
         ),
-        "machine": _each(n.get("machine") for n in notes),
-        "versions": _each(
-            ", ".join(f"{name} {n[name]}" for name in ("torch", "lightning", "transformers"))
-            for n in notes if "torch" in n
-        ),
-        "similarity of words": _each(run.metrics.get("similarity") for run in runs),
+        "machine": _each(run.machine for run in runs),
+        "versions": _each(run.versions for run in runs),
+        "further settings (`--set`)": _each(f"`{text}`" for text in extra if text),
+        "similarity of words": _each(run.similarity for run in runs),
         "runs": f"{len(runs)}, {hours:.1f} hours of runs in all",
     }  # fmt: skip
     yield from (f"- {name}: {text}" for name, text in facts.items() if text)
@@ -191,11 +215,12 @@ def _origin(plan: Plan, study: Study, numbers: Path) -> Iterator[str]:
     body = []
     for row in plan.rows.values():
         found = study.runs[row.name]
-        seconds = [float(run.machine["seconds"]) for run in found if "seconds" in run.machine]
+        seconds = [run.seconds for run in found if run.seconds is not None]
         time = f"{sum(seconds) / len(seconds):.0f} s" if seconds else NOT_RUN
         start = f"of {row.of}" if row.of else f"+experiment={row.experiment}"
-        body.append([f"`{row.name}`", f"`{' '.join([start, *row.set])}`", time])
-    yield from _markdown(["row", "settings", "mean time of a run"], body)
+        where = _each(run.commit for run in found), _each((run.started or "")[:10] for run in found)
+        body.append([f"`{row.name}`", f"`{' '.join([start, *row.set])}`", *where, time])
+    yield from _markdown(["row", "settings", "commit", "date", "mean time of a run"], body)
 
 
 def _each(values: Iterable[object]) -> str:

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from matplotlib.ticker import LogLocator, NullFormatter
 
 from benchmarks.paper.plan import Plan, Table
-from benchmarks.paper.results import Spread, Study, threshold_curve
-from proassist_lit.report.curves import read_curves
+from benchmarks.paper.results import Spread, Study
 from proassist_lit.report.figure import (
     BLUE,
     GREEN,
@@ -71,13 +70,13 @@ def learning_lines(table: Table, study: Study, plan: Plan) -> Lines:
     """The losses on train and val against the step, of rows that were trained."""
     lines: dict[str, dict[float, Spread]] = {}
     for row in (plan.rows[name] for name in table.rows if not plan.rows[name].of):
-        curves = [read_curves(run.directory / "metrics.csv") for run in study.runs[row.name]]
-        for key in ("train/loss", "val/loss"):
+        for key in ("train", "val"):
             values: dict[float, list[float]] = {}
-            for step, loss in (point for curve in curves for point in curve.get(key, ())):
-                values.setdefault(step + 1, []).append(loss)
+            for run in study.runs[row.name]:
+                for step, loss in run.losses.get(key, ()):
+                    values.setdefault(step, []).append(loss)
             if values:
-                lines[f"{row.label}: {key.partition('/')[0]}"] = {
+                lines[f"{row.label}: {key}"] = {
                     step: Spread(tuple(losses)) for step, losses in values.items()
                 }
     return lines
@@ -90,14 +89,14 @@ def setting_lines(table: Table, study: Study, plan: Plan) -> Lines:
         for row in table.rows:
             spread = study.spread(row, metric)
             if spread is not None:
-                x = float(study.runs[row][0].setting(table.curve))
+                x = study.runs[row][0].values[table.curve]
                 lines.setdefault(plan.metrics[metric], {})[x] = spread
     return lines
 
 
 def threshold_lines(table: Table, study: Study, plan: Plan) -> Lines:
     """The metrics of ``table`` against the threshold of P(speak), on val."""
-    curves = [threshold_curve(run) for run in study.runs[table.rows[0]]]
+    curves = [run.thresholds for run in study.runs[table.rows[0]]]
     lines: dict[str, dict[float, Spread]] = {}
     for metric in table.metrics:
         for theta in sorted({theta for curve in curves for theta in curve}):

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from benchmarks.paper.committed import read_runs
 from benchmarks.paper.jobs import Job
 from benchmarks.paper.page import write_page
 from benchmarks.paper.plan import Claim, Plan
@@ -113,22 +114,22 @@ def test_page_shows_baselines_once_and_where_numbers_come_from(tmp_path: Path) -
     numbers = {"test/utterance_f1": 0.5, "baseline/clock/test/utterance_f1": 0.125}
     (directory / "metrics.json").write_text(json.dumps(numbers | {"similarity": "words-7"}))
     (directory / "notes.json").write_text(json.dumps({"git commit": "abc123"}))
-    Job(row=ROWS["one"], seed=1, study=tmp_path / "study").write_machine(
+    extra = ("logger.wandb=disabled",)
+    Job(row=ROWS["one"], seed=1, study=tmp_path / "study", extra=extra).write_machine(
         {"cpu": "Z80", "cores": 1, "threads": 2, "at_once": 3, "seconds": 7200.0,
          "started": "2026-02-03 04:05:06"}
     )  # fmt: skip
-    (tmp_path / "study" / "study.json").write_text(json.dumps({"commands": [["python", "-m"]]}))
     out = tmp_path / "results.md"
     write_page(plan, Study(tmp_path / "study", plan), out)
 
     text = out.read_text()
     assert "| *clock* |  | 0.125 |" in text
-    assert "- commit: abc123\n- dates: 2026-02-03\n" in text
-    assert "- processor: Z80, 1 cores, 2 threads a run, 3 runs at once" in text
+    assert "- dates: 2026-02-03\n" in text
+    assert "- processor: Z80, 1 cores, 2 threads a run\n" in text
     assert "- similarity of words: words-7" in text
     assert "- runs: 1, 2.0 hours of runs in all" in text
-    assert "```bash\npython -m\n```" in text
-    assert "| `one` | `+experiment=per_token f1=0.5` | 7200 s |" in text
+    assert "- further settings (`--set`): `logger.wandb=disabled`\n" in text
+    assert "| `one` | `+experiment=per_token f1=0.5` | abc123 | 2026-02-03 | 7200 s |" in text
 
 
 def test_page_says_what_was_looked_into_of_what_was_run(tmp_path: Path) -> None:
@@ -158,14 +159,6 @@ def test_every_trained_row_has_its_own_blind_self(tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
-def test_page_does_not_tell_folders_of_the_machine(tmp_path: Path) -> None:
-    study = study_of(tmp_path, {"short": (0.5,)}, plan_of(table("short")))
-    line = ["python", "-m", "benchmarks.paper", "run", "/home/me/study", "--cook", "/mnt/cook"]
-    text = json.dumps({"commands": [[*line, "--seeds", "1"]]})
-    (study.directory / "study.json").write_text(text)
-    assert study.commands == ["python -m benchmarks.paper run DIR --cook DIR --seeds 1"]
-
-
 def test_page_takes_the_commit_that_was_told_where_git_could_not(tmp_path: Path) -> None:
     plan = plan_of(table("one"))
     directory = tmp_path / "study" / "one" / "seed1"
@@ -174,7 +167,7 @@ def test_page_takes_the_commit_that_was_told_where_git_could_not(tmp_path: Path)
     (directory / "machine.json").write_text(json.dumps({"commit": "abc123"}))
     write_page(plan, Study(tmp_path / "study", plan), tmp_path / "results.md")
 
-    assert "- commit: abc123\n" in (tmp_path / "results.md").read_text()
+    assert "f1=0.5` | abc123 |" in (tmp_path / "results.md").read_text()
 
 
 def test_page_draws_a_setting_and_thresholds(tmp_path: Path) -> None:
@@ -206,6 +199,38 @@ def test_page_draws_a_setting_and_thresholds(tmp_path: Path) -> None:
     assert "0.31" not in out.read_text()  # what calibration adds differs from run to run
     assert "![First](results/first.png)" in out.read_text()
 
+    kept = read_runs(tmp_path / "results" / "runs.jsonl")
+    (tmp_path / "empty").mkdir()
+    again = tmp_path / "again.md"
+    write_page(plan, Study(tmp_path / "empty", plan, kept), again)
+    assert again.read_text() == out.read_text().replace("(results/", "(again/")
+    for name in names[2:]:
+        assert (tmp_path / "again" / name).read_bytes() == (
+            tmp_path / "results" / name
+        ).read_bytes()
+
+
+def test_sections_of_which_nothing_was_run_stay_as_they_are(tmp_path: Path) -> None:
+    tables = [replace(table(n), name=n, title=f"About {n}") for n in ("one", "two")]
+    out = tmp_path / "results.md"
+    numbers = {"one": (0.5,), "two": (0.25,)}
+    write_page(plan_of(*tables), study_of(tmp_path, numbers, plan_of()), out)
+    out.write_text(out.read_text().replace("| 1 | 0.", "| 1 | 7."))
+
+    mended = plan_of(*(replace(t, about="Mended.") for t in tables))
+    (tmp_path / "later").mkdir()
+    metrics_of(tmp_path / "later" / "two" / "seed1", utterance_f1=0.75)
+    study = Study(tmp_path / "later", mended, read_runs(tmp_path / "results" / "runs.jsonl"))
+    write_page(mended, study, out)
+    text = out.read_text()
+    assert "| One | 1 | 7.500 |" in text
+    assert "| Two | 1 | 0.750 |" in text
+    assert (text.count("About."), text.count("Mended.")) == (1, 1)
+    assert text.count("## Where the numbers come from") == 1
+
+    write_page(mended, study, out, everything=True)
+    assert "| One | 1 | 0.500 |" in out.read_text()
+
 
 def test_page_draws_how_the_losses_fell(tmp_path: Path) -> None:
     plan = plan_of(table("one", "again", learning=True))
@@ -223,6 +248,9 @@ def test_page_draws_how_the_losses_fell(tmp_path: Path) -> None:
     assert tmp_path / "results" / "first_learning.png" in write_page(
         plan, study, tmp_path / "results.md"
     )
+    kept = read_runs(tmp_path / "results" / "runs.jsonl")
+    (tmp_path / "empty").mkdir()
+    assert learning_lines(plan.tables[0], Study(tmp_path / "empty", plan, kept), plan) == lines
 
 
 def test_study_refuses_what_it_cannot_read(tmp_path: Path) -> None:
@@ -235,8 +263,8 @@ def test_study_refuses_what_it_cannot_read(tmp_path: Path) -> None:
 
 
 def test_a_curve_of_a_key_that_is_not_there_is_refused(tmp_path: Path) -> None:
-    plan = plan_of(table("one", curve="objective.roh"))
-    study = study_of(tmp_path, {"one": (0.5,)}, plan)
-    (study.runs["one"][0].directory / "config.yaml").write_text("objective: {rho: 1}\n")
-    with pytest.raises(ConfigError, match=r"config\.yaml: has no objective\.roh; mend the plan"):
-        write_page(plan, study, tmp_path / "results.md")
+    directory = tmp_path / "study" / "one" / "seed1"
+    metrics_of(directory, utterance_f1=0.5)
+    (directory / "config.yaml").write_text("objective: {rho: 1}\n")
+    with pytest.raises(ConfigError, match=r"config\.yaml: has no objective\.roh; mend the plan\.$"):
+        Study(tmp_path / "study", plan_of(table("one", curve="objective.roh")))
