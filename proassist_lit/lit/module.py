@@ -126,7 +126,12 @@ class AssistantModule(L.LightningModule):
             shard(self.model, mesh["data_parallel"])
 
     def on_fit_start(self) -> None:
-        """Fuse the backbone: only now it stands on the device on which it is trained."""
+        """Train all of it, fused: only now it stands on the device on which it is trained.
+
+        Pretrained weights come in evaluation mode, which Lightning keeps; in it no layer is
+        compiled, and all keep everything for the gradient.
+        """
+        self.train()
         if self._fused:
             fuse(self.model.lm)
 
