@@ -1,6 +1,6 @@
-"""The command line of a run: Hydra, and what it leaves to be checked.
+"""The command line of a run: a job gets a ``RunConfig`` and a directory.
 
-Hydra and OmegaConf end here: a job gets a ``RunConfig`` and a directory.
+What Hydra refuses is told as what we refuse ourselves, in a line.
 """
 
 from __future__ import annotations
@@ -9,37 +9,29 @@ import argparse
 import functools
 import os
 import random
-import re
 import string
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import make_dataclass, replace
 from pathlib import Path
 from typing import NoReturn
 
 import hydra
 from hydra._internal.utils import get_args_parser
 from hydra.conf import HydraConf
-from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.override_parser import types as hydra_types
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import HydraException, OverrideParseException
+from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 
+from proassist_lit.composition import check_composition, one_line, store_schema, to_run_config
 from proassist_lit.config import RunConfig
-from proassist_lit.config_check import ConfigFiles, Override, check_debug_is_last
+from proassist_lit.config_check import ConfigFiles
 from proassist_lit.config_help import help_text
 from proassist_lit.config_schema import (
-    Schema,
-    from_plain,
-    is_mapping,
-    plain_twin,
     read_config,
     write_config,
 )
@@ -49,9 +41,8 @@ from proassist_lit.rendezvous import Rendezvous
 from proassist_lit.report.runs import multirun_table
 from proassist_lit.run_directory import RunDirectory
 from proassist_lit.sweep.job import is_first_process, run_once
-from proassist_lit.sweep.launcher import check_installed, check_processes
-from proassist_lit.sweep.settings import NAME, SearchSettings
-from proassist_lit.sweep.space import file_override
+from proassist_lit.sweep.launcher import check_processes
+from proassist_lit.sweep.settings import SearchSettings
 from proassist_lit.sweep.trial import VARIABLE, Trial
 
 Job = Callable[[RunConfig, Path], float | None]
@@ -62,13 +53,6 @@ _RUN_DIR = "PROASSIST_LIT_RUN_DIR"
 
 _SHOWN = "proassist_lit_shown"
 """Attribute of an error that was shown already; it goes with the error from process to process."""
-
-_ACTIONS = {
-    hydra_types.OverrideType.CHANGE: "set",
-    hydra_types.OverrideType.ADD: "add",
-    hydra_types.OverrideType.FORCE_ADD: "force",
-    hydra_types.OverrideType.DEL: "delete",
-}
 
 
 def run_app(job: Job, *, conf_dir: Path) -> None:
@@ -101,7 +85,7 @@ def run_app(job: Job, *, conf_dir: Path) -> None:
             _write(help_text(program, files, RunConfig(), SearchSettings()))
             return
         if not (arguments.hydra_help or arguments.shell_completion):
-            _check(arguments, conf_dir)
+            check_composition(arguments, conf_dir)
         _run_hydra(job, conf_dir, failures, launch)
         if failures:  # of a single run, kept back from Hydra, which would add a line of its own
             raise failures[0]
@@ -132,22 +116,9 @@ def _wants_traceback() -> bool:
 
 
 def _show(error: Exception, *, prefix: str = "") -> None:
-    lines = str(error).splitlines() if isinstance(error, ProAssistError) else [_one_line(error)]
+    lines = str(error).splitlines() if isinstance(error, ProAssistError) else [one_line(error)]
     for line in lines:
         sys.stderr.write(f"error: {prefix}{line}\n")
-
-
-def _one_line(error: Exception) -> str:
-    """The message of Hydra or OmegaConf without what only their authors need."""
-    text = str(error)
-    if isinstance(error.__cause__, OmegaConfBaseException) and str(error.__cause__) not in text:
-        text += f"\n{error.__cause__}"
-    if isinstance(error, OverrideParseException) and error.override not in text:
-        text = f"{error.override}: {text}"
-    text = re.sub(r"full_key: (\S+)", r"(at \1)", text.partition("Config search path:")[0])
-    dropped = ("See https://", "reference_type=", "object_type=", "^")
-    lines = (line.strip() for line in text.splitlines())
-    return " ".join(line for line in lines if line and not line.startswith(dropped))
 
 
 def _is_of_hydra(error: Exception) -> bool:
@@ -158,35 +129,6 @@ def _is_of_hydra(error: Exception) -> bool:
     raised_in = frames[-1].f_globals.get("__name__", "").split(".")[0] if frames else ""
     # ValueError of a wrong option, OSError of a run directory that cannot be made
     return isinstance(error, ValueError | OSError) and raised_in in ("hydra", "pathlib", "os")
-
-
-def compose(overrides: Sequence[str], *, conf_dir: Path) -> RunConfig:
-    """The configuration that ``overrides`` ask for, checked as ``run_app`` does; nothing is run.
-
-    Args:
-        overrides: as on the command line.
-        conf_dir: folder of ``config.yaml`` and the config groups.
-
-    Raises:
-        ConfigError: something in the files or in ``overrides`` is wrong.
-    """
-    _store_schema()
-    try:
-        _check(get_args_parser().parse_args([*overrides]), conf_dir)
-        with hydra.initialize_config_dir(str(conf_dir.resolve()), version_base="1.3"):
-            return _to_config(hydra.compose("config", [*overrides]))
-    except (HydraException, OmegaConfBaseException) as error:
-        raise ConfigError(_one_line(error)) from error
-
-
-@functools.cache  # once a process; Hydra takes a copy of it for every configuration
-def _store_schema() -> None:
-    """Tell Hydra which keys there are, with their types and defaults."""
-    node = OmegaConf.structured(plain_twin(RunConfig()))
-    for key, hint in Schema(RunConfig).settings():
-        if is_mapping(hint):  # its keys are the user's, whom Hydra would ask for a '+'
-            OmegaConf.set_struct(OmegaConf.select(node, key), False)
-    ConfigStore.instance().store("base_config", node=node)
 
 
 def _parse_arguments() -> argparse.Namespace:
@@ -200,76 +142,10 @@ def _parse_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _check(arguments: argparse.Namespace, conf_dir: Path) -> None:
-    """Check all configuration files, then the overrides."""
-    parsed = OverridesParser.create().parse_overrides(arguments.overrides)
-    extra = [arguments.config_path, arguments.config_dir]
-    for item in parsed:
-        value = item.value()
-        if item.key_or_group == "hydra.searchpath" and isinstance(value, list):
-            extra += [str(path).removeprefix("file://") for path in value]
-    files = ConfigFiles(conf_dir, extra=[Path(path) for path in extra if path])
-    schema = Schema(RunConfig, beside={"hydra": HydraConf})
-    with_search = Schema(RunConfig, beside={"hydra": _SearchHydraConf})
-    by_choice = {("hydra/sweeper", NAME): with_search}
-    files.check(schema, by_choice=by_choice)
-    overrides = [_plain_override(item, files.groups) for item in parsed]
-    check_debug_is_last(overrides)
-    choices = files.choices(overrides)
-    files.check_overrides(
-        [*_params(files), *overrides],
-        next((by_choice[choice] for choice in by_choice if choice in choices), schema),
-    )
-    for group, option in choices:
-        check_installed(f"{group}={option}")
-
-
-_SearchHydraConf = make_dataclass(
-    "_SearchHydraConf", [("sweeper", SearchSettings, None)], bases=(HydraConf,), kw_only=True
-)
-"""Hydra's own settings with those of our search where Hydra takes any sweeper's."""
-
-
-def _params(files: ConfigFiles) -> Iterator[Override]:
-    """What the files tell sweepers to vary, as if it stood on the command line."""
-    parser = OverridesParser.create()
-    for place, key, value in files.sweep_params():
-        try:
-            item = parser.parse_override(file_override(key, value))
-        except HydraException as error:
-            raise ConfigError(f"{place}: {key}={value}: {_one_line(error)}") from error
-        override = _plain_override(item, files.groups)
-        yield replace(override, text=f"{place}: {override.text}")
-
-
-def _plain_override(item: hydra_types.Override, groups: Mapping[str, list[str]]) -> Override:
-    """Take Hydra's parse apart: ``config_check`` knows plain data only."""
-    values: tuple[object, ...]
-    inner: object = item._value  # no property gives the pattern of a glob
-    if isinstance(inner, hydra_types.Glob):
-        found = inner.filter(groups.get(item.key_or_group, []))
-        values = tuple(found) or (
-            item.get_value_string(),
-        )  # a glob that finds nothing runs nothing
-    elif item.is_discrete_sweep():
-        values = tuple(item._convert_value(value) for value in item.sweep_iterator())
-    elif item.value_type in (None, hydra_types.ValueType.INTERVAL_SWEEP):
-        values = ()
-    else:
-        values = (item.value(),)
-    return Override(
-        text=item.input_line or item.key_or_group,
-        action=_ACTIONS[item.type],
-        key=item.key_or_group,
-        package=item.package,
-        values=values,
-    )
-
-
 def _run_hydra(
     job: Job, conf_dir: Path, failures: list[Exception], launch: Rendezvous | None
 ) -> None:
-    _store_schema()
+    store_schema()
     full_error = os.environ.get(_FULL_ERROR)
 
     @functools.wraps(job)  # Hydra names the log file after the file of ``job``
@@ -278,7 +154,7 @@ def _run_hydra(
         is_multirun = settings.mode == RunMode.MULTIRUN
         run_dir = Path(settings.runtime.output_dir)
         try:
-            config = _to_config(composed)
+            config = to_run_config(composed)
             with _environment({_FULL_ERROR: full_error, _RUN_DIR: str(run_dir)}):
                 if is_multirun:
                     return _run_of_sweep(job, config, run_dir, settings)
@@ -327,15 +203,6 @@ def _short_id() -> str:
 # Cached in the configuration, as Hydra's own ${now:} is: one value for a run or a sweep. Here, as
 # the processes that a launcher starts for jobs import this file and nothing else of ours.
 OmegaConf.register_new_resolver("short_id", _short_id, use_cache=True, replace=True)
-
-
-def _to_config(composed: DictConfig) -> RunConfig:
-    try:
-        data = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
-    except OmegaConfBaseException as error:
-        raise ConfigError(_one_line(error)) from error
-    assert isinstance(data, dict)
-    return from_plain(RunConfig, {str(key): value for key, value in data.items()})
 
 
 def _show_of_job(error: Exception, run_dir: Path) -> None:

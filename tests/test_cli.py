@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from proassist_lit.cli import compose
+from proassist_lit.composition import compose
 from proassist_lit.config import Compat, RunConfig
 from proassist_lit.config_schema import read_config
 from proassist_lit.errors import ConfigError, StreamError

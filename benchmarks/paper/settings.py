@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from benchmarks.paper.jobs import ROOT, Job
-from proassist_lit.cli import compose
 from proassist_lit.commands.trained import override
+from proassist_lit.composition import compose
 from proassist_lit.config import RunConfig
 from proassist_lit.data.generate import generate, generated_folder
 from proassist_lit.errors import ConfigError

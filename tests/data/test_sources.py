@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from proassist_lit.cli import compose
+from proassist_lit.composition import compose
 from proassist_lit.config import RunConfig
 from proassist_lit.config_check import ConfigFiles
 from proassist_lit.config_help import help_text

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from proassist_lit import cli
+from proassist_lit import cli, composition
 from proassist_lit.commands import main
 from proassist_lit.commands.trained import override
 from proassist_lit.config import RunConfig
@@ -44,7 +44,8 @@ def files() -> ConfigFiles:
 def test_keys_of_the_documentation_are_known(
     words: list[str], files: ConfigFiles, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cli, "ConfigFiles", lambda *_, **__: files)
+    for module in (cli, composition):
+        monkeypatch.setattr(module, "ConfigFiles", lambda *_, **__: files)
     reached = []
     monkeypatch.setattr(cli, "_run_hydra", lambda *arguments: reached.append(arguments))
     monkeypatch.setattr(sys, "argv", ["train.py", *words])

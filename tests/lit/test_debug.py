@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from lightning.pytorch.profilers import PyTorchProfiler, SimpleProfiler
 
-from proassist_lit.cli import compose
+from proassist_lit.composition import compose
 from proassist_lit.lit.profiling import build_profiler
 from proassist_lit.lit.quiet import quiet_libraries
 from proassist_lit.run_directory import RunDirectory
