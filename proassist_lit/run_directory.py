@@ -215,8 +215,8 @@ class RunDirectory:
             name += f"_{hashlib.sha256(own.encode()).hexdigest()[:8]}"
         return self.path / "streams" / f"{name}.json"
 
-    def write_notes(self) -> dict[str, str]:
-        """Write ``notes.json``: git commit, versions, machine; return them."""
+    def write_notes(self, **further: str) -> dict[str, str]:
+        """Write ``notes.json``: git commit, versions, machine, ``further``; return them."""
         notes = {"git commit": _git_commit(), "machine": _machine()}
         notes["python"] = platform.python_version()
         for package in _VERSIONS:
@@ -224,6 +224,7 @@ class RunDirectory:
                 notes[package] = version(package)
             except PackageNotFoundError:
                 notes[package] = "not installed"
+        notes |= further
         write_text(self.path / "notes.json", json.dumps(notes, indent=2) + "\n")
         return notes
 

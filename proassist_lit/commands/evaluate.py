@@ -83,7 +83,7 @@ def evaluate(arguments: argparse.Namespace) -> int:
     core.model.to("cuda" if _wants_cuda(config) and torch.cuda.is_available() else "cpu")
     out = RunDirectory(target)
     write_config(config, out.path / "config.yaml")
-    notes = out.write_notes() | {"checkpoint": str(trained.checkpoint or folder)}
+    notes = out.write_notes(checkpoint=str(trained.name_of_checkpoint or folder))
     result = core.evaluator.evaluate(
         core.model, on_stream=out.write_stream, answers=folder / "answers"
     )

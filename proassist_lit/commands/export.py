@@ -38,7 +38,7 @@ def add_parser(commands: Any) -> None:
         choices=("last", "best"),
         default="last",
         help="of a run: the last state, of which its metrics and thresholds are, or that of the "
-        "lowest loss on val, without them (default: last)",
+        "lowest loss on val, with those of its newest evaluation, if any (default: last)",
     )
     parser.add_argument(
         "--merge",
@@ -86,14 +86,8 @@ def load_assistant(path: Path, which: str = "last") -> tuple[AssistantModel, Des
 
 def _describe(trained: Trained) -> Description:
     from proassist_lit.exchange.description import Description, with_thresholds
-    from proassist_lit.run_directory import RunDirectory
 
-    config = trained.config
-    last = RunDirectory(trained.folder).last_checkpoint
-    assert trained.checkpoint is not None
-    is_last = trained.checkpoint.resolve() == last.resolve()
-    # What a run reached, and the thresholds it chose on val, are of its last state.
-    metrics = trained.metrics if is_last else {}
+    config, metrics = trained.config, trained.metrics
     fps, features = _features(config)
     return Description(
         config=with_thresholds(config, metrics),

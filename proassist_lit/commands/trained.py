@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,7 +25,8 @@ class Trained:
         config: of its training, with other settings where they were asked for.
         checkpoint: of a run; None for a folder, whose weights the configuration begins from.
         about: what a folder says of itself; None for a run.
-        metrics: what it reached, flat; empty if it was not evaluated.
+        metrics: what it reached, flat; empty if it was not evaluated. Those of a run are of its
+            last state, those of another checkpoint of its newest evaluation with the same stream.
     """
 
     folder: Path
@@ -38,6 +40,11 @@ class Trained:
         """Folder of its tokenizer; None for a run that kept none."""
         folder = self.folder / "tokenizer" if self.about is None else self.folder
         return folder if folder.is_dir() else None
+
+    @property
+    def name_of_checkpoint(self) -> Path | None:
+        """The checkpoint within its run, wherever that lies; None for a folder."""
+        return self.checkpoint and _within(self.folder, self.checkpoint)
 
     def load_weights(self, model: AssistantModel) -> None:
         """Give a model that its configuration built what was trained.
@@ -107,7 +114,6 @@ def find_trained(path: Path, which: str = "last", overrides: Sequence[str] = ())
     from proassist_lit.config_schema import read_config
     from proassist_lit.exchange.description import read_assistant
     from proassist_lit.model.assistant_folder import DESCRIPTION
-    from proassist_lit.run_directory import RunDirectory
 
     if any(text.startswith("stream.rule=") for text in overrides):
         overrides = ["stream.theta_speak=null", *overrides]
@@ -116,12 +122,49 @@ def find_trained(path: Path, which: str = "last", overrides: Sequence[str] = ())
         config = override(about.config, overrides)
         return Trained(path, config, about=about, metrics=about.metrics)
     folder, checkpoint = find_checkpoint(path, which)
-    config = override(read_config(RunConfig, folder / "config.yaml"), overrides)
+    config = read_config(RunConfig, folder / "config.yaml")
+    metrics = _metrics_of(folder, checkpoint, config)
+    return Trained(folder, override(config, overrides), checkpoint, metrics=metrics)
+
+
+def _metrics_of(folder: Path, checkpoint: Path, config: RunConfig) -> Mapping[str, float | str]:
+    """What the state in ``checkpoint`` of the run in ``folder`` reached; empty if nobody knows."""
+    from proassist_lit.run_directory import RunDirectory
+
     try:
-        metrics = RunDirectory(folder).read_metrics()
-    except ProAssistError:
-        metrics = {}
-    return Trained(folder, config, checkpoint, metrics=metrics)
+        if checkpoint.resolve() == RunDirectory(folder).last_checkpoint.resolve():
+            return RunDirectory(folder).read_metrics()
+        for evaluation in sorted((folder / "evaluations").glob("*/"), reverse=True):
+            if _is_evaluation_of(evaluation, _within(folder, checkpoint), config):
+                metrics = evaluation / "metrics.json"
+                if metrics.stat().st_mtime >= checkpoint.stat().st_mtime:
+                    return RunDirectory(evaluation).read_metrics()
+    except (ProAssistError, OSError):
+        pass
+    return {}
+
+
+def _is_evaluation_of(folder: Path, checkpoint: Path, config: RunConfig) -> bool:
+    """Whether ``checkpoint`` was evaluated in ``folder``, streamed as ``config`` says."""
+    from proassist_lit.config import RunConfig
+    from proassist_lit.config_schema import read_config
+
+    notes, metrics = folder / "notes.json", folder / "metrics.json"
+    if not (notes.is_file() and metrics.is_file()):
+        return False
+    if json.loads(notes.read_text(encoding="utf-8")).get("checkpoint") != str(checkpoint):
+        return False
+    asked, streamed = (
+        replace(c.stream, theta_speak=None, theta_dst=None)
+        for c in (config, read_config(RunConfig, folder / "config.yaml"))
+    )
+    return asked == streamed
+
+
+def _within(folder: Path, checkpoint: Path) -> Path:
+    """``checkpoint`` as seen from ``folder``, or from anywhere if it lies elsewhere."""
+    path = checkpoint.resolve()
+    return path.relative_to(folder.resolve()) if path.is_relative_to(folder.resolve()) else path
 
 
 def find_checkpoint(path: Path, which: str) -> tuple[Path, Path]:

@@ -41,7 +41,8 @@ def with_thresholds(
     if missing := [name for name in NAMES if found[name] is None]:
         raise ConfigError(
             f"the run has no {' and no '.join(missing)}: it was not evaluated; do it now "
-            "(proassist-lit evaluate RUN --out RUN), or set "
+            "(proassist-lit evaluate RUN --out RUN; another state than the last: proassist-lit "
+            "evaluate RUN --checkpoint best), or set "
             f"{' and '.join(f'stream.{name}=0.5' for name in missing)}."
         )
     return replace(config, **found)

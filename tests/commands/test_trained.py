@@ -1,0 +1,51 @@
+"""What was trained, found on the disk with the metrics that are its own."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from proassist_lit.commands.trained import find_trained
+from proassist_lit.config import RunConfig
+from proassist_lit.config_schema import write_config
+from proassist_lit.model.config import ModelConfig, TinyConfig
+from proassist_lit.run_directory import RunDirectory
+from proassist_lit.streaming.config import Strategy, StreamConfig
+from tests.exchange.fakes import make_run
+
+TINY = TinyConfig(vocab_size=330, hidden_size=16, num_layers=2, num_heads=2, mlp_size=24)
+
+
+@pytest.mark.parametrize(
+    ("changes", "known"),
+    [
+        ({}, True),
+        ({"checkpoint": "checkpoints/last.ckpt"}, False),
+        ({"stream": StreamConfig(strategy=Strategy.DROP_ALL)}, False),
+        ({"stream": StreamConfig(theta_speak=0.3)}, True),
+        ({"trained_since": True}, False),
+    ],
+    ids=["of it", "of another", "streamed otherwise", "thresholds given", "trained since"],
+)
+def test_another_state_has_the_thresholds_of_its_own_evaluation(
+    changes: dict[str, Any], known: bool, tmp_path: Path
+) -> None:
+    run, _ = make_run(tmp_path / "run", ModelConfig(tiny=TINY))
+    for day in ("2026-01-01", "2026-01-02"):
+        evaluation = RunDirectory(run / "evaluations" / day)
+        config = RunConfig(stream=changes.get("stream", StreamConfig()))
+        write_config(config, evaluation.path / "config.yaml")
+        evaluation.write_notes(checkpoint=changes.get("checkpoint", "checkpoints/best.ckpt"))
+        evaluation.write_metrics({"val/theta_speak": 0.625 if day.endswith("2") else 0.125})
+    if "trained_since" in changes:
+        later = time.time() + 60
+        os.utime(run / "checkpoints/best.ckpt", (later, later))
+    run = run.rename(tmp_path / "moved")
+
+    best = find_trained(run, "best").metrics
+    assert best.get("val/theta_speak") == (0.625 if known else None)
+    assert find_trained(run).metrics["val/theta_speak"] == 0.25
