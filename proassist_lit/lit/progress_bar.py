@@ -10,6 +10,15 @@ from lightning.pytorch.callbacks import RichProgressBar
 class EpochBar(RichProgressBar):
     """Lightning's bar, counting epochs from 1 and up to the last, steps or epochs being limited."""
 
+    @property
+    def total_train_batches(self) -> int | float:
+        """Of this epoch; those before a resume count, as they do in what the bar says is done."""
+        trainer = self.trainer
+        if trainer.max_steps < 0:
+            return trainer.num_training_batches
+        done = trainer.global_step % trainer.num_training_batches  # a step for every batch
+        return min(trainer.num_training_batches, trainer.max_steps - trainer.global_step + done)
+
     def _get_train_description(self, current_epoch: int) -> str:
         trainer = self.trainer
         epochs = trainer.max_epochs
