@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -84,7 +84,11 @@ def parts_table(model: AssistantModel) -> Table:
 
 
 def check_heads_train(
-    model: AssistantModel, objective: ObjectiveConfig, *, begins_trained: bool
+    model: AssistantModel,
+    objective: ObjectiveConfig,
+    *,
+    begins_trained: bool,
+    new: Collection[str] = (),
 ) -> None:
     """Refuse a run after which a head would decide or write that was never trained.
 
@@ -93,6 +97,7 @@ def check_heads_train(
         objective: gives the weights of the losses.
         begins_trained: whether the heads come from an earlier training: to leave one as it is may
             then be meant.
+        new: heads that begin untrained all the same.
 
     Raises:
         ConfigError: names every such module with its remedy.
@@ -106,7 +111,7 @@ def check_heads_train(
             faults.append(
                 f"{name} would not train: its parameters are frozen; let them require a gradient."
             )
-        elif name in _WEIGHTS and not begins_trained:
+        elif name in _WEIGHTS and (name in new or not begins_trained):
             weight, purpose, without = _WEIGHTS[name]
             if getattr(objective, weight) == 0:
                 faults.append(

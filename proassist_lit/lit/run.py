@@ -58,14 +58,20 @@ def train(config: RunConfig, run_dir: Path) -> float:
     check_devices(config.trainer)
     notes = _open(run) if is_first_process() else {}
     L.seed_everything(config.seed, workers=True)
-    core = build_core(config)
+    # Weights that go on mean the words of their own tokenizer, whatever the data is now.
+    tokenizer = Path(checkpoint).parents[1] / "tokenizer" if checkpoint else None
+    if tokenizer is not None and not tokenizer.is_dir():
+        tokenizer = None
+    core = build_core(config, tokenizer_folder=tokenizer)
     begins_trained = bool(config.model.init_from)
-    check_heads_train(core.model, config.objective, begins_trained=begins_trained)
+    check_heads_train(
+        core.model, config.objective, begins_trained=begins_trained, new=config.model.init_new
+    )
     if not config.trainer.rounds_weights:
         check_trained_types(core.model)
     check_optimizer(config, core.model)
     check_turns(config)
-    if is_first_process():
+    if is_first_process() and tokenizer != run.path / "tokenizer":
         core.chat.tokenizer.save_pretrained(run.path / "tokenizer")
     if config.trainer.find_batch_size:
         config = with_found_batch_size(config, core, run, resumes=checkpoint is not None)

@@ -85,6 +85,8 @@ def load_model(backbone: str, *, dtype: torch.dtype = torch.float32, four_bit: b
     if source is not TextSide:
         check_backbone(backbone, model, lm)
     _align(lm)
+    # Rows are padded by length here; the token of that name may be one that is to be learnt.
+    lm.get_input_embeddings().padding_idx = None
     return lm
 
 

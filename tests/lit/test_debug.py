@@ -10,11 +10,13 @@ import pytest
 from lightning.pytorch.profilers import PyTorchProfiler, SimpleProfiler
 
 from proassist_lit.composition import compose
+from proassist_lit.data.dataset import load_data
 from proassist_lit.lit.profiling import build_profiler
 from proassist_lit.lit.quiet import quiet_libraries
 from proassist_lit.run_directory import RunDirectory
 from proassist_lit.trainer_config import ProfilerKind
 from tests.app import REPO_CONF, App
+from tests.data.test_captaincook4d import files, write
 from tests.lit.resuming import curves
 from tests.lit.test_experiments import run_small
 
@@ -34,6 +36,15 @@ def test_preset_goes_before_the_experiment(preset: str, experiment: str) -> None
     assert (trainer.val_every_steps > trainer.max_steps) == (preset == "overfit")
     few = config.data.max_train and config.data.max_val and config.data.max_test
     assert few or config.data.share == 0.05
+
+
+@pytest.mark.parametrize("experiment", ["per_turn", "captaincook4d_tiny"])
+def test_one_conversation_is_learnt_by_heart(experiment: str, tmp_path: Path) -> None:
+    root = write(tmp_path / "annotations", files())
+    chosen = [f"+experiment={experiment}", "+debug=overfit", f"data.cache={tmp_path / 'data'}"]
+    data = compose([*chosen, f"data.root={root}"], conf_dir=REPO_CONF).data
+
+    assert len(load_data(data)["train"]) == 1
 
 
 def test_preset_that_an_experiment_would_take_back_is_refused(app: App) -> None:

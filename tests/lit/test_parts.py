@@ -67,6 +67,9 @@ def test_heads_that_would_not_train_are_named_with_the_remedy() -> None:
     assert "do without the head (model.dst=false)" in lines[1]
     assert "dst_output_head would not train" in lines[2]
     check(model, begins_trained=True, speaking_binary_weight=0.0)
+    objective = ObjectiveConfig(speaking_binary_weight=0.0, dst_binary_weight=0.0)
+    with pytest.raises(ConfigError, match=r"^dst_head would not train"):
+        check_heads_train(model, objective, begins_trained=True, new=["dst_head"])
 
     model.projector[0].weight.requires_grad_(False)
     with pytest.raises(ConfigError, match=r"^projector would not train: its parameters are froz"):

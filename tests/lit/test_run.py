@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -129,6 +131,26 @@ def test_interrupt_leaves_a_checkpoint_that_training_goes_on_from(
     again = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["callbacks"]
     assert again["WandbIdentity"]["id"] == before["id"]
     assert again["WandbIdentity"]["step"] > before["step"] > 0
+
+
+@pytest.mark.road
+def test_weights_that_go_on_keep_their_tokenizer_whatever_the_data_is(tmp_path: Path) -> None:
+    run, file = tmp_path / "run", tmp_path / "run/tokenizer/tokenizer.json"
+    tiny = TinyConfig(vocab_size=300, hidden_size=32, num_layers=2, num_heads=2, mlp_size=32)
+    first = config(tmp_path, steps=1)
+    first = replace(first, model=replace(first.model, tiny=tiny))
+    train(first, run)
+    before = file.read_bytes()
+
+    toy = ToyConfig(num_train=1, num_val=1, num_test=1, seed=9)
+    other = replace(first, resume="auto", data=replace(first.data, toy=toy))
+    other = replace(other, trainer=replace(other.trainer, max_steps=2))
+    with suppress(CheckpointError):  # of another epoch: refused, but nothing may have changed
+        train(other, run)
+    assert file.read_bytes() == before
+    fresh = tmp_path / "fresh"
+    train(replace(other, resume="none"), fresh)
+    assert (fresh / "tokenizer/tokenizer.json").read_bytes() != before  # or nothing was shown
 
 
 def test_resume_from_a_missing_checkpoint_is_refused(tmp_path: Path) -> None:

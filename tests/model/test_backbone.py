@@ -122,6 +122,14 @@ def test_weights_do_not_lie_where_their_file_has_them(padding: int, tmp_path: Pa
         assert torch.equal(again.state_dict()[key], value)
 
 
+def test_the_token_that_pads_is_learnt_like_any_other(tmp_path: Path) -> None:
+    causal_lm("Llama", vocab_size=40, pad_token_id=2).save_pretrained(tmp_path)
+
+    lm = load_model(str(tmp_path))
+    lm(input_ids=torch.tensor([[1, 2, 3]])).logits.sum().backward()
+    assert lm.get_input_embeddings().weight.grad[2].abs().sum() > 0
+
+
 def test_tokens_that_exist_keep_their_ids_and_nothing_grows(tmp_path: Path) -> None:
     size = save_tokenizer(tmp_path)
     lm = causal_lm("Llama", vocab_size=size)
