@@ -97,11 +97,10 @@ class _Writer:
 
     def _start(self, time_s: float, step: Step) -> None:
         self.draft.update(time_s, step, Transition.START)
-        corrected = {mistake.keywords for mistake in step.mistakes}
         for skipped in self._skipped_before(step):
             self.noticed.add(skipped.id)
-            if (skipped.verb, skipped.item) in corrected:  # a correction will tell it in a moment
-                continue
+            if any(skipped.name in mistake.correction for mistake in step.mistakes):
+                continue  # a correction will tell it in a moment
             text = self._pick(phrases.SKIPPED).format(step=skipped.name)
             self.draft.assistant_says(time_s, text, "correction", (skipped.verb, skipped.item))
 
@@ -181,24 +180,25 @@ class _Writer:
         return next(under_way, None) or self._next()
 
     def _next(self) -> Step | None:
-        """The first step of the plan that has not begun and is not known to be skipped."""
-        not_started = (s for s in self.timeline.steps if s.id not in self.noticed)
-        return next(
-            (s for s in not_started if self.draft.state[s.id] is StepState.NOT_STARTED), None
-        )
+        """The first step of the plan that has not begun; those just reminded of come last."""
+        waiting = [
+            s for s in self.timeline.steps if self.draft.state[s.id] is StepState.NOT_STARTED
+        ]
+        return next((s for s in waiting if s.id not in self.noticed), next(iter(waiting), None))
 
     def _skipped_before(self, step: Step) -> list[Step]:
         """Steps that should have begun before ``step`` and have not, not yet noticed.
 
-        Those that it needs; where the plan is a mere list, all that stand before it. Whether they
-        are done later nobody can know.
+        Those that it needs, whether they are done later or not: nobody can know. Where a plan does
+        not tell what a step needs, its order is no obligation: then those that stand before it and
+        are never done.
         """
         assert step.start_s is not None
         steps = self.timeline.steps
         if step.needs is not None:
             needed = [s for s in steps if s.id in step.needs]
         elif all(s.needs is None for s in steps):
-            needed = list(steps[: steps.index(step)])
+            needed = [s for s in steps[: steps.index(step)] if s.skipped]
         else:  # beyond the plan
             needed = []
         return [

@@ -230,20 +230,37 @@ def test_steps_in_any_order_that_the_plan_allows_bring_no_reminder() -> None:
     assert not reminders(timeline_of(("leek", 5.0, ()), ("beet", 5.0, ("leek",))))
 
 
-def test_in_a_plan_that_is_a_list_all_earlier_steps_come_first() -> None:
+def test_in_a_plan_that_is_a_list_only_what_is_never_done_brings_a_reminder() -> None:
     timeline = timeline_of(("leek", 15.0, None), ("beet", None, None), ("plum", 9.0, None))
 
-    assert reminders(timeline) == [(9.0, {"leek"}), (9.0, {"beet"})]
+    assert reminders(timeline) == [(9.0, {"beet"})]
 
 
-def test_what_a_correction_of_the_step_tells_is_not_told_twice() -> None:
+@pytest.mark.parametrize("correction", ["first wash the leek", "wash the beet"])
+def test_what_a_correction_of_the_step_tells_is_not_told_twice(correction: str) -> None:
     timeline = timeline_of(("leek", None, ()), ("beet", 9.0, ("leek",)))
-    mistake = Mistake(time_s=9.2, kind="Order Error", description="an order error",
-                      correction="first wash the leek", keywords=("wash", "leek"))  # fmt: skip
+    mistake = Mistake(time_s=9.2, kind="Order Error", description="an error",
+                      correction=correction, keywords=("wash",))  # fmt: skip
     beet = replace(timeline.steps[1], mistakes=(mistake,))
-    timeline = replace(timeline, steps=(timeline.steps[0], beet))
+    found = reminders(replace(timeline, steps=(timeline.steps[0], beet)))
 
-    assert reminders(timeline) == [(9.2, {"leek"})]
+    told = [(9.2, {"leek"})] if "leek" in correction else [(9.0, {"leek"}), (9.2, {"beet"})]
+    assert found == told
+
+
+def test_a_step_that_was_reminded_of_is_still_to_do() -> None:
+    timeline = timeline_of(("leek", 15.0, ()), ("beet", None, ()), ("plum", 9.0, ("leek",)))
+    conversation = write_dialogue(timeline, CONFIG, UserType.NO_TALK, seed=1)
+    said = {t.time_s: t for t in turns_of(conversation, AssistantTurn)}
+
+    assert "beet" in said[11.0].content  # those that were not reminded of come first
+    assert "beet" in said[17.0].content
+
+    timeline = timeline_of(("leek", 15.0, ()), ("plum", 9.0, ("leek",)))
+    conversation = write_dialogue(timeline, CONFIG, UserType.NO_TALK, seed=1)
+    said = {t.time_s: t for t in turns_of(conversation, AssistantTurn)}
+    assert "leek" in said[11.0].content
+    assert (said[11.0].labels, said[17.0].labels) == ("feedback,instruction", "feedback")
 
 
 def test_nothing_is_said_of_what_is_still_to_come() -> None:
@@ -273,7 +290,7 @@ def test_labels_say_what_kind_of_utterance() -> None:
     conversation = write_dialogue(plain_timeline(), CONFIG, UserType.NO_TALK, seed=1)
 
     assert [t.labels for t in turns_of(conversation, AssistantTurn)] == [
-        "instruction", "correction", "feedback,instruction", "correction", "feedback"
+        "instruction", "correction", "feedback,instruction", "correction", "feedback,instruction"
     ]  # fmt: skip
 
 
