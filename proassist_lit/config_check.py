@@ -2,7 +2,7 @@
 
 Hydra drops some mistakes without a word (``+foo=1``) and finds others only in files that a run
 happens to use. Here all files are read at every start, with line numbers. Nothing here knows
-Hydra; ``cli`` hands over plain data.
+Hydra; ``composition`` hands over plain data.
 """
 
 from __future__ import annotations

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from proassist_lit.errors import CheckpointError, ConfigError, ProAssistError
+from proassist_lit.errors import CheckpointError, ConfigError
 
 if TYPE_CHECKING:
     from proassist_lit.config import RunConfig
@@ -131,34 +131,32 @@ def _metrics_of(folder: Path, checkpoint: Path, config: RunConfig) -> Mapping[st
     """What the state in ``checkpoint`` of the run in ``folder`` reached; empty if nobody knows."""
     from proassist_lit.run_directory import RunDirectory
 
-    try:
-        if checkpoint.resolve() == RunDirectory(folder).last_checkpoint.resolve():
-            return RunDirectory(folder).read_metrics()
-        for evaluation in sorted((folder / "evaluations").glob("*/"), reverse=True):
-            if _is_evaluation_of(evaluation, _within(folder, checkpoint), config):
-                metrics = evaluation / "metrics.json"
-                if metrics.stat().st_mtime >= checkpoint.stat().st_mtime:
-                    return RunDirectory(evaluation).read_metrics()
-    except (ProAssistError, OSError):
-        pass
+    is_last = checkpoint.resolve() == RunDirectory(folder).last_checkpoint.resolve()
+    evaluations = [] if is_last else sorted((folder / "evaluations").glob("*/"), reverse=True)
+    for found in [folder] if is_last else evaluations:
+        try:
+            if is_last or _is_evaluation_of(found, folder, checkpoint, config):
+                return RunDirectory(found).read_metrics()
+        except (ValueError, OSError):  # it cannot be read; an older one may be
+            continue
     return {}
 
 
-def _is_evaluation_of(folder: Path, checkpoint: Path, config: RunConfig) -> bool:
-    """Whether ``checkpoint`` was evaluated in ``folder``, streamed as ``config`` says."""
+def _is_evaluation_of(found: Path, folder: Path, checkpoint: Path, config: RunConfig) -> bool:
+    """Whether the state in ``checkpoint`` was evaluated in ``found``, as ``config`` says."""
     from proassist_lit.config import RunConfig
     from proassist_lit.config_schema import read_config
 
-    notes, metrics = folder / "notes.json", folder / "metrics.json"
-    if not (notes.is_file() and metrics.is_file()):
+    notes = json.loads((found / "notes.json").read_text(encoding="utf-8"))
+    if notes.get("checkpoint") != str(_within(folder, checkpoint)):
         return False
-    if json.loads(notes.read_text(encoding="utf-8")).get("checkpoint") != str(checkpoint):
-        return False
-    asked, streamed = (
-        replace(c.stream, theta_speak=None, theta_dst=None)
-        for c in (config, read_config(RunConfig, folder / "config.yaml"))
+    if (found / "metrics.json").stat().st_mtime < checkpoint.stat().st_mtime:
+        return False  # trained since
+    asked, own = (
+        (c.stream, c.compat, c.data.max_val)
+        for c in (read_config(RunConfig, found / "config.yaml"), config)
     )
-    return asked == streamed
+    return asked == own
 
 
 def _within(folder: Path, checkpoint: Path) -> Path:

@@ -26,10 +26,20 @@ TINY = TinyConfig(vocab_size=330, hidden_size=16, num_layers=2, num_heads=2, mlp
         ({}, True),
         ({"checkpoint": "checkpoints/last.ckpt"}, False),
         ({"stream": StreamConfig(strategy=Strategy.DROP_ALL)}, False),
-        ({"stream": StreamConfig(theta_speak=0.3)}, True),
+        ({"stream": StreamConfig(theta_speak=0.3)}, False),
         ({"trained_since": True}, False),
+        ({"broken": "config.yaml"}, True),
+        ({"broken": "notes.json"}, True),
     ],
-    ids=["of it", "of another", "streamed otherwise", "thresholds given", "trained since"],
+    ids=[
+        "of it",
+        "of another",
+        "streamed otherwise",
+        "thresholds given",
+        "trained since",
+        "one without settings",
+        "one without notes",
+    ],
 )
 def test_another_state_has_the_thresholds_of_its_own_evaluation(
     changes: dict[str, Any], known: bool, tmp_path: Path
@@ -41,6 +51,12 @@ def test_another_state_has_the_thresholds_of_its_own_evaluation(
         write_config(config, evaluation.path / "config.yaml")
         evaluation.write_notes(checkpoint=changes.get("checkpoint", "checkpoints/best.ckpt"))
         evaluation.write_metrics({"val/theta_speak": 0.625 if day.endswith("2") else 0.125})
+    if "broken" in changes:
+        broken = RunDirectory(run / "evaluations/2026-01-03")
+        write_config(RunConfig(), broken.path / "config.yaml")
+        broken.write_notes(checkpoint="checkpoints/best.ckpt")
+        broken.write_metrics({"val/theta_speak": 0.9})
+        (broken.path / changes["broken"]).write_text("{")
     if "trained_since" in changes:
         later = time.time() + 60
         os.utime(run / "checkpoints/best.ckpt", (later, later))
