@@ -20,7 +20,7 @@ from benchmarks.paper.results import Study
 from benchmarks.paper.runner import Runner, exit_code, summary, write_error
 from proassist_lit.errors import ConfigError, ProAssistError
 
-NUMBERS = ROOT / "docs" / "results" / "runs.jsonl"
+NUMBERS = numbers_of(ROOT / "docs" / "results.md")
 
 
 def _seeds(text: str) -> list[int]:

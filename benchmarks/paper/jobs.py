@@ -66,9 +66,7 @@ class Job:
     @property
     def settings(self) -> list[str]:
         """What decides its result, wherever it is run."""
-        if self.row.of:
-            return [f"of={self.row.of}", *self.row.set, *self.extra]
-        return [f"+experiment={self.row.experiment}", *self.row.set, *self.extra]
+        return [*self.row.settings, *self.extra]
 
     @property
     def overrides(self) -> list[str]:

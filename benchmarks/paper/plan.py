@@ -41,6 +41,11 @@ class Row:
     cook: bool = False
     cost: float = 1.0
 
+    @property
+    def settings(self) -> list[str]:
+        """What decides its result, but for those of all rows."""
+        return [f"of={self.of}" if self.of else f"+experiment={self.experiment}", *self.set]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Claim:

@@ -72,12 +72,12 @@ class Run:
 
     def is_of(self, row: Row) -> bool:
         """Whether it was run with the settings that ``row`` has."""
-        own = [f"of={row.of}" if row.of else f"+experiment={row.experiment}", *row.set]
+        own = row.settings
         return not self.settings or list(self.settings[: len(own)]) == own
 
     def extra(self, row: Row) -> Sequence[str]:
         """Its settings beyond those of ``row``."""
-        return self.settings[1 + len(row.set) :]
+        return self.settings[len(row.settings) :]
 
     def to_line(self) -> str:
         """One line of JSON, without what it does not have."""
