@@ -23,9 +23,6 @@ from proassist_lit.model.smollm2 import smollm2_folder
 from proassist_lit.model.suitability import REMEDY, check_backbone, check_config
 from proassist_lit.model.text_side import TextSide, take_text_side
 
-_ALIGNMENT = 64
-"""Bytes, of what PyTorch allocates on a CPU."""
-
 
 def load_tokenizer(backbone: str) -> Any:
     """Tokenizer of a backbone, as it was saved.
@@ -84,22 +81,9 @@ def load_model(backbone: str, *, dtype: torch.dtype = torch.float32, four_bit: b
         )
     if source is not TextSide:
         check_backbone(backbone, model, lm)
-    _align(lm)
     # Rows are padded by length here; the token of that name may be one that is to be learnt.
     lm.get_input_embeddings().padding_idx = None
     return lm
-
-
-@torch.no_grad()
-def _align(lm: Any) -> None:
-    """Move weights that lie in memory as they lay in their file to where PyTorch would put them.
-
-    The length of a file's header decides where they begin, and where they begin decides which
-    kernels a CPU takes: the same weights of two files would round differently.
-    """
-    for weight in lm.parameters():
-        if weight.device.type == "cpu" and weight.data_ptr() % _ALIGNMENT:
-            weight.data = weight.data.clone()
 
 
 def _load_config(backbone: str) -> Any:

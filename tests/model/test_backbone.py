@@ -10,7 +10,6 @@ from typing import Any
 import huggingface_hub
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 from tokenizers.models import BPE
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
@@ -107,19 +106,6 @@ def test_a_folder_is_read_as_it_was_saved(name: str, tmp_path: Path) -> None:
     for key, value in lm.state_dict().items():
         torch.testing.assert_close(again.state_dict()[key], value, rtol=0, atol=0)
     check_stream(model := assistant(again), make_decoder(model))
-
-
-@pytest.mark.parametrize("padding", range(0, 64, 8))
-def test_weights_do_not_lie_where_their_file_has_them(padding: int, tmp_path: Path) -> None:
-    lm = causal_lm("Llama", vocab_size=40)
-    lm.save_pretrained(tmp_path)
-    file = tmp_path / "model.safetensors"
-    save_file(load_file(file), file, metadata={"format": "pt", "note": "x" * padding})
-
-    again = load_model(str(tmp_path))
-    assert not [n for n, w in again.named_parameters() if w.data_ptr() % 64]
-    for key, value in lm.state_dict().items():
-        assert torch.equal(again.state_dict()[key], value)
 
 
 def test_the_token_that_pads_is_learnt_like_any_other(tmp_path: Path) -> None:
