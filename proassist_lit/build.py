@@ -88,7 +88,7 @@ def build_core(config: RunConfig, *, tokenizer_folder: Path | None = None) -> Co
             _splitter(config, chat, every_frame=True),
             config.rules,
             config.stream.max_new_tokens if config.evaluation.forced_words else 0,
-            config.stream.rule,
+            config.stream,
         ),
         similarity,
         config.evaluation,

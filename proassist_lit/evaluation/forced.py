@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import torch
@@ -19,10 +19,10 @@ from proassist_lit.sequence.builder import build_sequence
 from proassist_lit.sequence.chat import Chat
 from proassist_lit.sequence.rules import OURS, SequenceRules
 from proassist_lit.sequence.script import read_script
-from proassist_lit.streaming.config import SpeakRule
+from proassist_lit.streaming.config import StreamConfig
 from proassist_lit.streaming.decoder import make_decoder
 from proassist_lit.streaming.forced_turns import forced_turns
-from proassist_lit.streaming.policy import forced_values
+from proassist_lit.streaming.policy import DecisionPolicy, forced_values
 from proassist_lit.streaming.shards import work_shared
 from proassist_lit.streaming.teacher import TeacherForced, teacher_force
 
@@ -38,7 +38,7 @@ class TeacherForcing:
         rules: whose rules make the sequences.
         max_new_tokens: longest utterance that is written at every turn of the reference; 0 where
             none is.
-        speak_rule: what is compared with the threshold of P(speak).
+        stream: when streams decide, and by which rule.
     """
 
     chat: Chat
@@ -46,20 +46,20 @@ class TeacherForcing:
     split: Callable[[Conversation], Sequence[Conversation]] = lambda conversation: [conversation]
     rules: SequenceRules = OURS
     max_new_tokens: int = 0
-    speak_rule: SpeakRule = SpeakRule.THRESHOLD
+    stream: StreamConfig = field(default_factory=StreamConfig)
 
     def decisions(
         self, model: AssistantModel, data: ConversationSet
     ) -> tuple[Labelled, Labelled | None]:
         """What thresholds are compared with at every frame of ``data``, beside the labels.
 
-        Of the speak head it is what the rule makes of P(speak), of the dst head P(update); None
-        without the latter.
+        Of the speak head it is what the rule makes of P(speak), of the dst head P(update); of
+        both ``NEVER`` where a stream decides nothing. None without the latter.
         """
         everyones = work_shared(partial(self._decide, model, data), len(data))
         found = [forced for number in sorted(everyones) for forced in everyones[number]]
         speak = (
-            torch.cat([self._values(f) for f in found]),
+            torch.cat([f.speak_probs for f in found]),
             torch.cat([f.speak_labels for f in found]),
         )
         with_dst = [(f.dst_probs, f.dst_labels) for f in found if f.dst_probs is not None]
@@ -89,7 +89,8 @@ class TeacherForcing:
                 turns = forced_turns(
                     model, self.chat, script, features,
                     theta_speak=theta_speak, max_seq_len=self.max_seq_len,
-                    max_new_tokens=self.max_new_tokens, decoder=decoder, rule=self.speak_rule,
+                    max_new_tokens=self.max_new_tokens, decoder=decoder,
+                    policy=DecisionPolicy.to_speak(self.stream), rise=self.stream.rise,
                 )  # fmt: skip
                 metric.update(turns, part.fps)
                 words.update(turn.texts for turn in turns if turn.texts is not None)
@@ -100,12 +101,22 @@ class TeacherForcing:
             values |= words.compute()
         return {name: float(value) for name, value in values.items()}
 
-    def _values(self, forced: TeacherForced) -> Tensor:
-        """(F,) what the threshold of P(speak) is compared with."""
-        if not self.speak_rule.looks_back:
-            return forced.speak_probs
-        replies = (forced.speak_labels == 1).tolist()
-        return torch.tensor(forced_values(forced.speak_probs.tolist(), replies, self.speak_rule))
+    def _compared(self, forced: TeacherForced, spans: Sequence[bool]) -> TeacherForced:
+        """The same with what thresholds are compared with in place of probabilities."""
+
+        def values(probs: Tensor, labels: Tensor, policy: DecisionPolicy) -> Tensor:
+            if policy == DecisionPolicy():
+                return probs
+            return torch.tensor(
+                forced_values(probs.tolist(), (labels == 1).tolist(), spans, policy)
+            )
+
+        to_speak = DecisionPolicy.to_speak(self.stream)
+        speak = values(forced.speak_probs, forced.speak_labels, to_speak)
+        dst = forced.dst_probs
+        if dst is not None:
+            dst = values(dst, forced.dst_labels, DecisionPolicy.to_update(self.stream))
+        return replace(forced, speak_probs=speak, dst_probs=dst)
 
     def _decide(
         self, model: AssistantModel, data: ConversationSet, number: int
@@ -113,11 +124,14 @@ class TeacherForcing:
         out = []
         for part in self.split(data.conversations[number]):
             features = data.features(part)
+            script = read_script(part, self.rules)
             sequence = build_sequence(
-                read_script(part, self.rules),
+                script,
                 self.chat,
                 num_tokens_per_img=features.shape[1],
                 max_seq_len=self.max_seq_len,
             )
-            out.append(teacher_force(model, sequence, features))
+            forced = teacher_force(model, sequence, features)
+            heard = script.moments[: len(forced.speak_labels)]
+            out.append(self._compared(forced, [bool(moment.spans) for moment in heard]))
         return out

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from proassist_lit.streaming.policy import NEVER
+
 FALLBACK = 0.5
 """Threshold where val has no frame of one of the classes."""
 
@@ -18,7 +20,8 @@ def threshold_candidates(probs: Tensor, labels: Tensor, num: int) -> list[float]
     The others fire between half as often and twice as often as the best one.
 
     Args:
-        probs: (F,) float in [0, 1], or what another rule of streaming makes of them.
+        probs: (F,) float in [0, 1], or what another rule of streaming makes of them; ``NEVER``
+            where the answer is no whatever the threshold.
         labels: (F,) 1 yes, 0 no, -1 left out.
         num: most candidates; >= 1.
 
@@ -26,7 +29,7 @@ def threshold_candidates(probs: Tensor, labels: Tensor, num: int) -> list[float]
         The best one first, then the others, ascending; fewer than ``num`` where two coincide.
     """
     best = best_threshold(probs, labels)
-    sorted_probs = probs[labels >= 0].double().sort(descending=True).values
+    sorted_probs = probs[(labels >= 0) & (probs != NEVER)].double().sort(descending=True).values
     num_fired = int((sorted_probs >= best).sum())
     others: set[float] = set()
     for i in range(num - 1):
@@ -54,12 +57,13 @@ def best_threshold(probs: Tensor, labels: Tensor) -> float:
     nothing has its best F1 where it always says yes.
 
     Args:
-        probs: (F,) float in [0, 1], or what another rule of streaming makes of them.
+        probs: (F,) as above.
         labels: (F,) 1 yes, 0 no, -1 left out.
     """
-    probs, labels = probs[labels >= 0].double(), labels[labels >= 0]
-    num_pos = int((labels == 1).sum())
-    if num_pos == 0 or num_pos == len(labels):
+    num_pos = int((labels == 1).sum())  # those that no threshold finds among them
+    kept = (labels >= 0) & (probs != NEVER)
+    probs, labels = probs[kept].double(), labels[kept]
+    if not 0 < int((labels == 1).sum()) < len(labels):
         return FALLBACK
     order = probs.argsort(descending=True)
     sorted_probs, hits = probs[order], (labels[order] == 1).double().cumsum(0)

@@ -6,9 +6,10 @@ them. Nothing the model says enters the context.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -19,7 +20,6 @@ from proassist_lit.sequence.builder import build_sequence, text_ids
 from proassist_lit.sequence.chat import Chat, Role
 from proassist_lit.sequence.script import Moment, Script
 from proassist_lit.streaming.cache import KVCache
-from proassist_lit.streaming.config import SpeakRule
 from proassist_lit.streaming.decoder import Decoder, make_decoder
 from proassist_lit.streaming.policy import DecisionPolicy
 from proassist_lit.types import IGNORE_INDEX
@@ -63,7 +63,8 @@ def forced_turns(
     max_seq_len: int,
     max_new_tokens: int = 0,
     decoder: Decoder | None = None,
-    rule: SpeakRule = SpeakRule.THRESHOLD,
+    policy: DecisionPolicy | None = None,
+    rise: float | None = None,
 ) -> list[ForcedTurn]:
     """Go through the turns of a conversation that fits into one sequence.
 
@@ -76,11 +77,13 @@ def forced_turns(
         chat: the formatter.
         script: the conversation.
         features: (at least F, K, E).
-        theta_speak: speak iff what ``rule`` makes of P(speak) is >= this.
+        theta_speak: speak iff what ``policy`` makes of P(speak) is >= this.
         max_seq_len: most tokens; of a longer conversation the turns that fit are gone through.
         max_new_tokens: longest utterance that the model writes at every turn; 0 for none.
         decoder: how the tokens it writes are fed; None for the fastest way.
-        rule: what is compared with the threshold; a sum begins anew at every turn.
+        policy: of a stream that begins; what the reference says is its yes. None for P(speak)
+            itself, at every frame.
+        rise: see ``StreamConfig.rise``.
 
     Returns:
         A turn for every frame that an utterance of the reference follows, in order. Summaries are
@@ -101,7 +104,9 @@ def forced_turns(
     cache = KVCache(model.lm.config.num_hidden_layers)
     hidden = model.hidden_states(embeds, cache=cache)[0]  # (T, D)
     heard = script.moments[: len(decisions)]
-    speaks, waits = _decide(_probs(model, hidden[decisions]), heard, theta_speak, rule)
+    says = partial(DecisionPolicy.says, theta=theta_speak, rise=rise)
+    begun = policy or DecisionPolicy()
+    speaks, waits = _decide(_probs(model, hidden[decisions]), heard, begun, says)
     losses, right = _score_words(model, hidden, sequence.labels.to(device))
     decoder = decoder or make_decoder(model)
     is_word = sequence.labels != IGNORE_INDEX
@@ -130,7 +135,7 @@ def forced_turns(
             cache.crop(decisions[last] + 1)
             late = _go_on(
                 model, chat, script.moments[last : last + 1 + ahead],
-                features[last + 1 : last + 1 + ahead], cache, waits[last], theta_speak,
+                features[last + 1 : last + 1 + ahead], cache, waits[last], says,
             )  # fmt: skip
         turns.append(
             ForcedTurn(
@@ -152,7 +157,7 @@ def _go_on(
     features: Tensor,
     cache: KVCache,
     policy: DecisionPolicy,
-    theta_speak: float,
+    says: Callable[[DecisionPolicy, float], bool],
 ) -> int:
     """Frames that go by, nothing being said, until the model speaks; all if it never does.
 
@@ -161,9 +166,7 @@ def _go_on(
     """
     if not len(features):
         return 0
-    silent = [
-        replace(m, spans=tuple(span for span in m.spans if span.role is Role.DST)) for m in moments
-    ]
+    silent = [_silent(moment) for moment in moments]
     told = Script(prompt="", steps=(), initial_state={}, moments=silent)
     sequence = build_sequence(told, chat, num_tokens_per_img=features.shape[1], max_seq_len=2**62)
     start = int(sequence.decision_positions[0]) + 1
@@ -174,25 +177,38 @@ def _go_on(
     )
     hidden = model.hidden_states(embeds, cache=cache)[0]
     probs = _probs(model, hidden[sequence.decision_positions[1:] - start])
-    for number, prob in enumerate(probs, start=1):
-        if policy.says(prob, theta_speak):
+    for number, (prob, moment) in enumerate(zip(probs, silent[1:], strict=True), start=1):
+        if says(policy, prob):
             return number
-        policy.note(prob, yes=False)
+        _note(policy, prob, moment)
     return len(features)
 
 
 def _decide(
-    probs: Sequence[float], moments: Sequence[Moment], theta_speak: float, rule: SpeakRule
+    probs: Sequence[float],
+    moments: Sequence[Moment],
+    policy: DecisionPolicy,
+    says: Callable[[DecisionPolicy, float], bool],
 ) -> tuple[list[bool], list[DecisionPolicy]]:
     """Whether each frame fires, and what is remembered after it where nothing was said at it."""
-    policy, fires, after = DecisionPolicy(rule=rule), [], []
+    policy, fires, after = copy(policy), [], []
     for prob, moment in zip(probs, moments, strict=True):
-        fires.append(policy.says(prob, theta_speak))
-        policy.note(prob, yes=False)
+        fires.append(says(policy, prob))
         after.append(copy(policy))
-        if _has_utterance(moment):
-            policy.note_reply()
+        _note(after[-1], prob, _silent(moment))
+        _note(policy, prob, moment)
     return fires, after
+
+
+def _note(policy: DecisionPolicy, prob: float, moment: Moment) -> None:
+    policy.note(prob, yes=_has_utterance(moment))
+    if moment.spans:
+        policy.note_span()
+
+
+def _silent(moment: Moment) -> Moment:
+    spans = tuple(span for span in moment.spans if span.role is Role.DST)
+    return replace(moment, spans=spans)
 
 
 def _write(

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass
 
 from proassist_lit.streaming.config import SpeakRule, StreamConfig
+
+NEVER = -math.inf
+"""A probability, or what a rule makes of it, that no threshold says yes to."""
 
 Z_FRAMES = 20
 """Frames before this one that a z-score is made of (MMDuet's default)."""
@@ -63,6 +67,24 @@ class DecisionPolicy:
     _sum: float = 0.0
     _recent: tuple[float, ...] = ()
 
+    @classmethod
+    def to_speak(cls, config: StreamConfig) -> DecisionPolicy:
+        """Of the decision to speak."""
+        return cls(config.min_gap_frames, config.stride, config.rule)
+
+    @classmethod
+    def to_update(cls, config: StreamConfig) -> DecisionPolicy:
+        """Of the decision to update the state."""
+        return cls(stride=config.stride)
+
+    @property
+    def may_say(self) -> bool:
+        """Whether the answer at the next frame may be yes."""
+        gap = self._frames_since_yes
+        if gap is not None and gap < self.min_gap_frames:
+            return False
+        return (self._frames_since_span + 1) % self.stride == 0
+
     def value(self, prob: float) -> float:
         """What is compared with the threshold where P(yes) at the next frame is ``prob``.
 
@@ -86,10 +108,7 @@ class DecisionPolicy:
 
     def says(self, prob: float, theta: float, rise: float | None = None) -> bool:
         """Whether P(yes) ``prob`` at the next frame means yes, by the thresholds given."""
-        gap = self._frames_since_yes
-        if gap is not None and gap < self.min_gap_frames:
-            return False
-        if (self._frames_since_span + 1) % self.stride:
+        if not self.may_say:
             return False
         if rise is None:
             return self.value(prob) >= theta
@@ -118,18 +137,24 @@ class DecisionPolicy:
         self._frames_since_span = 0
 
 
-def forced_values(probs: Sequence[float], replies: Sequence[bool], rule: SpeakRule) -> list[float]:
+def forced_values(
+    probs: Sequence[float], answers: Sequence[bool], spans: Sequence[bool], policy: DecisionPolicy
+) -> list[float]:
     """What is compared with the threshold at every frame, where the reference says what is said.
 
     Args:
-        probs: P(speak) of every frame, the reference dialogue being the context.
-        replies: whether the reference says something at it.
-        rule: what is made of the probabilities.
+        probs: P(yes) of every frame, the reference dialogue being the context.
+        answers: whether the reference says yes at it.
+        spans: whether the reference writes anything at it.
+        policy: at the beginning of a stream; it is left as it is.
+
+    Returns:
+        (F,) ``NEVER`` at frames where nothing is decided.
     """
-    policy, values = DecisionPolicy(rule=rule), []
-    for prob, reply in zip(probs, replies, strict=True):
-        values.append(policy.value(prob))
-        policy.note(prob, yes=False)
-        if reply:
-            policy.note_reply()
+    policy, values = copy(policy), []
+    for prob, answer, span in zip(probs, answers, spans, strict=True):
+        values.append(policy.value(prob) if policy.may_say else NEVER)
+        policy.note(prob, yes=answer)
+        if span:
+            policy.note_span()
     return values

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -12,11 +11,9 @@ from proassist_lit.errors import ProAssistError, StreamError
 from proassist_lit.sequence.script import Script
 from proassist_lit.streaming.arrivals import arriving
 from proassist_lit.streaming.config import Strategy
+from proassist_lit.streaming.policy import NEVER
 from proassist_lit.streaming.stream import Stream
 from proassist_lit.types import FrameOutput
-
-NEVER = -math.inf
-"""A probability to which no rule says yes: what silence looks like ahead of time."""
 
 
 @dataclass(frozen=True)

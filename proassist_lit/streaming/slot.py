@@ -23,7 +23,8 @@ from proassist_lit.streaming.branch import Branch
 from proassist_lit.streaming.house import House
 from proassist_lit.streaming.inputs import check_features
 from proassist_lit.streaming.pace import Pace
-from proassist_lit.streaming.recording import NEVER, Recording
+from proassist_lit.streaming.policy import NEVER
+from proassist_lit.streaming.recording import Recording
 from proassist_lit.streaming.stream import Stream, num_common
 
 

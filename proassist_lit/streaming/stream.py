@@ -93,8 +93,8 @@ class Stream:
         self.has_dst = has_dst and bool(script.steps)
         self._context = ContextManager(chat, script, config, name=name)
         self.thresholds = Thresholds.of(config)
-        self._speaking = DecisionPolicy(config.min_gap_frames, config.stride, config.rule)
-        self._updating = DecisionPolicy(stride=config.stride)
+        self._speaking = DecisionPolicy.to_speak(config)
+        self._updating = DecisionPolicy.to_update(config)
         self.frame_idx = start_frame_idx
         self.length = 0
         self.prefix: list[int] = []

@@ -48,7 +48,7 @@ def make_evaluator(
     return Evaluator(
         data,
         config,
-        TeacherForcing(word_chat(), 4096, speak_rule=config.rule),
+        TeacherForcing(word_chat(), 4096, stream=config),
         HashedWordSimilarity(),
         settings or EvaluationConfig(candidates=1),
         num_tokens_per_img=1,

@@ -9,6 +9,7 @@ from proassist_lit.streaming.calibrate import (
     best_threshold,
     threshold_candidates,
 )
+from proassist_lit.streaming.policy import NEVER
 
 
 def f1(theta: float, probs: list[float], labels: list[int]) -> float:
@@ -45,6 +46,19 @@ def test_frames_that_are_neither_are_left_out() -> None:
     labels = torch.tensor([0, 0, 1, 1, -1, -1])
 
     assert best_threshold(probs, labels) == pytest.approx(0.5)
+
+
+def test_frames_at_which_nothing_is_decided_are_missed_by_every_threshold() -> None:
+    probs = torch.tensor([0.1, 0.2, 0.3, 0.35, 0.4, 0.8, NEVER, NEVER, NEVER])
+    labels = torch.tensor([0, 1, 0, 0, 0, 1, 0, 1, 1])
+
+    theta = best_threshold(probs, labels)
+
+    grid = [i / 400 for i in range(401)]
+    best = max(f1(t, probs.tolist(), labels.tolist()) for t in grid)
+    assert f1(theta, probs.tolist(), labels.tolist()) == pytest.approx(best)
+    assert all(0 <= tried <= 1 for tried in threshold_candidates(probs, labels, 5))
+    assert theta < 0.2 < 0.4 < best_threshold(probs[:6], labels[:6])
 
 
 @pytest.mark.parametrize("labels", [[0, 0, 0], [1, 1, 1], [-1, -1, -1]])

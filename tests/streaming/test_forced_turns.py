@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from itertools import accumulate
+from itertools import accumulate, pairwise
 
 import pytest
 import torch
@@ -21,6 +21,7 @@ from proassist_lit.sequence.chat import Chat, Role
 from proassist_lit.sequence.script import Script, read_script
 from proassist_lit.streaming.config import SpeakRule
 from proassist_lit.streaming.forced_turns import ForcedTurn, forced_turns
+from proassist_lit.streaming.policy import DecisionPolicy
 from tests.fakes import ScriptedModel, dialogue, random_features, tiny_model, word_chat
 
 LONG = 4096
@@ -50,6 +51,15 @@ def silenced(script: Script, frame: int, until: int) -> Script:
     return replace(script, moments=moments, after=())
 
 
+def decides(script: Script, frame: int, stride: int, gap: int) -> bool:
+    """Whether a stream may speak there: at every so many frames since a span, not soon after one
+    that spoke."""
+    before = script.moments[:frame]
+    span = max((i for i, m in enumerate(before) if m.spans), default=-1)
+    utterance = max((i for i, m in enumerate(before) if m.utterance), default=-99)
+    return (frame - span) % stride == 0 and frame - utterance > gap
+
+
 def by_definition(
     model: ScriptedModel,
     chat: Chat,
@@ -58,6 +68,8 @@ def by_definition(
     theta: float,
     *,
     summed: bool = False,
+    stride: int = 1,
+    gap: int = 0,
 ) -> list[tuple[int, int]]:
     """(S, late frames) of every turn, one full forward at a time."""
     lasts = [i for i, m in enumerate(script.moments) if m.utterance]
@@ -68,16 +80,23 @@ def by_definition(
         size = last + 1 - first
         before = forced[first : last + 1]
         values = list(accumulate(before)) if summed else before
-        early = [i for i, value in enumerate(values, first) if value >= theta]
+        early = [
+            i for i, value in enumerate(values, first)
+            if value >= theta and decides(script, i, stride, gap)
+        ]  # fmt: skip
         if early:
             out.append((size, early[0] - last))
             continue
         end = lasts[number + 1] if number + 1 < len(lasts) else len(script.moments) - 1
         ahead = min(size - 1, end - last)
-        went = probs(model, chat, silenced(script, last, last + ahead), features)[last + 1 :]
+        waiting = silenced(script, last, last + ahead)
+        went = probs(model, chat, waiting, features)[last + 1 :]
         if summed:
             went = list(accumulate(went, initial=values[-1]))[1:]
-        spoke = [i for i, p in enumerate(went, 1) if p >= theta]
+        spoke = [
+            i for i, p in enumerate(went, 1)
+            if p >= theta and decides(waiting, last + i, stride, gap)
+        ]  # fmt: skip
         out.append((size, spoke[0] if spoke else ahead))
     return out
 
@@ -106,12 +125,56 @@ def test_turns_by_a_running_sum_are_those_of_full_forwards() -> None:
     for theta in (0.2, 0.6, 1.1, 1.6, 2.1, 2.6, 99.0):
         turns = forced_turns(
             model, chat, script, features,
-            theta_speak=theta, max_seq_len=LONG, rule=SpeakRule.RUNNING_SUM,
+            theta_speak=theta, max_seq_len=LONG, policy=DecisionPolicy(rule=SpeakRule.RUNNING_SUM),
         )  # fmt: skip
         expected = by_definition(model, chat, script, features, theta, summed=True)
         assert [(turn.num_frames, turn.late_frames) for turn in turns] == expected
         kinds |= {(late > 0) - (late < 0) for _, late in expected}
     assert kinds == {-1, 0, 1}
+
+
+@pytest.mark.parametrize(("stride", "gap"), [(2, 0), (3, 0), (1, 2), (2, 3)])
+def test_turns_begin_at_frames_where_streams_decide(stride: int, gap: int) -> None:
+    model, chat = tiny_model(), word_chat()
+    script, features = read_script(dialogue()), random_features(10)
+    policy = DecisionPolicy(stride=stride, min_gap_frames=gap)
+    everywhere = []
+    for theta in (0.0, *sorted(probs(model, chat, script, features))):
+        options = {"theta_speak": theta - 1e-6, "max_seq_len": LONG}
+        turns = forced_turns(model, chat, script, features, policy=policy, **options)
+        found = [(turn.num_frames, turn.late_frames) for turn in turns]
+        assert found == by_definition(
+            model, chat, script, features, theta - 1e-6, stride=stride, gap=gap
+        )
+        plain = forced_turns(model, chat, script, features, **options)
+        everywhere.append(found == [(turn.num_frames, turn.late_frames) for turn in plain])
+    assert not all(everywhere)
+
+
+def test_turns_begin_where_the_probability_rises() -> None:
+    model, chat = tiny_model(), word_chat()
+    script, features = read_script(dialogue()), random_features(10)
+    with torch.no_grad():
+        model.speak_head.net.bias -= 0.5  # so that one half is reached at a few frames only
+    forced = probs(model, chat, script, features)
+    rise = sorted(after - before for before, after in pairwise(forced))[-3] - 1e-6
+
+    turns = forced_turns(
+        model, chat, script, features, theta_speak=0.0, max_seq_len=LONG, rise=rise
+    )
+
+    lasts = [i for i, m in enumerate(script.moments) if m.utterance]
+    fires = [p >= 0.5 for p in forced]
+    for i, (before, after) in enumerate(pairwise(forced), 1):
+        fires[i] |= after - before > rise
+    early = 0
+    for first, last, turn in zip([0, *(i + 1 for i in lasts)], lasts, turns, strict=False):
+        if True in fires[first : last + 1]:
+            early += 1
+            assert turn.late_frames == fires.index(True, first) - last
+        else:
+            assert turn.late_frames >= 0
+    assert 0 < early < len(turns)  # by the threshold alone it would speak at every first frame
 
 
 def test_words_of_an_utterance_before_the_next_frame_are_no_words_of_the_turn() -> None:

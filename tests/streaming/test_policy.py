@@ -7,8 +7,7 @@ import pytest
 
 from proassist_lit.errors import ConfigError
 from proassist_lit.streaming.config import SpeakRule, StreamConfig
-from proassist_lit.streaming.policy import DecisionPolicy, forced_values
-from proassist_lit.streaming.recording import NEVER
+from proassist_lit.streaming.policy import NEVER, DecisionPolicy, forced_values
 
 
 def decide(
@@ -112,11 +111,29 @@ def test_no_rule_says_yes_to_silence_watched_ahead(rule: SpeakRule) -> None:
 def test_forced_values_are_summed_from_reply_to_reply() -> None:
     probs, replies = [0.5, 0.25, 0.5, 0.125], [False, True, False, False]
 
-    assert forced_values(probs, replies, SpeakRule.THRESHOLD) == probs
-    assert forced_values(probs, replies, SpeakRule.RUNNING_SUM) == [0.5, 0.75, 0.5, 0.625]
-    assert forced_values(probs * 3, replies * 3, SpeakRule.Z_SCORE)[:6] == pytest.approx(
+    def values(rule: SpeakRule, times: int = 1) -> list[float]:
+        said = replies * times
+        return forced_values(probs * times, said, said, DecisionPolicy(rule=rule))
+
+    assert values(SpeakRule.THRESHOLD) == probs
+    assert values(SpeakRule.RUNNING_SUM) == [0.5, 0.75, 0.5, 0.625]
+    assert values(SpeakRule.Z_SCORE, times=3)[:6] == pytest.approx(
         [0.0] * 5 + [(0.25 - 0.375) / statistics.pstdev([0.5, 0.25, 0.5, 0.125, 0.5])], abs=0.1
     )
+
+
+def test_forced_values_are_those_of_frames_at_which_streams_decide() -> None:
+    probs = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7]
+    spans = [False, False, True, False, False, False, False]  # a dst span is no reply
+    policy = DecisionPolicy(stride=2)
+
+    assert forced_values(probs, [False] * 7, spans, policy) == [
+        NEVER, 0.2, NEVER, NEVER, 0.5, NEVER, 0.7
+    ]  # fmt: skip
+    assert policy == DecisionPolicy(stride=2)
+    assert forced_values(probs, spans, spans, DecisionPolicy(min_gap_frames=2)) == [
+        0.1, 0.2, 0.3, NEVER, NEVER, 0.6, 0.7
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(
