@@ -105,10 +105,21 @@ class RunConfig:
                 "data.max_tokens counts whole conversations, but objective.turns=single repeats "
                 "their beginnings; leave data.max_tokens at null, or objective.turns at shared."
             )
+        self._check_weights()
         self._check_relevance()
         self._check_sweep()
         if self.streams_as_reference:
             check_counterparts(self.stream)
+
+    def _check_weights(self) -> None:
+        silent, decision = "silent_logit_weight", "speaking_binary_weight"
+        learns_token = self.model.decision is Decision.SILENT_TOKEN
+        idle, instead = (decision, silent) if learns_token else (silent, decision)
+        if getattr(self.objective, idle) != 1.0:
+            raise ConfigError(
+                f"objective.{idle} has no effect with model.decision={self.model.decision.value}, "
+                f"whose silence is weighed by objective.{instead}; leave it at 1."
+            )
 
     def _check_relevance(self) -> None:
         if self.model.decision is not Decision.INFORMATIVE_RELEVANCE:

@@ -88,6 +88,29 @@ def test_two_heads_to_speak_are_refused_where_they_cannot_learn(
         RunConfig(model=ModelConfig(decision=Decision.INFORMATIVE_RELEVANCE), **settings)
 
 
+@pytest.mark.parametrize(
+    ("model", "objective", "message"),
+    [
+        (
+            ModelConfig(decision=Decision.SILENT_TOKEN),
+            ObjectiveConfig(kind=ObjectiveKind.TOKEN_PROB, speaking_binary_weight=2.0),
+            r"speaking_binary_weight has no effect .*=silent_token, .*\.silent_logit_weight; leave",
+        ),
+        (
+            ModelConfig(),
+            ObjectiveConfig(silent_logit_weight=0.1),
+            r"silent_logit_weight has no effect .*objective\.speaking_binary_weight; leave it at 1",
+        ),
+    ],
+    ids=["silent_token", "head"],
+)
+def test_weights_without_effect_are_refused(
+    model: ModelConfig, objective: ObjectiveConfig, message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        RunConfig(model=model, objective=objective)
+
+
 def test_thresholds_that_are_swept_have_the_range_of_the_rule() -> None:
     sweep = EvaluationConfig(sweep_speak=[0.5, 3.0])
     with pytest.raises(

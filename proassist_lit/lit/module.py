@@ -120,9 +120,14 @@ class AssistantModule(L.LightningModule):
             self._reached = True
 
     def configure_model(self) -> None:
-        """Shard the weights, where the strategy says so."""
+        """Shard the weights, where the strategy says so.
+
+        Lightning gives them the type of ``trainer.precision`` later: too late for shards, which
+        keep the type that they were made with.
+        """
         mesh = self.device_mesh
         if mesh is not None and not is_sharded(self.model):
+            self.trainer.precision_plugin.convert_module(self.model)
             shard(self.model, mesh["data_parallel"])
 
     def on_fit_start(self) -> None:

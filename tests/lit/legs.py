@@ -33,13 +33,14 @@ def train(
     strategy: str = "auto",
     dropout: float = 0.0,
     lora: bool = False,
+    precision: str = "32-true",
 ) -> None:
     """Train in ``base / name``, from where a run there stopped, if one did."""
     parallel = Parallel(strategy)
     settings = config(
         base / "data", steps=steps, save_every=0, strategy=parallel,
         batch_size=2 if parallel is Parallel.AUTO else 1,
-        train=TrainMode.LORA if lora else TrainMode.FULL,
+        train=TrainMode.LORA if lora else TrainMode.FULL, precision=precision,
     )  # fmt: skip
     with pytest.MonkeyPatch.context() as patch:
         if lora:  # as with a backbone that can be read again

@@ -51,6 +51,7 @@ def config(
     batch_size: int = 1,
     strategy: Parallel = Parallel.AUTO,
     train: TrainMode = TrainMode.FULL,
+    precision: str = "32-true",
 ) -> RunConfig:
     """NFS, a warm-up schedule, dropout in attention, validation in the middle of epochs."""
     return RunConfig(
@@ -68,7 +69,7 @@ def config(
         trainer=TrainerConfig(
             max_steps=steps, val_every_steps=VAL_EVERY, log_every_steps=1, accumulate=accumulate,
             save_every_steps=save_every, accelerator="cpu", strategy=strategy,
-            devices="1" if strategy is Parallel.AUTO else "2",
+            devices="1" if strategy is Parallel.AUTO else "2", precision=precision,
         ),
         evaluation=EvaluationConfig(similarity="words", streams_on_validation=0),
     )  # fmt: skip

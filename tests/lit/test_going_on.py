@@ -55,6 +55,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
         {"name": "fsdp_fsdp", **FSDP, **stop}, {"name": "ddp_ddp", **DDP, **stop},
         {"name": "lora_lora", **LORA, **stop},
         {"name": "ddp_one", **DDP, **stop, "dropout": 0.0},
+        {"name": "half", **FSDP, "precision": "bf16-true"},
     ]  # fmt: skip
     two_processes(base, whole + stopped)
     shutil.copytree(base / "fsdp_fsdp", base / "fsdp_one")
@@ -118,6 +119,16 @@ def test_shards_leave_out_a_backbone_that_can_be_read_again(runs: Path) -> None:
     assert any("lora" in name for name in names)
     assert not any("base_layer" in name or "norm" in name for name in names)
     assert any("norm" in name for name in saved(runs / "fsdp")["state_dict"])
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # of Lightning: not tested here
+def test_shards_have_the_type_of_the_precision(runs: Path) -> None:
+    half = saved(runs / "half")["state_dict"]
+    assert {weight.dtype for weight in half.values()} == {torch.bfloat16}
+    ours, theirs = losses(runs / "half"), losses(runs / "fsdp")
+    assert ours[0]["train/loss"] == pytest.approx(theirs[0]["train/loss"], rel=1e-2)
+    assert ours[0]["train/loss"] != theirs[0]["train/loss"]
 
 
 def test_parameters_of_an_optimizer_are_renumbered_in_order() -> None:
