@@ -18,7 +18,7 @@ NOT_RUN = "not run"
 def write_page(plan: Plan, study: Study, out: Path, *, everything: bool = False) -> list[Path]:
     """Write the page and its pictures.
 
-    Sections of a page that is there stay as they are if nothing of them was run in this study.
+    Sections of a page that is there stay as they are where no row has other runs than before.
 
     Args:
         plan: tables and claims.
@@ -35,7 +35,7 @@ def write_page(plan: Plan, study: Study, out: Path, *, everything: bool = False)
     before = {} if everything else _sections(out)
     parts = [*_head(plan, study)]
     for table in plan.tables:
-        if table.title in before and not study.ran.intersection(table.rows):
+        if table.title in before and not study.changed.intersection(table.rows):
             parts += before[table.title]
             continue
         parts += [f"## {table.title}", "", table.about.strip(), "", *_table(table, plan, study)]

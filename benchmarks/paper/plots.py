@@ -9,6 +9,7 @@ from matplotlib.ticker import LogLocator, NullFormatter
 
 from benchmarks.paper.plan import Plan, Table
 from benchmarks.paper.results import Spread, Study
+from proassist_lit.errors import ConfigError
 from proassist_lit.report.figure import (
     BLUE,
     GREEN,
@@ -83,13 +84,23 @@ def learning_lines(table: Table, study: Study, plan: Plan) -> Lines:
 
 
 def setting_lines(table: Table, study: Study, plan: Plan) -> Lines:
-    """The first two metrics of ``table`` against its setting; of rows that were run."""
+    """The first two metrics of ``table`` against its setting; of rows that were run.
+
+    Raises:
+        ConfigError: of a row with runs none has the setting.
+    """
     lines: dict[str, dict[float, Spread]] = {}
     for metric in table.metrics[:2]:
         for row in table.rows:
             spread = study.spread(row, metric)
             if spread is not None:
-                x = study.runs[row][0].values[table.curve]
+                values = (run.values.get(table.curve) for run in study.runs[row])
+                x = next((value for value in values if value is not None), None)
+                if x is None:
+                    raise ConfigError(
+                        f"table {table.name}: kept runs of {row} have no {table.curve}, which it "
+                        "is drawn against; run the row again."
+                    )
                 lines.setdefault(plan.metrics[metric], {})[x] = spread
     return lines
 

@@ -64,8 +64,8 @@ class Study:
         kept: runs of before, elsewhere, of which those stand in that the directory lacks.
 
     Attributes:
-        ran: rows that the directory has runs of.
-        outdated: kept runs whose row has other settings now; they are left out.
+        outdated: kept runs whose row is gone or has other settings now; they are left out.
+        changed: rows that the directory has runs of, or that lost kept ones.
 
     Raises:
         ConfigError: the directory is missing, or a run in it cannot be read.
@@ -75,15 +75,14 @@ class Study:
         if not directory.is_dir():
             raise ConfigError(f"{directory}: is no directory; run the study first.")
         self.directory, self._plan = directory, plan
-        known = [run for run in kept if run.row in plan.rows]
-        self.outdated = [run for run in known if not run.is_of(plan.rows[run.row])]
-        valid = [run for run in known if run not in self.outdated]
+        valid = [run for run in kept if run.row in plan.rows and run.is_of(plan.rows[run.row])]
+        self.outdated = [run for run in kept if run not in valid]
         found = [
             read_run(path.parent, name, plan)
             for name in plan.rows
             for path in (directory / name).glob("seed*/metrics.json")
         ]
-        self.ran = {run.row for run in found}
+        self.changed = {run.row for run in (*found, *self.outdated)}
         runs = {(run.row, run.seed): run for run in (*valid, *found)}
         self.runs = {
             name: [runs[place] for place in sorted(runs) if place[0] == name] for name in plan.rows

@@ -62,12 +62,14 @@ def test_a_kept_run_is_read_as_it_was(tmp_path: Path) -> None:
 def test_kept_runs_stand_in_for_seeds_that_the_study_lacks(study_of: StudyOf) -> None:
     kept = [Run(row="one", seed=seed, split="test", metrics={"f1": 0.1}) for seed in (3, 2, 1)]
     study = study_of("study", 0.5, 0.75)
-    study = Study(study.directory, PLAN, [*kept, replace(kept[0], row="gone")])
+    gone = replace(kept[0], row="gone")
+    study = Study(study.directory, PLAN, [*kept, gone])
 
     assert [(run.seed, run.metrics["f1"]) for run in study.runs["one"]] == [
         (1, 0.5), (2, 0.75), (3, 0.1)
     ]  # fmt: skip
-    assert not study.outdated
+    assert study.outdated == [gone]
+    assert study.changed == {"one", "gone"}
 
 
 def test_kept_runs_of_other_settings_than_the_plan_has_are_left_out(study_of: StudyOf) -> None:

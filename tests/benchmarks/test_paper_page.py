@@ -12,8 +12,9 @@ from benchmarks.paper.committed import read_runs
 from benchmarks.paper.jobs import Job
 from benchmarks.paper.page import write_page
 from benchmarks.paper.plan import Claim, Plan
-from benchmarks.paper.plots import learning_lines
+from benchmarks.paper.plots import learning_lines, setting_lines
 from benchmarks.paper.results import Spread, Study, chance_of
+from benchmarks.paper.run import Run
 from proassist_lit.errors import ConfigError
 from proassist_lit.metrics.directions import DIRECTIONS, Direction
 from tests.benchmarks.paper_plans import ROWS, metrics_of, plan_of, table
@@ -231,6 +232,12 @@ def test_sections_of_which_nothing_was_run_stay_as_they_are(tmp_path: Path) -> N
     write_page(mended, study, out, everything=True)
     assert "| One | 1 | 0.500 |" in out.read_text()
 
+    (tmp_path / "nothing").mkdir()
+    kept = read_runs(tmp_path / "results" / "runs.jsonl")
+    other = [replace(run, settings=["x=1"]) if run.row == "one" else run for run in kept]
+    write_page(mended, Study(tmp_path / "nothing", mended, other), out)
+    assert "| One | 0 | not run |" in out.read_text()
+
 
 def test_page_draws_how_the_losses_fell(tmp_path: Path) -> None:
     plan = plan_of(table("one", "again", learning=True))
@@ -268,3 +275,12 @@ def test_a_curve_of_a_key_that_is_not_there_is_refused(tmp_path: Path) -> None:
     (directory / "config.yaml").write_text("objective: {rho: 1}\n")
     with pytest.raises(ConfigError, match=r"config\.yaml: has no objective\.roh; mend the plan\.$"):
         Study(tmp_path / "study", plan_of(table("one", curve="objective.roh")))
+
+
+def test_kept_runs_without_the_setting_of_a_curve_are_told_of(tmp_path: Path) -> None:
+    drawn = table("one", curve="objective.rho")
+    (tmp_path / "study").mkdir()
+    kept = [Run(row="one", seed=1, split="test", metrics={"utterance_f1": 0.5})]
+    plan = plan_of(drawn)
+    with pytest.raises(ConfigError, match=r"kept runs of one have no objective\.rho.*run the row"):
+        setting_lines(drawn, Study(tmp_path / "study", plan, kept), plan)
