@@ -97,9 +97,7 @@ def report(arguments: argparse.Namespace) -> None:
     kept = [] if arguments.fresh or not numbers.exists() else read_runs(numbers)
     study = Study(arguments.study.resolve(), plan, kept)
     for run in study.outdated:
-        print(
-            f"{run.row}/seed{run.seed}: kept, but not as the plan has it; left out"
-        )
+        print(f"{run.row}/seed{run.seed}: kept, but not as the plan has it; left out")
     everything = arguments.everything or arguments.fresh
     written = write_page(plan, study, arguments.out, everything=everything)
     print("\n".join(map(str, written)))
