@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from proassist_lit.errors import ConfigError
 from proassist_lit.model.assistant import AssistantModel
 from proassist_lit.streaming.cache import KVCache
 from proassist_lit.streaming.compiled_llama import compile_llama
@@ -87,6 +88,11 @@ def make_decoder(model: AssistantModel, kernels: Kernels = Kernels.AUTO) -> Deco
         ConfigError: compiled kernels are asked for, and cannot be had.
     """
     if not Llama.fits(model):
+        if kernels is Kernels.COMPILED:
+            raise ConfigError(
+                "stream.kernels=compiled: there are kernels for backbones like Llama's only, not "
+                f"for {model.lm.config.model_type}; set stream.kernels=auto."
+            )
         return HuggingFaceDecoder(model)
     return native_or_none(lambda: CompiledDecoder(model), kernels, model.dtype) or LlamaDecoder(
         model

@@ -12,9 +12,11 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
+from proassist_lit.errors import ConfigError
 from proassist_lit.model.assistant import AssistantModel
 from proassist_lit.model.config import ModelConfig
 from proassist_lit.streaming.cache import KVCache
+from proassist_lit.streaming.config import Kernels
 from proassist_lit.streaming.decoder import HuggingFaceDecoder, LlamaDecoder, make_decoder
 
 ROPES = {
@@ -119,10 +121,10 @@ def test_llama_decoder_goes_past_its_table_of_rotations() -> None:
 
 def test_make_decoder_takes_hugging_face_for_other_backbones() -> None:
     gpt2 = GPT2LMHeadModel(GPT2Config(vocab_size=9, n_embd=8, n_layer=1, n_head=1))
-    config = ModelConfig()
-    assert isinstance(
-        make_decoder(AssistantModel(gpt2, vision_size=4, config=config)), HuggingFaceDecoder
-    )
+    model = AssistantModel(gpt2, vision_size=4, config=ModelConfig())
+    assert isinstance(make_decoder(model), HuggingFaceDecoder)
+    with pytest.raises(ConfigError, match=r"kernels=compiled.*not for gpt2; set stream\.kernels=a"):
+        make_decoder(model, Kernels.COMPILED)
     assert isinstance(make_decoder(llama()), LlamaDecoder)
 
 
