@@ -69,6 +69,23 @@ class RunDirectory:
             "resume=auto to go on with it, or choose another hydra.run.dir."
         )
 
+    def check_evaluates(self, checkpoint: Path | None, option: str) -> None:
+        """Refuse to write the results of another state over those of the run that lies here.
+
+        Args:
+            checkpoint: what is evaluated; None if it is no run's.
+            option: which names this directory.
+
+        Raises:
+            ConfigError: a run lies here, whose last state is another.
+        """
+        last = self.last_checkpoint
+        if last.exists() and (checkpoint is None or checkpoint.resolve() != last.resolve()):
+            raise ConfigError(
+                f"{option} {self.path}: holds a run, and the results there are of its last state; "
+                f"name another folder, or leave {option} out."
+            )
+
     @contextmanager
     def config_of_checkpoint(self) -> Iterator[None]:
         """Put ``config.yaml`` back if what is done here fails and leaves ``last.ckpt`` as it was.

@@ -77,11 +77,12 @@ def evaluate(arguments: argparse.Namespace) -> int:
     stamp = time.strftime("%Y-%m-%d_%H-%M-%S")
     target = arguments.out or folder / "evaluations" / stamp
     ready_folder("--out", target)
+    out = RunDirectory(target)
+    out.check_evaluates(trained.checkpoint, "--out")
     started = time.monotonic()
     core = build_core(config, tokenizer_folder=trained.tokenizer)
     trained.load_weights(core.model)
     core.model.to("cuda" if _wants_cuda(config) and torch.cuda.is_available() else "cpu")
-    out = RunDirectory(target)
     write_config(config, out.path / "config.yaml")
     notes = out.write_notes(checkpoint=str(trained.name_of_checkpoint or folder))
     result = core.evaluator.evaluate(

@@ -34,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     0: all is well; 1: the data has faults; 2: something given is wrong or cannot be read, told in
     a line on stderr; 130: interrupted.
     """
-    arguments = _parser().parse_args(argv)
+    arguments = _arguments(argv)
     run: Callable[[argparse.Namespace], int] = arguments.run_command
     try:
         return run(arguments)
@@ -45,6 +45,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         for line in str(error).splitlines():
             sys.stderr.write(f"error: {line}\n")
         return 2
+
+
+def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Parsed; settings may stand behind options, too, where argparse takes them for too many."""
+    parser = _parser()
+    arguments, rest = parser.parse_known_args(argv)
+    if rest and (not hasattr(arguments, "overrides") or any(map(_is_no_setting, rest))):
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    if rest:
+        arguments.overrides += rest
+    return arguments
+
+
+def _is_no_setting(text: str) -> bool:
+    return text.startswith("-") or "=" not in text
 
 
 def _parser() -> argparse.ArgumentParser:

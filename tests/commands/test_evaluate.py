@@ -62,6 +62,17 @@ def test_a_run_evaluated_again_comes_out_as_it_did(run: Path, capsys: Captured) 
 
 @pytest.mark.road
 @pytest.mark.filterwarnings("ignore")
+def test_another_state_is_not_written_over_the_results_of_the_run(
+    run: Path, capsys: Captured
+) -> None:
+    before = {path: path.read_bytes() for path in run.iterdir() if path.is_file()}
+    assert main(["evaluate", str(run), "--checkpoint", "best", "--out", str(run / ".")]) == 2
+    assert "the results there are of its last state; name anoth" in capsys.readouterr().err
+    assert before == {path: path.read_bytes() for path in run.iterdir() if path.is_file()}
+
+
+@pytest.mark.road
+@pytest.mark.filterwarnings("ignore")
 def test_thresholds_are_swept_and_settings_changed(run: Path, capsys: Captured) -> None:
     sweep = "evaluation.sweep_speak=[0.2,0.8]"
     settings = ["stream.theta_speak=0.5", "stream.strategy=drop_all", sweep]
@@ -129,6 +140,21 @@ def test_places_that_cannot_be_written_to_are_told_before_the_work(
     ):  # fmt: skip
         assert main([command, str(run), "--out", str(out)]) == 2
         assert f"error: --out {out}: cannot be written to (" in capsys.readouterr().err
+
+
+def test_settings_may_stand_on_either_side_of_options(
+    monkeypatch: pytest.MonkeyPatch, capsys: Captured
+) -> None:
+    def find(*given: object) -> object:
+        raise ConfigError(repr(given))
+
+    monkeypatch.setattr("proassist_lit.commands.evaluate.find_trained", find)
+    assert main(["evaluate", "run", "seed=1", "--checkpoint", "best", "name=x", "fps=2"]) == 2
+    assert "'best', ['seed=1', 'name=x', 'fps=2'])" in capsys.readouterr().err
+    for wrong in ("--nam=x", "word"):
+        with pytest.raises(SystemExit):
+            main(["evaluate", "run", "--checkpoint", "best", wrong])
+        assert f"unrecognized arguments: {wrong}" in capsys.readouterr().err
 
 
 def test_a_checkpoint_is_found_by_its_run_or_itself(tmp_path: Path) -> None:
