@@ -62,10 +62,11 @@ def _picture(drawing: Drawing, path: Path) -> Iterator[str]:
     """Draw it into ``path``; its lines on the page."""
     with replacing(path) as temporary:
         temporary.write_bytes(draw(drawing))
-    seeds = " or ".join(map(str, seeds_of(drawing.lines)))
+    seeds = seeds_of(drawing.lines)
+    n = " or ".join(map(str, seeds))
     yield f"![{drawing.title}]({path.parent.name}/{path.name})"
     yield ""
-    yield f"Mean and range over seeds (n = {seeds})."
+    yield "One seed." if seeds == [1] else f"Mean and range over seeds (n = {n})."
     yield ""
 
 

@@ -149,6 +149,7 @@ def draw(drawing: Drawing) -> bytes:
         axes.yaxis.set_major_formatter("{x:g}")
         axes.yaxis.set_minor_formatter(NullFormatter())
     axes.set_xlabel(drawing.x_name, fontsize=TEXT_PT)
+    axes.set_ylabel("share" if drawing.shares else "loss (log scale)", fontsize=TEXT_PT)
     axes.set_title(drawing.title, fontsize=TEXT_PT + 1, loc="left")
     axes.legend(fontsize=SMALL_PT, frameon=True, framealpha=0.85, edgecolor="white")
     return encode(figure)
