@@ -29,7 +29,7 @@ from proassist_lit.data.sources.dst import (
 )
 from proassist_lit.errors import ConfigError, FeatureError, RecordError
 from tests.data import test_arrow_features, test_frames
-from tests.data.test_records import _mutate
+from tests.data.mutations import _mutate
 
 SHARED = Path(__file__).parents[3] / "shared"
 DATA_DIR = Path(os.environ.get("PROASSIST_DATA_DIR", SHARED / "data"))
