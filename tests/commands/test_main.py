@@ -23,7 +23,7 @@ from proassist_lit.sequence.rules import (
     rules_for,
 )
 from proassist_lit.streaming.config import Strategy, StreamConfig
-from tests.data import test_dst_source as dst
+from tests.data import dst_rows as dst
 from tests.fakes import dialogue
 
 ROOT = Path(__file__).parents[2]

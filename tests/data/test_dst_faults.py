@@ -9,8 +9,8 @@ import pytest
 
 from proassist_lit.data.records import record_to_json
 from proassist_lit.data.sources.dst import find_row_faults, is_dst_row, row_to_conversation
-from tests.data.test_dst_source import EVENTS, FAULTS, row, sparse, with_turn
-from tests.data.test_records import record
+from tests.data.dst_rows import EVENTS, FAULTS, row, sparse, with_turn
+from tests.data.records import record
 
 
 @pytest.mark.parametrize("fault", FAULTS)

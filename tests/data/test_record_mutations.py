@@ -19,8 +19,9 @@ from proassist_lit.data.record_parser import check_record
 from proassist_lit.data.records import Checked, record_to_json, scan
 from proassist_lit.data.sources.dst import check_row, conversation_to_row
 from proassist_lit.data.sources.toy import ToyConfig, make_toy
-from tests.data.test_dst_source import EVENTS, row
-from tests.data.test_records import DATA_DIR, _same, record
+from tests.data.dst_rows import EVENTS, row
+from tests.data.mutations import _same
+from tests.data.records import DATA_DIR, record
 
 NUM_STRUCTURES, NUM_LINES = 600, 200
 """Mutations of each kind of record: of what it holds, and of its line. 4 000 in all."""

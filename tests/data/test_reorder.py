@@ -8,7 +8,7 @@ from proassist_lit.data.config import DataConfig
 from proassist_lit.data.reorder import further_orders
 from proassist_lit.data.sources.captaincook4d import SOURCE
 from proassist_lit.data.timeline import Activity, ActivityKind, Mistake, Step, Timeline
-from tests.data.test_captaincook4d import files, write
+from tests.data.captaincook4d_files import files, write
 
 
 def step(number: int, start_s: float, end_s: float, *needs: int, **changes: object) -> Step:

@@ -1,4 +1,4 @@
-"""Small backbones on disk, runs as training leaves them, and a stream to compare them by."""
+"""Small backbones on disk, runs as training leaves them, exported, and a stream to compare by."""
 
 from __future__ import annotations
 
@@ -6,16 +6,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from torch import nn
 
 from proassist_lit.build import build_model
+from proassist_lit.commands.main import main
 from proassist_lit.config import RunConfig
 from proassist_lit.config_schema import write_config
 from proassist_lit.model.assistant import AssistantModel
 from proassist_lit.model.backbone import build_tokenizer
 from proassist_lit.model.checkpoint import PREFIX, saved_names
-from proassist_lit.model.config import LoraConfig, ModelConfig, TrainMode
+from proassist_lit.model.config import LoraConfig, ModelConfig, TinyConfig, TrainMode
 from proassist_lit.model.lora import merged
 from proassist_lit.model.tokenizer import train_tokenizer
 from proassist_lit.model.weights_type import cast_weights
@@ -29,6 +31,9 @@ from tests.model.tiny_lms import causal_lm
 
 STREAM = StreamConfig(theta_speak=0.5, theta_dst=0.5, max_new_tokens=5, max_dst_tokens=5)
 LORA = LoraConfig(rank=3, alpha=5.0, dropout=0.0)
+TINY = TinyConfig(vocab_size=330, hidden_size=16, num_layers=2, num_heads=2, mlp_size=24)
+
+Captured = pytest.CaptureFixture[str]
 
 
 def base_folder(folder: Path, *, chat: str = "llama3", tied: bool = False) -> Path:
@@ -78,6 +83,17 @@ def make_run(
         {"val/theta_speak": 0.25, "val/theta_dst": 0.75, "test/utterance_f1": 0.5}
     )
     return folder, model
+
+
+def exported(tmp_path: Path, train: TrainMode = TrainMode.FULL) -> Path:
+    base = base_folder(tmp_path / "base")
+    run, _ = make_run(tmp_path / "run", settings(base, train))
+    assert main(["export", str(run), str(tmp_path / "out")]) == 0
+    return tmp_path / "out"
+
+
+def error(capsys: Captured) -> str:
+    return capsys.readouterr().err.rpartition("error: ")[2]  # after bars of the tests' own
 
 
 def stream(model: AssistantModel, config: StreamConfig = STREAM) -> Transcript:

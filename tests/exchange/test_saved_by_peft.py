@@ -13,8 +13,8 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from proassist_lit.errors import CheckpointError
 from proassist_lit.exchange.proassist_in import read_proassist
+from tests.exchange.checkpoints import config_json
 from tests.exchange.fakes import base_folder, shake
-from tests.exchange.test_proassist import config_json
 from tests.fakes import VISION_SIZE
 
 pytestmark = [  # peft's own

@@ -16,7 +16,7 @@ from proassist_lit.lit.quiet import quiet_libraries
 from proassist_lit.run_directory import RunDirectory
 from proassist_lit.trainer_config import ProfilerKind
 from tests.app import REPO_CONF, App
-from tests.data.test_captaincook4d import files, write
+from tests.data.captaincook4d_files import files, write
 from tests.lit.resuming import curves
 from tests.lit.test_experiments import run_small
 

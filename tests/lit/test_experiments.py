@@ -13,7 +13,7 @@ from proassist_lit.config import RunConfig
 from proassist_lit.lit.run import train
 from proassist_lit.model.config import LoraConfig, TrainMode
 from proassist_lit.model.training_layers import GradientCheckpointing
-from tests.data.test_captaincook4d import files, write
+from tests.data.captaincook4d_files import files, write
 
 CONF = Path(__file__).parents[2] / "conf"
 SMALL = (

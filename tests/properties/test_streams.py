@@ -15,7 +15,7 @@ from proassist_lit.streaming.engine import Engine
 from proassist_lit.streaming.policy import Thresholds
 from tests.fakes import random_features, tiny_model, word_chat
 from tests.properties.strategies import examples
-from tests.streaming.test_engine import CONFIG, assert_equal, by_session, recordings, talk
+from tests.streaming.engines import CONFIG, assert_equal, by_session, recordings, talk
 
 MARGIN = 1e-4
 """In float32 a decision nearer to its threshold may fall either way."""

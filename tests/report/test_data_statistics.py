@@ -23,8 +23,8 @@ from proassist_lit.report.data_statistics import (
     Distribution,
     gather_statistics,
 )
-from tests.data.test_dst_source import EVENTS
-from tests.data.test_dst_source import row as dst_row
+from tests.data.dst_rows import EVENTS
+from tests.data.dst_rows import row as dst_row
 from tests.fakes import dialogue, word_chat
 
 SHORT = dialogue(

@@ -21,7 +21,7 @@ from proassist_lit.streaming.evaluate import (
 from proassist_lit.streaming.reference import ReferenceSession
 from proassist_lit.types import FrameOutput, Transcript
 from tests.fakes import VISION_SIZE, dialogue, random_features, tiny_model
-from tests.streaming.test_reference import chat as marked_chat
+from tests.streaming.reference_sessions import chat as marked_chat
 
 CONFIG = StreamConfig(
     theta_speak=0.6, theta_dst=0.6, max_new_tokens=5, max_dst_tokens=5,

@@ -1,3 +1,5 @@
+"""What a session feeds is what the builder writes, and its decisions are those of one forward."""
+
 from __future__ import annotations
 
 import itertools
@@ -5,75 +7,30 @@ from dataclasses import replace
 
 import pytest
 import torch
-from torch import Tensor
 
-from proassist_lit.data.conversation import (
-    AssistantTurn,
-    DstTurn,
-    FramesTurn,
-    SystemTurn,
-    Turn,
-    UserTurn,
-)
-from proassist_lit.errors import ConfigError, FeatureError, StreamError
 from proassist_lit.sequence.builder import TokenSequence, build_sequence, prefix_ids
 from proassist_lit.sequence.chat import Chat, Role
 from proassist_lit.sequence.script import Moment, Script, Text, read_script
-from proassist_lit.streaming.arrivals import heard
-from proassist_lit.streaming.config import Strategy, StreamConfig
-from proassist_lit.streaming.evaluate import stream_conversation
-from proassist_lit.streaming.session import Session
+from proassist_lit.streaming.config import Strategy
 from proassist_lit.types import FrameOutput, StepState, Transition, Update, format_updates
-from tests.fakes import (
-    DIALOGUE,
-    STEPS,
-    ScriptedModel,
-    Words,
-    dialogue,
-    random_features,
-    tiny_model,
-    word_chat,
+from tests.fakes import Words, dialogue, random_features, tiny_model, word_chat
+from tests.streaming.sessions import (
+    CONFIG,
+    DST,
+    NUM_FRAMES,
+    SMALL,
+    UTTERANCES,
+    open_session,
+    play,
+    user_talk,
 )
 
-UTTERANCES = ("first wash", "it is all good now", "wait")
-DST = ("S1->start", "S1->complete;S2->start", "S2->complete")
-NUM_FRAMES = 30
-CONFIG = StreamConfig(
-    theta_speak=0.5, theta_dst=0.5, max_new_tokens=6, max_dst_tokens=4, max_context=4096
-)
 CASES = [
     pytest.param(name, k, separator, id=f"{name}-K{k}-{'sep' if separator else 'plain'}")
     for name in ("compact", "chatml")
     for k in (1, 5)
     for separator in (False, True)
 ]
-
-
-def user_talk(num_frames: int = NUM_FRAMES) -> tuple[Turn, ...]:
-    """Frames with users and system between them; nothing of a reference."""
-    return (
-        SystemTurn(content="please help"),
-        UserTurn(content="make soup"),
-        FramesTurn(start=4, end=10),
-        UserTurn(content="how many"),
-        SystemTurn(content="use the knife"),
-        FramesTurn(start=10, end=11),
-        UserTurn(content="wait"),
-        FramesTurn(start=11, end=4 + num_frames),
-    )
-
-
-def open_session(
-    model: ScriptedModel, chat: Chat, *, config: StreamConfig = CONFIG, k: int = 1, steps=STEPS
-) -> Session:
-    script = read_script(dialogue(user_talk(), steps=steps))
-    return Session(model, chat, script, config, fps=2.0, num_tokens_per_img=k,
-                   start_frame_idx=4, name="kitchen", decoder=model.noting_decoder())  # fmt: skip
-
-
-def play(session: Session, features: Tensor) -> list[FrameOutput]:
-    script = read_script(dialogue(user_talk(len(features))))
-    return [session.step(frame, heard(script, i)) for i, frame in enumerate(features)]
 
 
 def spans(output: FrameOutput) -> tuple[Text, ...]:
@@ -212,143 +169,6 @@ def test_openings_are_fed_not_generated() -> None:
     assert asked == [False, False]  # the word, and the end of turn
 
 
-@pytest.mark.parametrize("k", [1, 5])
-def test_no_decision_sees_the_reference(k: int) -> None:
-    model, chat = tiny_model(), word_chat(separator=True)
-    other = (
-        *DIALOGUE[:2],
-        FramesTurn(start=10, end=12),
-        DstTurn(updates=(Update("S2", Transition.COMPLETE),)),
-        FramesTurn(start=12, end=13),
-        AssistantTurn(content="wait"),
-        AssistantTurn(content="use the knife"),
-        FramesTurn(start=13, end=17),
-        UserTurn(content="how many"),
-        AssistantTurn(content="it is all good"),
-        FramesTurn(start=17, end=20),
-        AssistantTurn(content="three"),
-    )
-    bare = tuple(t for t in DIALOGUE if not isinstance(t, AssistantTurn | DstTurn))
-    transcripts = [
-        stream_conversation(model, chat, dialogue(turns), random_features(10, k), CONFIG)
-        for turns in (DIALOGUE, other, bare)
-    ]
-
-    assert {f.speak for f in transcripts[0].frames} == {True, False}
-    assert transcripts[0].frames == transcripts[1].frames == transcripts[2].frames
-    assert transcripts[0].references != transcripts[1].references
-    assert transcripts[0].frames[7].user_text == "how many"
-
-
-def test_later_frames_change_nothing_earlier() -> None:
-    model, chat = tiny_model(), word_chat()
-    features = random_features(NUM_FRAMES)
-    changed = torch.cat([features[:12], random_features(NUM_FRAMES - 12, seed=9)])
-    one, two = (play(open_session(model, chat), f) for f in (features, changed))
-
-    assert one[:12] == two[:12]
-    assert one[12].speak_prob != two[12].speak_prob
-
-
-def test_sessions_of_one_model_do_not_disturb_each_other() -> None:
-    model, chat, features = tiny_model(), word_chat(), random_features(6)
-    alone = [play(open_session(model, chat), f) for f in (features, features.flip(0))]
-    sessions = [open_session(model, chat) for _ in alone]
-    script = read_script(dialogue(user_talk(6)))
-    together: list[list[FrameOutput]] = [[], []]
-    for i in range(6):
-        for session, outputs, source in zip(
-            sessions, together, (features, features.flip(0)), strict=True
-        ):
-            outputs.append(session.step(source[i], heard(script, i)))
-
-    assert together == alone
-
-
-def test_output_reports_time_words_and_state() -> None:
-    model, chat = tiny_model(), word_chat()
-    spans = ("S1->start;S9->start", "nonsense", "S1->start;S1->complete")
-    chat.tokenizer._ids |= {s: len(chat.tokenizer.words) + i for i, s in enumerate(spans)}
-    chat.tokenizer.words += spans
-    model.lm.resize_token_embeddings(len(chat.tokenizer), mean_resizing=False)
-    model.words = Words(chat, UTTERANCES, spans)
-    config = replace(CONFIG, theta_speak=1.0, theta_dst=0.0)
-    session = open_session(model, chat, config=config)
-    outputs = [
-        session.step(frame, words)
-        for frame, words in zip(random_features(3), ("", "how many", ""), strict=True)
-    ]
-
-    assert [(o.frame_idx, o.time_s) for o in outputs] == [(4, 2.0), (5, 2.5), (6, 3.0)]
-    assert [o.speak for o in outputs] == [False] * 3
-    assert [o.text for o in outputs] == [""] * 3
-    assert [o.dst_invalid for o in outputs] == [1, 1, 1]
-    assert [o.state["S1"] for o in outputs] == [
-        StepState.IN_PROGRESS, StepState.IN_PROGRESS, StepState.COMPLETED
-    ]  # fmt: skip
-    assert outputs[0].updates == (
-        Update("S1", Transition.START),
-        Update("S9", Transition.START),
-    )
-    assert outputs[1].updates == ()
-    assert [o.user_text for o in outputs] == ["", "how many", ""]
-
-
-def test_words_of_a_user_may_be_given_as_plain_text() -> None:
-    model, chat, frame = tiny_model(), word_chat(), random_features(1)[0]
-
-    plain = open_session(model, chat).step(frame, "how many")
-    turns = open_session(model, chat).step(frame, [Text(role=Role.USER, content="how many")])
-    silence = open_session(model, chat).step(frame)
-
-    assert plain == turns
-    assert plain.speak_prob != silence.speak_prob
-
-
-def test_minimum_gap_holds_in_a_stream() -> None:
-    model, chat = tiny_model(), word_chat()
-    model.words = Words(chat, UTTERANCES, DST)
-    config = replace(CONFIG, theta_speak=0.0, theta_dst=1.0, min_gap_frames=2)
-    outputs = play(open_session(model, chat, config=config), random_features(10))
-
-    assert [o.speak for o in outputs] == [True, False, False] * 3 + [True]
-
-
-@pytest.mark.parametrize("dst", [True, False])
-def test_without_steps_or_head_the_state_is_left_alone(dst: bool) -> None:
-    model, chat = tiny_model(dst=dst), word_chat()
-    config = replace(CONFIG, theta_speak=1.0, theta_dst=0.0)
-    session = open_session(model, chat, config=config, steps=() if dst else STEPS)
-
-    output = session.step(random_features(1)[0])
-
-    assert output.dst_prob is None
-    assert not output.dst
-
-
-# -- the context ------------------------------------------------------------------------------
-
-SMALL = replace(CONFIG, max_new_tokens=8, max_dst_tokens=4, reserve=24, max_context=80)
-
-
-def test_full_context_without_a_strategy_names_stream_and_frame() -> None:
-    model, chat = tiny_model(), word_chat()
-    config = replace(SMALL, theta_speak=1.0, theta_dst=1.0, strategy=Strategy.NONE)
-    session = open_session(model, chat, config=config)
-    room = 80 - 24 - session.context_len
-    for frame in random_features(room):
-        session.step(frame)
-
-    for _ in range(2):  # the session stays as it was
-        with pytest.raises(
-            StreamError,
-            match=rf"stream 'kitchen', frame {4 + room}: the context is full \(56 of 80 tokens, "
-            r"24 kept in reserve\); raise stream\.max_context",
-        ):
-            session.step(random_features(1)[0])
-    assert session.context_len == 56
-
-
 @pytest.mark.parametrize("strategy", [Strategy.DROP_ALL, Strategy.DST_REFRESH])
 @pytest.mark.parametrize(("name", "separator"), [("compact", False), ("chatml", True)])
 def test_strategy_goes_on_from_the_right_prefix(
@@ -391,94 +211,3 @@ def test_strategy_goes_on_from_the_right_prefix(
         else:
             assert one.context_len < 80 - 24
     assert outputs[-1].state["S2"] is StepState.COMPLETED  # the state outlives the context
-
-
-# -- errors -----------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("missing", ["theta_speak", "theta_dst"])
-def test_session_refuses_unset_thresholds(missing: str) -> None:
-    with pytest.raises(ConfigError, match=r"theta_speak and stream\.theta_dst are not set"):
-        open_session(tiny_model(), word_chat(), config=replace(CONFIG, **{missing: None}))
-
-
-def test_session_refuses_a_reserve_that_a_frame_may_exceed() -> None:
-    chat = word_chat("chatml", separator=True)
-    # 5 image tokens, a separator, two openings of 3, two closings of 2, 4 + 8 words
-    needed = 5 + 1 + 6 + 4 + 12
-
-    with pytest.raises(ConfigError, match=rf"reserve is {needed - 1}.*takes {needed} tokens"):
-        open_session(tiny_model(), chat, config=replace(SMALL, reserve=needed - 1), k=5)
-    open_session(tiny_model(), chat, config=replace(SMALL, reserve=needed), k=5)
-
-
-def test_session_refuses_a_prompt_that_leaves_no_room() -> None:
-    with pytest.raises(ConfigError, match=r"stream 'kitchen': the prompt .* stream\.max_context"):
-        open_session(tiny_model(), word_chat(), config=replace(SMALL, max_context=34))
-
-
-@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
-def test_session_refuses_features_that_are_not_finite(bad: float) -> None:
-    session = open_session(tiny_model(), word_chat())
-    features = random_features(2)
-    first = session.step(features[0])
-    broken = features[1].clone()
-    broken[0, 3] = bad
-
-    with pytest.raises(StreamError, match=r"stream 'kitchen', frame 5: features hold NaN"):
-        session.step(broken)
-    other = open_session(tiny_model(), word_chat())
-    assert other.step(features[0]) == first
-    assert session.step(features[1]) == other.step(features[1])  # it stayed as it was
-
-
-def test_session_refuses_another_number_of_tokens_per_frame() -> None:
-    session = open_session(tiny_model(), word_chat(), k=5)
-
-    with pytest.raises(StreamError, match=r"frame 4: features are \(1, 6\), expected \(5, E\)"):
-        session.step(random_features(1, 1)[0])
-    with pytest.raises(StreamError, match=r"frame 4: features are \(6,\), expected"):
-        session.step(random_features(1, 1)[0, 0])
-
-
-def test_session_refuses_features_of_another_width_and_stays_as_it_was() -> None:
-    session = open_session(tiny_model(), word_chat())
-
-    with pytest.raises(FeatureError, match=r"features are 4 wide.*reads 6"):
-        session.step(random_features(1)[0, :, :4])
-
-    frame = random_features(1)[0]
-    assert session.step(frame) == open_session(tiny_model(), word_chat()).step(frame)
-
-
-def test_stream_conversation_refuses_too_few_features() -> None:
-    with pytest.raises(FeatureError, match=r"train\.jsonl:1: .* 10 frames, but .* of 9 only"):
-        stream_conversation(tiny_model(), word_chat(), dialogue(), random_features(9), CONFIG)
-
-
-def test_stream_conversation_reports_every_frame_as_it_comes() -> None:
-    seen: list[FrameOutput] = []
-    transcript = stream_conversation(
-        tiny_model(), word_chat(), dialogue(), random_features(), CONFIG, on_frame=seen.append
-    )
-
-    assert tuple(seen) == transcript.frames
-    assert [f.frame_idx for f in seen] == list(range(10, 20))
-    assert transcript.steps == (("S1", "wash"), ("S2", "peel"))
-    assert transcript.references[0].text == "first wash"
-
-
-@pytest.mark.parametrize(
-    ("setting", "message"),
-    [
-        ({"theta_speak": 1.5}, r"stream\.theta_speak must be in \[0, 1\] or null, got 1\.5"),
-        ({"theta_dst": -0.1}, r"stream\.theta_dst must be in"),
-        ({"min_gap_frames": -1}, r"stream\.min_gap_frames must be at least 0, got -1"),
-        ({"max_new_tokens": 0}, r"stream\.max_new_tokens must be at least 1, got 0"),
-        ({"max_dst_tokens": 0}, r"stream\.max_dst_tokens must be at least 1, got 0"),
-        ({"reserve": 9000}, r"stream\.reserve 9000 must be between 1 and stream\.max_context"),
-    ],
-)
-def test_stream_settings_are_checked(setting: dict, message: str) -> None:
-    with pytest.raises(ConfigError, match=message):
-        StreamConfig(**setting)

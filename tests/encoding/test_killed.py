@@ -1,0 +1,74 @@
+"""A run that was killed goes on to the same bytes, and removes what was left."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from proassist_lit.vision.encoders import load_encoder
+from tests.encoding.runs import FPS, contents, run
+from tests.vision.clips import make_clip
+
+
+def test_what_a_killed_process_left_is_removed(videos: Path, tmp_path: Path) -> None:
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    left = [tmp_path / f".v1.safetensors.{pid}.part" for pid in (gone.pid, os.getppid())]
+    for path in left:
+        path.touch()
+    run(videos, tmp_path, load_encoder("thumbnail2"))
+    assert [path.exists() for path in left] == [False, True]  # the other may be writing still
+
+
+COMMAND = "import sys; from proassist_lit.commands.main import main; sys.exit(main(sys.argv[1:]))"
+
+
+def kill_and_go_on(videos: Path, encoder: str, tmp_path: Path, moments: Sequence[int]) -> None:
+    """Kill it after so many lines (one a finished video), go on, and compare."""
+    run(videos, tmp_path / "whole", load_encoder(encoder))
+    right = contents(tmp_path / "whole")
+    for number, moment in enumerate(moments):
+        out = tmp_path / f"out{number}"
+        arguments = ["encode", str(videos), "--encoder", encoder, "--out", str(out), "--fps",
+                     str(FPS), "--batch", "8", "--workers", "2"]  # fmt: skip
+        process = subprocess.Popen(
+            [sys.executable, "-c", COMMAND, *arguments],
+            stderr=subprocess.PIPE, stdout=subprocess.DEVNULL,
+        )  # fmt: skip
+        assert process.stderr is not None
+        with process, process.stderr as lines:
+            for _ in range(moment):
+                lines.readline()
+            process.send_signal(signal.SIGKILL)
+        assert process.returncode == -signal.SIGKILL
+        assert len(contents(out)) < len(right)
+        run(videos, out, load_encoder(encoder))
+        assert contents(out) == right
+
+
+@pytest.fixture(scope="module")
+def many_videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("many")
+    for i in range(16):
+        make_clip(folder / f"v{i:02}.mp4", range(0, 4000 + 400 * i, 40))
+    return folder
+
+
+@pytest.mark.road
+def test_killed_run_goes_on_to_the_same_bytes(many_videos: Path, tmp_path: Path) -> None:
+    kill_and_go_on(many_videos, "thumbnail8", tmp_path, [1, 5])
+
+
+@pytest.mark.slow
+def test_many_killed_runs_go_on_to_the_same_bytes(
+    many_videos: Path, network: Path, tmp_path: Path
+) -> None:
+    moments = np.random.default_rng(0).integers(0, 15, 20).tolist()
+    kill_and_go_on(many_videos, str(network), tmp_path, moments)
