@@ -113,7 +113,7 @@ class ConversationDraft:
                 turns.extend(events.assistant)
         if watched < self._num_frames:
             turns.append(FramesTurn(start=watched, end=self._num_frames))
-        steps = tuple(TaskStep(id=s.id, name=s.label or s.name) for s in timeline.steps)
+        steps = tuple(TaskStep(id=s.id, name=s.name) for s in timeline.steps)
         return Conversation(
             dataset=timeline.dataset,
             video_uid=timeline.video_uid,

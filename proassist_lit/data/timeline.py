@@ -85,8 +85,6 @@ class Step:
         verb: main verb; a keyword of right instructions.
         item: object worked on; the other keyword.
         tool: tool named by the plan; empty if none.
-        label: short form for lists, without articles: ``slice carrots with knife``; empty for the
-            name itself.
         start_s: when it began, seconds; None if it was skipped.
         end_s: when it was finished, seconds; None if it was skipped.
         mistakes: what went wrong in it, in order of time.
@@ -98,7 +96,6 @@ class Step:
     verb: str
     item: str
     tool: str = ""
-    label: str = ""
     start_s: float | None = None
     end_s: float | None = None
     mistakes: tuple[Mistake, ...] = ()

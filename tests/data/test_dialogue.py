@@ -294,6 +294,18 @@ def test_labels_say_what_kind_of_utterance() -> None:
     ]  # fmt: skip
 
 
+def test_instructions_quote_the_list_of_steps(conversations: list[Conversation]) -> None:
+    """What stands in the prompt in other words could hardly be quoted from it."""
+    quoted = 0
+    for conversation in conversations:
+        names = [step.name for step in conversation.steps]
+        for turn in turns_of(conversation, AssistantTurn):
+            if "instruction" in turn.labels:
+                quoted += 1
+                assert any(name in turn.content for name in names), turn.content
+    assert quoted > 100
+
+
 def test_progress_tells_what_was_done_by_then() -> None:
     conversation = write_dialogue(plain_timeline(), CONFIG, UserType.NO_TALK, seed=1)
     progress = [t.progress for t in turns_of(conversation, AssistantTurn)]

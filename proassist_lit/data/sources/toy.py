@@ -209,8 +209,7 @@ def _record(
         activities += work
         steps.append(
             Step(id=step_id, name=f"{verb} {item} with the {tool}",
-                 label=f"{verb} {item} with {tool}", verb=verb, item=item, tool=tool,
-                 start_s=start, end_s=now, mistakes=mistakes)
+                 verb=verb, item=item, tool=tool, start_s=start, end_s=now, mistakes=mistakes)
         )  # fmt: skip
     duration = now + float(rng.uniform(5.0, 9.0))
     strangers = rng.poisson(config.distraction_rate * duration)
