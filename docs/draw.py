@@ -188,7 +188,7 @@ def draw_turns(script: Script, sequence: TokenSequence) -> Picture:
                 start = i + 1
         y += 56
     picture.legend(y + 10, [
-        (ORANGE, "a turn that ends with words"), (BLUE, "one that ends in silence"),
+        (ORANGE, "a turn that ends with words"), (BLUE, "one that ends without words"),
         ("none", "inside of a turn: no decision"),
     ], x=190)  # fmt: skip
     y += 32

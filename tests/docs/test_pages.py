@@ -2,24 +2,33 @@
 
 from __future__ import annotations
 
+import json
 import re
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from math import ceil
 from pathlib import Path
 
 import pytest
 import yaml
+from torch import Tensor
 
+from proassist_lit.data.conversation import AssistantTurn, Conversation, UserTurn
+from proassist_lit.data.record_parser import ROLES
+from proassist_lit.data.records import parse_record, record_to_json
 from proassist_lit.metrics.lm import TeacherForcedMetrics
 from proassist_lit.metrics.match_windows import DEFAULT_WINDOW, MATCH_WINDOWS
 from proassist_lit.metrics.similarity import HashedWordSimilarity
 from proassist_lit.metrics.summary import evaluate_transcripts
+from proassist_lit.model.config import ModelConfig, TinyConfig
+from proassist_lit.run_directory import RunDirectory
 from proassist_lit.sequence.script import read_script, references
-from proassist_lit.streaming.config import Strategy
-from proassist_lit.streaming.evaluate import make_transcript
+from proassist_lit.streaming.config import Strategy, StreamConfig
+from proassist_lit.streaming.evaluate import make_transcript, stream_conversation
 from proassist_lit.streaming.forced_turns import ForcedTurn
 from proassist_lit.types import KINDS, FrameOutput, Transcript
 from tests.docs.pages import PAGES, ROOT, blocks
-from tests.fakes import dialogue, random_features, tiny_model, word_chat
+from tests.exchange.fakes import make_run
+from tests.fakes import dialogue, random_features
 
 DOCS = ROOT / "docs"
 ASKED_FOR = {"utterance_meteor", "forced_bleu_4"}
@@ -98,14 +107,65 @@ def test_strategies_of_the_page_are_ours() -> None:
     assert rows == [strategy.value for strategy in Strategy]
 
 
-def test_live_stream_of_the_page_runs(capsys: pytest.CaptureFixture[str]) -> None:
+@dataclass(frozen=True)
+class OneStream:
+    """A split with one recording."""
+
+    conversations: tuple[Conversation, ...] = (dialogue(),)
+
+    def features(self, _: Conversation) -> Tensor:
+        return random_features().float()
+
+
+def test_live_stream_of_the_page_answers_as_the_recorded_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     [code] = [b.text for b in blocks(DOCS / "streaming.md") if b.language == "python"]
-    scope: dict[str, object] = {}
-    exec(code, scope)
-    watch = scope["watch"]
-    assert callable(watch)
-    watch(tiny_model(), word_chat(), dialogue(), random_features(), 1)
-    assert re.search(r"^\d+\.\d s: ", capsys.readouterr().out)
+    sizes = TinyConfig(vocab_size=330, hidden_size=16, num_layers=2, num_heads=2, mlp_size=24)
+    _, model = make_run(tmp_path / "outputs/latest", ModelConfig(tiny=sizes))
+    RunDirectory(tmp_path / "outputs/latest").write_metrics(
+        {"val/theta_speak": 0.5, "val/theta_dst": 0.5}
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("proassist_lit.data.dataset.load_data", lambda _: {"test": OneStream()})
+
+    exec(code, {})
+
+    config = StreamConfig(theta_speak=0.5, theta_dst=0.5)
+    assert model.chat is not None
+    recorded = stream_conversation(model, model.chat, dialogue(), random_features().float(), config)
+    said = [f"{f.time_s:.1f} s: {f.text}" for f in recorded.frames if f.speak]
+    assert len(said) > 1
+    assert capsys.readouterr().out == "".join(f"{line}\n" for line in said)
+
+
+def who_speaks_by_time(conversation: Conversation) -> list[tuple[bool, bool]]:
+    """Whether somebody else, and whether the assistant speaks at each frame, by their times."""
+    frames = range(conversation.start_frame_idx, conversation.end_frame_idx)
+
+    def at(kind: type[UserTurn | AssistantTurn]) -> set[int]:
+        turns = [turn for turn in conversation.turns if isinstance(turn, kind)]
+        return {ceil(turn.time_s * conversation.fps) for turn in turns if turn.time_s is not None}
+
+    return [(i in at(UserTurn), i in at(AssistantTurn)) for i in frames]
+
+
+def test_record_of_the_page_is_read_and_its_keys_are_told() -> None:
+    [block] = [b for b in blocks(DOCS / "records.md") if b.language == "json"]
+    raw = json.loads(block.text)
+    read = parse_record(raw, where="records.md")
+    assert record_to_json(read) == raw
+    assert {turn["role"] for turn in raw["conversation"]} == set(ROLES)
+    assert not read.extra
+    assert not any(turn.extra for turn in read.turns)
+    tables = [line for line in text_of("records.md").splitlines() if line.startswith("|")]
+    told = set(re.findall(r"\w+", " ".join(tables)))
+    assert {*raw, *(key for turn in raw["conversation"] for key in turn if key != "role")} <= told
+    assert set(KINDS) <= told
+
+    script = read_script(read)
+    for moment, turns in zip(script.moments, who_speaks_by_time(read), strict=True):
+        assert (bool(moment.before), bool(moment.utterance)) == turns
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.relative_to(ROOT).as_posix())

@@ -24,6 +24,7 @@ from proassist_lit.data.render import Renderer
 from proassist_lit.data.sources.spreadsheet import read_spreadsheet
 from proassist_lit.data.timeline import Activity, ActivityKind, Step, Timeline
 from proassist_lit.lit.run import train
+from proassist_lit.metrics.match_windows import DEFAULT_WINDOW, MatchWindow
 from tests.vision.clips import make_clip
 
 ROOT = Path(__file__).parents[2]
@@ -183,9 +184,21 @@ def test_every_other_command_of_the_guide_is_understood(
     assert [words[0] for words in remarked] == ["pip", "python", "pip", "proassist-lit"]
     assert configs[0].model.backbone == "smollm2"
     for setting in re.findall(r"`(?:python )?train\.py \.\.\. ([^`]+)`", GUIDE):
-        monkeypatch.setattr(sys, "argv", ["train.py", "data=own", "data.root=x", setting])
+        words = ["train.py", "data=own", "data.root=x", *shlex.split(setting)]
+        monkeypatch.setattr(sys, "argv", words)
         run_app(lambda config, _: configs.append(config), conf_dir=CONF)
-    assert configs[-1].data.encoder == "siglip"
+    encoded, long, timed = configs[1:]
+    assert encoded.data.encoder == "siglip"
+    assert long.stream.max_context - long.stream.reserve == long.data.max_seq_len
+    assert timed.evaluation.match_windows() == {"tea": MatchWindow(-1.5, 3)}
+
+
+def test_numbers_of_the_guide_are_the_defaults() -> None:
+    config = RunConfig()
+    for number in (config.data.max_seq_len, config.stream.max_context - config.stream.reserve):
+        assert f" {number} tokens" in GUIDE
+    assert f"within {DEFAULT_WINDOW.end_s} s" in GUIDE
+    assert DEFAULT_WINDOW.start_s == -DEFAULT_WINDOW.end_s
 
 
 def test_the_spreadsheets_of_the_guide_are_read(tmp_path: Path) -> None:
