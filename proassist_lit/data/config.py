@@ -114,7 +114,8 @@ class DataConfig:
     def limited(self, split: str, records: list[_T]) -> list[_T]:
         """The first records of ``split``, as many as are wanted."""
         limit = {"train": self.max_train, "val": self.max_val, "test": self.max_test}[split]
-        return records[: math.ceil(len(records) * self.share)][: limit or None]
+        number = math.ceil(len(records) * self.share - 1e-9)  # 0.07 * 100 is above 7
+        return records[: max(number, 1)][: limit or None]
 
     @property
     def is_prepared(self) -> bool:

@@ -104,12 +104,13 @@ class ConversationDraft:
                     turns.append(FramesTurn(start=watched, end=before))
                     watched = before
                 turns.extend(events.user)
-            if events.updates or events.assistant:
+            updates = tuple(events.updates) if config.steps else ()
+            if updates or events.assistant:
                 if after > watched:
                     turns.append(FramesTurn(start=watched, end=after))
                     watched = after
-                if events.updates and config.steps:
-                    turns.append(DstTurn(updates=tuple(events.updates)))
+                if updates:
+                    turns.append(DstTurn(updates=updates))
                 turns.extend(events.assistant)
         if watched < self._num_frames:
             turns.append(FramesTurn(start=watched, end=self._num_frames))

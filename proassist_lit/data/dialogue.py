@@ -109,7 +109,7 @@ class _Writer:
         following = self._next()
         if following:
             text = self._pick(phrases.NEXT).format(
-                id=following.id, step=following.name, done=f"{step.verb} {step.item}"
+                id=following.id, step=following.name, done=step.act
             )
             self.draft.assistant_says(
                 time_s, text, "feedback,instruction", (following.verb, following.item)

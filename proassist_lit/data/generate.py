@@ -32,7 +32,7 @@ from proassist_lit.data.timeline import Timeline, event_frame
 from proassist_lit.errors import ConfigError
 from proassist_lit.vision.encoders import build_encoder, grids_for
 
-FORMAT_VERSION = 9
+FORMAT_VERSION = 10
 """Raised whenever generated files of the same settings change."""
 
 

@@ -37,7 +37,7 @@ def reordered(timeline: Timeline, rng: np.random.Generator, suffix: str) -> Time
     """``timeline`` with its steps in a random order, in another scene.
 
     Steps of which one needs the other follow each other as they did, also where that was wrong, so
-    that every mistake stays one. A step of which the plan does not tell what it needs keeps its
+    that every mistake stays one, and do not overlap where they did not. A step of which the plan does not tell what it needs keeps its
     place among all others. Each step lasts as long as it did, with its mistakes and activities;
     the pauses between steps stay where they were.
 
@@ -94,10 +94,16 @@ def _bound(one: Step, other: Step) -> bool:
 
 def _moves(performed: Sequence[Step], order: Sequence[Step]) -> dict[str, float]:
     """By how many seconds each step comes later (or, below 0, earlier)."""
-    moved_s = {}
+    moved_s: dict[str, float] = {}
     start_s = _span(performed[0])[0]
     for place, step in enumerate(order):
         old_start_s, old_end_s = _span(step)
+        ended_s = [  # the overlaps that stay in their places are of other steps
+            _span(earlier)[1] + moved_s[earlier.id]
+            for earlier in order[:place]
+            if _bound(earlier, step) and _span(earlier)[1] <= old_start_s
+        ]
+        start_s = max([start_s, *ended_s])
         moved_s[step.id] = start_s - old_start_s
         if place + 1 < len(performed):
             pause_s = _span(performed[place + 1])[0] - _span(performed[place])[1]  # < 0: overlap

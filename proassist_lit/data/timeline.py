@@ -102,6 +102,11 @@ class Step:
     needs: tuple[str, ...] | None = None
 
     @property
+    def act(self) -> str:
+        """Verb and object; the whole name where it has no object of its own."""
+        return self.name if self.item == self.verb else f"{self.verb} {self.item}"
+
+    @property
     def skipped(self) -> bool:
         """Whether the step never happened in this recording."""
         return self.start_s is None

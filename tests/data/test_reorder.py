@@ -90,6 +90,19 @@ def test_steps_that_overlap_still_begin_one_after_the_other() -> None:
         assert all(b - a >= 1.0 for a, b in pairwise(starts))
 
 
+def test_steps_that_need_each_other_overlap_only_where_they_did() -> None:
+    overlapping = recording(
+        step(1, 0, 40), step(2, 10, 50), step(3, 60, 70), step(4, 71, 80, 3), step(5, 75, 90, 4)
+    )
+    early = False
+    for timeline in further_orders([overlapping], 60, seed=1):
+        spans = {s.id: (s.start_s, s.end_s) for s in timeline.steps}
+        early |= spans["S4"][0] < 60
+        assert spans["S4"][0] >= spans["S3"][1]
+        assert spans["S5"][0] >= spans["S4"][0] + 1.0  # these two did overlap
+    assert early
+
+
 def test_names_scenes_and_orders_differ_and_are_the_same_again() -> None:
     skipped = Step(id="S5", name="do 5", verb="do", item="5", needs=())
     timeline = replace(FREE, steps=(*FREE.steps, skipped), metadata={"recipe": "r"})

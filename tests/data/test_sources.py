@@ -91,3 +91,11 @@ def test_one_file_makes_a_source(new_source: str, tmp_path: Path) -> None:
     assert len(data["train"]) == 2 * len(config.dialogue.user_types)
     assert len(data["val"]) == 1
     assert not config.is_prepared
+
+
+def test_a_share_is_of_the_records_not_of_rounding() -> None:
+    def size(share: float, number: int = 100) -> int:
+        return len(DataConfig(share=share).limited("train", list(range(number))))
+
+    assert [size(share) for share in (0.07, 0.55, 0.551, 1.0)] == [7, 55, 56, 100]
+    assert (size(0.001), size(0.001, 0)) == (1, 0)
