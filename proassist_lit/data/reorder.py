@@ -37,9 +37,9 @@ def reordered(timeline: Timeline, rng: np.random.Generator, suffix: str) -> Time
     """``timeline`` with its steps in a random order, in another scene.
 
     Steps of which one needs the other follow each other as they did, also where that was wrong, so
-    that every mistake stays one, and do not overlap where they did not. A step of which the plan does not tell what it needs keeps its
-    place among all others. Each step lasts as long as it did, with its mistakes and activities;
-    the pauses between steps stay where they were.
+    that every mistake stays one, and do not overlap where they did not. A step of which the plan
+    does not tell what it needs keeps its place among all others. Each step lasts as long as it did,
+    with its mistakes and activities; the pauses between steps stay where they were.
 
     Args:
         timeline: what really happened.
