@@ -15,7 +15,7 @@ from proassist_lit.config import RunConfig
 from proassist_lit.data.collate import collate, pack
 from proassist_lit.data.conversation import Conversation
 from proassist_lit.data.dataset import ConversationSet, load_data, training_texts
-from proassist_lit.errors import ConfigError, RecordError
+from proassist_lit.errors import ConfigError, FeatureError, RecordError
 from proassist_lit.evaluation.evaluator import Evaluator
 from proassist_lit.evaluation.forced import TeacherForcing
 from proassist_lit.metrics.similarity import build_similarity
@@ -64,7 +64,7 @@ def build_core(config: RunConfig, *, tokenizer_folder: Path | None = None) -> Co
     """
     similarity = build_similarity(config.evaluation.similarity)  # a wrong one is told of at once
     data = load_data(config.data)
-    vision_size = {split: data[split].check_features() for split in data}["train"]
+    vision_size = _vision_size(data)
     if tokenizer_folder is not None:
         tokenizer = AutoTokenizer.from_pretrained(tokenizer_folder)
     else:
@@ -96,6 +96,17 @@ def build_core(config: RunConfig, *, tokenizer_folder: Path | None = None) -> Co
         compat=config.streams_as_reference,
     )
     return Core(data, chat, model, evaluator)
+
+
+def _vision_size(data: Mapping[str, ConversationSet]) -> int:
+    """E, the same of all splits."""
+    widths = {split: found.check_features() for split, found in data.items()}
+    if len(set(widths.values())) > 1:
+        found = ", ".join(f"{width} in {split}" for split, width in widths.items())
+        raise FeatureError(
+            f"features are of different widths ({found}); encode all splits with one encoder."
+        )
+    return widths["train"]
 
 
 def build_model(config: RunConfig, tokenizer: Any, vision_size: int) -> AssistantModel:

@@ -14,6 +14,9 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
+SPLITS = ("train", "val", "test")
+"""The splits of a data set. A run needs the first two."""
+
 IGNORE_INDEX = -100
 """Label of a token without a loss (Hugging Face's and PyTorch's convention)."""
 

@@ -16,8 +16,9 @@ from proassist_lit import build
 from proassist_lit.build import build_collate, build_core, build_examples, packs
 from proassist_lit.config import Compat, RunConfig
 from proassist_lit.data.config import DataConfig
+from proassist_lit.data.dataset import ConversationSet
 from proassist_lit.data.sources.toy import ToyConfig
-from proassist_lit.errors import ConfigError
+from proassist_lit.errors import ConfigError, FeatureError
 from proassist_lit.evaluation.config import EvaluationConfig
 from proassist_lit.lit.build import build_datamodule
 from proassist_lit.model.config import ModelConfig, TinyConfig
@@ -39,6 +40,19 @@ def config(cache: Path, **changes: Any) -> RunConfig:
         "evaluation": EvaluationConfig(similarity="words"),
     }
     return RunConfig(**settings | changes)
+
+
+def test_splits_of_different_widths_are_refused(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def width(self: ConversationSet) -> int:
+        return 12 if self.split == "val" else 48
+
+    monkeypatch.setattr(ConversationSet, "check_features", width)
+    with pytest.raises(
+        FeatureError, match=r"different widths \(48 in train, 12 in val, 48 in test\); enc"
+    ):
+        build_core(config(cache))
 
 
 @pytest.mark.parametrize("compat", Compat)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from torch import Tensor
 from proassist_lit.data.arrow_features import open_features
 from proassist_lit.data.config import DataConfig
 from proassist_lit.data.conversation import AssistantTurn, Conversation, SystemTurn, UserTurn
+from proassist_lit.data.feature_content import read_notes
 from proassist_lit.data.features import FeatureFile, FeatureReader
 from proassist_lit.data.frames import read_frames
 from proassist_lit.data.generate import generate, read_timelines
@@ -25,11 +27,14 @@ from proassist_lit.data.sources.registry import find_source
 from proassist_lit.data.sources.source import DrawnSource, PreparedSource
 from proassist_lit.data.timeline import Timeline
 from proassist_lit.errors import FeatureError, RecordError
-from proassist_lit.types import Transition, Update, format_updates
+from proassist_lit.types import SPLITS, Transition, Update, format_updates
 from proassist_lit.vision.encoders import grids_for
 
 PICTURE_SIDE = 192
 """Longest side of real pictures that people are shown, pixels."""
+
+
+_FPS_ROUNDING = 1e-3  # of frames per second that are noted as text
 
 
 @dataclass(frozen=True)
@@ -76,6 +81,7 @@ class ConversationSet:
             file = self._file(conversation)
             if file.path not in seen:
                 seen[file.path] = file.shape(where=conversation.source)
+                _check_fps(file.path, conversation)
             num_frames, _, width = seen[file.path]
             widths.setdefault(width, file.path)
             if conversation.end_frame_idx > num_frames:
@@ -137,7 +143,7 @@ def load_data(config: DataConfig) -> dict[str, ConversationSet]:
         records = {s: source.read(folder, pattern) for s, pattern in patterns.items() if pattern}
     else:
         folder = generate(config)
-        paths = {split: folder / f"{split}.jsonl" for split in ("train", "val", "test")}
+        paths = {split: folder / f"{split}.jsonl" for split in SPLITS}
         records = {split: read_records(path) for split, path in paths.items() if path.exists()}
     sets = {}
     for split, conversations in records.items():
@@ -179,3 +185,17 @@ def training_texts(conversations: Iterable[Conversation]) -> Iterator[str]:
             for state in ("in progress", "completed"):
                 yield f"Steps: {step.id}: {step.name} ({state})."
             yield format_updates([Update(step.id, t) for t in Transition])
+
+
+def _check_fps(path: Path, conversation: Conversation) -> None:
+    """Refuse features of another rate than the record's, if the file notes its own."""
+    try:
+        noted = float(read_notes(path).get("fps", conversation.fps))
+    except ValueError:
+        return
+    if not math.isclose(noted, conversation.fps, rel_tol=_FPS_ROUNDING):
+        raise FeatureError(
+            f"{conversation.source}: has {conversation.fps:g} frames a second, but {path} was "
+            f"encoded with {noted:g}, so that frames and times do not fit; make the records anew "
+            "(proassist-lit prepare), or encode with the rate of the records."
+        )

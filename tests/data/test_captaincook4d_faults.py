@@ -44,6 +44,8 @@ FAULTS = {
     "split no object": (change([SPLIT], ["1_1"]), r"split_combined\.json: expected a JSON object"),
     "split no names": (change([SPLIT, "val"], [3]),
         r"split_combined\.json: 'val' must be a list of"),
+    "unknown split": (change([SPLIT, "validation"], []),
+        r"split_combined\.json: there is no split 'validation'; call it train, val or test"),
     "twice in a split": (change([SPLIT, "val"], ["1_1"]),
         r"recording '1_1' is listed 2 times; keep"),
     "no steps of it": (change([STEPS, "1_1"], ...),

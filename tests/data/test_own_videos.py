@@ -19,6 +19,7 @@ from proassist_lit.data.feature_content import write_content
 from proassist_lit.data.features import write_features
 from proassist_lit.data.records import read_records
 from proassist_lit.data.sources.own_videos import video_uid
+from proassist_lit.errors import FeatureError
 from proassist_lit.sequence.script import read_script, references
 from proassist_lit.types import StepState
 
@@ -28,13 +29,13 @@ Captured = pytest.CaptureFixture[str]
 
 def encode(
     folder: Path, name: str, *, num_frames: int = 41, encoder: str = "eyes",
-    grids: Sequence[str] = ("cls", "2x2"), suffix: str = "safetensors",
+    grids: Sequence[str] = ("cls", "2x2"), suffix: str = "safetensors", fps: float = FPS,
 ) -> None:  # fmt: skip
     """Features as ``proassist-lit encode`` writes them."""
     cells = {"cls": torch.zeros(num_frames, 1, 4), "2x2": torch.zeros(num_frames, 4, 4)}
-    made = {"num_frames": num_frames, "fps": FPS, "grids": list(grids)}
+    made = {"num_frames": num_frames, "fps": fps, "grids": list(grids)}
     path = folder / "features" / encoder / f"{name}.{suffix}"
-    write_content(path, cells, {"fps": str(FPS), "made": json.dumps(made)})
+    write_content(path, cells, {"fps": str(fps), "made": json.dumps(made)})
 
 
 @pytest.fixture
@@ -83,6 +84,29 @@ def test_records_are_read_by_a_run(folder: Path, capsys: Captured) -> None:
     assert (first.dataset, first.fps, first.end_frame_idx) == ("tea", FPS, 41)
     assert (first.num_tokens_per_img, first.metadata["rendered"]) == (5, False)
     assert sets["train"].features(first).shape == (41, 5, 4)
+
+
+def test_features_of_another_rate_than_the_records_are_refused(folder: Path) -> None:
+    assert prepare(folder, rows(*SIX), "--task", "Make tea") == 0
+    config = DataConfig(
+        source="proassist", root=str(folder.parent), encoder="eyes", num_tokens_per_img=5,
+        train_files="*/prepared/train.jsonl", val_files="*/prepared/val.jsonl",
+        test_files="*/prepared/test.jsonl",
+    )  # fmt: skip
+    for name in SIX:
+        encode(folder, name, num_frames=82, fps=4.0)
+    with pytest.raises(
+        FeatureError, match=r"train\.jsonl:1: has 2 frames a second, but .* with 4, .*prepare"
+    ):
+        load_data(config)["train"].check_features()
+
+
+def test_keywords_stand_in_the_name_of_the_step(folder: Path) -> None:
+    text = rows(*SIX).replace("Fill the kettle", "Add the green (fresh) beans")
+    assert prepare(folder, text, "--task", "make tea", "--users", "no_talk") == 0
+    for conversation in records(folder, "train"):
+        first = next(t for t in conversation.turns if isinstance(t, AssistantTurn))
+        assert first.keywords == ("add", "beans")
 
 
 def test_steps_say_when_the_state_changes_and_what_is_right(folder: Path) -> None:

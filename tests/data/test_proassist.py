@@ -50,6 +50,8 @@ def test_read_proassist_refuses_no_file_and_bad_row(tmp_path: Path) -> None:
         RecordError, match=r"no file fits 'x\*' .*for files DIR/x\* it is data\.root"
     ):
         read_proassist(tmp_path, "x*")
+    with pytest.raises(RecordError, match=r"'/x/\*\.jsonl' .*must be below data\.root="):
+        read_proassist(tmp_path, "/x/*.jsonl")
     write(tmp_path / "wtag/prepared/a.jsonl", row(), row(fps=0))
     with pytest.raises(RecordError, match=r"a\.jsonl:2: 'fps'"):
         read_proassist(tmp_path)

@@ -90,6 +90,8 @@ def test_videos_are_named_as_their_features_will_be(
         ("a,17,5,6", "the step is '17'; name it in words"),
         ("a,Cut,soon,9", "'start' is 'soon'; write seconds .* or minutes and seconds"),
         ("a,Cut,-1,9", "'start' is '-1'"),
+        ("a,Cut,0,1:75", "'end' is '1:75'; behind a colon there are at most 59"),
+        ("a,Cut,0,1:60:00", "'end' is '1:60:00'; behind a colon"),
         ("a,Cut,1,nan", "'end' is 'nan'"),
         ("a,Cut,1,2,Hm,cook", "the speaker is 'cook'; write assistant or user"),
         ("a,Cut,,,Hm", "has words without a time; write when they were said into 'start'"),

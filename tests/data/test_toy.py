@@ -9,7 +9,6 @@ import pytest
 from proassist_lit.data.appearance import ITEMS, TOOLS
 from proassist_lit.data.sources.toy import (
     FAMILIES,
-    SPLITS,
     VERB_TOOLS,
     ToyConfig,
     compositions,
@@ -17,6 +16,7 @@ from proassist_lit.data.sources.toy import (
 )
 from proassist_lit.data.timeline import ActivityKind, Timeline
 from proassist_lit.errors import ConfigError
+from proassist_lit.types import SPLITS
 
 SIZES = {"num_train": 56, "num_val": 14, "num_test": 14}
 WORK = (ActivityKind.WORK, ActivityKind.MISTAKE, ActivityKind.UNDO, ActivityKind.FALSE_START)

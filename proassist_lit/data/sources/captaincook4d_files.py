@@ -11,6 +11,7 @@ from typing import Any
 
 from proassist_lit.data.record_checks import Fields, load_json, show
 from proassist_lit.errors import RecordError
+from proassist_lit.types import SPLITS
 
 STEPS_FILE = "annotation_json/complete_step_annotations.json"
 ERRORS_FILE = "annotation_json/error_annotations.json"
@@ -82,7 +83,10 @@ def read_splits(path: Path) -> dict[str, list[str]]:
     faults: list[RecordError] = []
     document = load_file(path)
     fields = Fields(document, str(path), faults)
-    splits = {split: list(fields.words(split)) for split in fields.rest().copy()}
+    names = fields.rest().copy()
+    for unknown in (name for name in names if name not in SPLITS):
+        fields.fault(f"there is no split {unknown!r}; call it train, val or test")
+    splits = {split: list(fields.words(split)) for split in names}
     count = Counter(name for names in splits.values() for name in names)
     for name in (name for name, num in count.items() if num > 1):
         fields.fault(f"recording {name!r} is listed {count[name]} times; keep one place for it")

@@ -23,9 +23,10 @@ from proassist_lit.data.recorded_dialogue import Utterance, write_recorded_dialo
 from proassist_lit.data.records import parse_record, record_to_json
 from proassist_lit.data.seeding import stable_rng
 from proassist_lit.data.sources.captaincook4d_descriptions import parse_description
-from proassist_lit.data.sources.spreadsheet import SPLITS, Spreadsheet, StepRow, VideoRows
+from proassist_lit.data.sources.spreadsheet import Spreadsheet, StepRow, VideoRows
 from proassist_lit.data.timeline import Step, Timeline
 from proassist_lit.errors import FeatureError, RecordError
+from proassist_lit.types import SPLITS
 from proassist_lit.vision.encoder import GRID_SIDES
 
 _ROUNDING_S = 1.0
@@ -264,11 +265,12 @@ def video_uid(name: str) -> str:
 def _make_step(step_id: str, row: StepRow, last_s: float) -> Step:
     name = _uncapitalized(row.name.rstrip(" ."))
     parsed = parse_description(f"-{name}")  # no word of it stands for a verb before a dash
+    said = parsed.item in name  # brackets within it are left out: "the green (fresh) beans"
     return Step(
         id=step_id,
         name=name,
         verb=parsed.verb,
-        item=parsed.item,
+        item=parsed.item if said else parsed.item.split()[-1],
         tool=parsed.tool,
         start_s=None if row.start_s is None else _within(row.start_s, last_s, row.where, "starts"),
         end_s=None if row.end_s is None else _within(row.end_s, last_s, row.where, "ends"),

@@ -40,6 +40,11 @@ def prepared_files(root: Path, pattern: str) -> list[Path]:
     """
     if not root.is_dir():
         raise RecordError(f"data.root={root}: there is no such folder; {_ROOT}.")
+    if Path(pattern).is_absolute():
+        raise RecordError(
+            f"{pattern!r} (data.train_files and its like) must be below data.root={root}; write it "
+            "as it stands from there."
+        )
     paths = sorted(path for path in root.glob(pattern) if path.is_file())
     if not paths:
         raise RecordError(

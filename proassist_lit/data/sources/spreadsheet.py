@@ -20,6 +20,7 @@ from pathlib import Path, PurePosixPath
 
 from proassist_lit.data.record_checks import nearest, show
 from proassist_lit.errors import RecordError
+from proassist_lit.types import SPLITS
 from proassist_lit.vision.video_file import VIDEO_SUFFIXES
 
 REQUIRED = ("video", "step", "start", "end")
@@ -27,9 +28,6 @@ REQUIRED = ("video", "step", "start", "end")
 
 OPTIONAL = ("said", "speaker", "task", "split")
 """Columns that may be there."""
-
-SPLITS = ("train", "val", "test")
-"""What the column ``split`` may say."""
 
 _SPEAKERS = ("assistant", "user")
 _DELIMITERS = ",;\t"  # what spreadsheets save CSV with, by country
@@ -223,7 +221,11 @@ class _Row:
                 "minutes and seconds (1:23.5)"
             )
             return None
-        return int(found[1] or 0) * 3600 + int(found[2] or 0) * 60 + seconds
+        hours, minutes = int(found[1] or 0), int(found[2] or 0)
+        if (found[2] and seconds >= 60) or (found[1] and minutes >= 60):
+            self._fault(f"{key!r} is {show(text)}; behind a colon there are at most 59")
+            return None
+        return hours * 3600 + minutes * 60 + seconds
 
     def _text(self, key: str) -> str:
         return self._cells.get(key, "")

@@ -18,8 +18,7 @@ from proassist_lit.data.seeding import stable_rng, stable_seed
 from proassist_lit.data.sources.source import InventedSource
 from proassist_lit.data.timeline import Activity, ActivityKind, Mistake, Step, Timeline
 from proassist_lit.errors import ConfigError
-
-SPLITS = ("train", "val", "test")
+from proassist_lit.types import SPLITS
 
 
 @dataclass(kw_only=True)
