@@ -69,6 +69,10 @@ def _parser() -> argparse.ArgumentParser:
         "--all", action="store_true", dest="everything",
         help="write all sections anew; without it those stay of which DIR has no run",
     )  # fmt: skip
+    report.add_argument(
+        "--only", nargs="+", default=[], metavar="TABLE",
+        help="write these sections alone; others, of which rows were run again, too, say so",
+    )  # fmt: skip
     compare = commands.add_parser(
         "compare", help="tell whether the runs that are there reach the numbers of the page"
     )
@@ -99,7 +103,12 @@ def report(arguments: argparse.Namespace) -> None:
     for run in study.outdated:
         print(f"{run.row}/seed{run.seed}: kept, but not as the plan has it; left out")
     everything = arguments.everything or arguments.fresh
-    written = write_page(plan, study, arguments.out, everything=everything)
+    names = [table.name for table in plan.tables]
+    for unknown in (name for name in arguments.only if name not in names):
+        raise ConfigError(
+            f"--only {unknown}: there is no such table; there are {', '.join(names)}."
+        )
+    written = write_page(plan, study, arguments.out, everything=everything, only=arguments.only)
     print("\n".join(map(str, written)))
 
 

@@ -13,9 +13,12 @@ from benchmarks.paper.run import BASELINES
 from proassist_lit.atomic import replacing, write_text
 
 NOT_RUN = "not run"
+_OF_BEFORE = "*Of before.* Rows of this section were run again since it was written"
 
 
-def write_page(plan: Plan, study: Study, out: Path, *, everything: bool = False) -> list[Path]:
+def write_page(
+    plan: Plan, study: Study, out: Path, *, everything: bool = False, only: Sequence[str] = ()
+) -> list[Path]:
     """Write the page and its pictures.
 
     Sections of a page that is there stay as they are where no row has other runs than before.
@@ -25,6 +28,8 @@ def write_page(plan: Plan, study: Study, out: Path, *, everything: bool = False)
         study: the runs.
         out: the page; pictures, and the numbers of every run, go to a folder of its name beside it.
         everything: whether all sections are written anew.
+        only: names of the tables whose sections are written anew where rows of others were run
+            again, too; those say that they are of before. Empty for all.
 
     Returns:
         What was written.
@@ -35,8 +40,9 @@ def write_page(plan: Plan, study: Study, out: Path, *, everything: bool = False)
     before = {} if everything else _sections(out)
     parts = [*_head(plan, study)]
     for table in plan.tables:
-        if table.title in before and not study.changed.intersection(table.rows):
-            parts += before[table.title]
+        again = [name for name in table.rows if name in study.changed]
+        if table.title in before and (not again or (only and table.name not in only)):
+            parts += _of_before(before[table.title], [plan.rows[name].label for name in again])
             continue
         parts += [f"## {table.title}", "", table.about.strip(), "", *_table(table, plan, study)]
         for drawing in drawings(table, study, plan):
@@ -45,6 +51,19 @@ def write_page(plan: Plan, study: Study, out: Path, *, everything: bool = False)
         parts += _claims(table, study)
     write_text(out, "\n".join([*parts, *_origin(plan, study, numbers)]).rstrip() + "\n")
     return written
+
+
+def _of_before(section: Sequence[str], again: Sequence[str]) -> Iterator[str]:
+    """A section as it stands, with a note of the rows that were run again since."""
+    told = any(line.startswith(_OF_BEFORE) for line in section)
+    for number, line in enumerate(section):
+        yield line
+        if number == 0 and again and not told:
+            yield ""
+            yield (
+                f"{_OF_BEFORE} ({'; '.join(again)}), with other data or settings. Compare the "
+                "figures here with each other only."
+            )
 
 
 def _sections(page: Path) -> Mapping[str, Sequence[str]]:

@@ -229,8 +229,17 @@ def test_sections_of_which_nothing_was_run_stay_as_they_are(tmp_path: Path) -> N
     assert (text.count("About."), text.count("Mended.")) == (1, 1)
     assert text.count("## Where the numbers come from") == 1
 
+    out.write_text(text.replace("| 1 | 0.", "| 1 | 8."))
+    for _ in range(2):
+        write_page(mended, study, out, only=["one"])
+    text = out.read_text()
+    assert "| Two | 1 | 8.750 |" in text
+    note = "*Of before.* Rows of this section were run again since it was written (Two), with"
+    assert text.count(note) == 1
+
     write_page(mended, study, out, everything=True)
     assert "| One | 1 | 0.500 |" in out.read_text()
+    assert note not in out.read_text()
 
     (tmp_path / "nothing").mkdir()
     kept = read_runs(tmp_path / "results" / "runs.jsonl")
