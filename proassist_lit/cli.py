@@ -158,6 +158,8 @@ def _run_hydra(
             with _environment({_FULL_ERROR: full_error, _RUN_DIR: str(run_dir)}):
                 if is_multirun:
                     return _run_of_sweep(job, config, run_dir, settings)
+                if launch is not None:
+                    launch.check_devices(config.trainer.devices, config.trainer.num_nodes)
                 run = RunDirectory(run_dir)
                 run.check_begins(config.resume)
                 with run.config_of_checkpoint():

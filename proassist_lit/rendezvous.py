@@ -45,6 +45,24 @@ class Rendezvous:
         found = cls(os.environ)
         return found if found.world > 1 else None
 
+    def check_devices(self, devices: str, num_nodes: int) -> None:
+        """Refuse settings by which every process would train a whole run of its own.
+
+        Args:
+            devices: ``trainer.devices``, of a machine; ``auto`` is left to Lightning.
+            num_nodes: machines.
+
+        Raises:
+            ConfigError: there are not as many devices as processes.
+        """
+        if devices != "auto" and int(devices) * num_nodes != self.world:
+            raise ConfigError(
+                f"{self.world} processes were started, but trainer.devices={devices} on "
+                f"trainer.num_nodes={num_nodes} takes {int(devices) * num_nodes}; set "
+                "trainer.devices to the processes of a machine and trainer.num_nodes to the "
+                "machines, or start one process."
+            )
+
     def name(self, run_dir: Path) -> None:
         """Tell the other processes, as the first one."""
         self._tell(str(run_dir.resolve()))

@@ -127,3 +127,16 @@ def test_errors_reach_the_shell(tmp_path: Path) -> None:
     )
     assert (good.returncode, good.stdout, good.stderr) == (0, "ran 1 out\n", "")
     assert (tmp_path / "out/train.log").exists()
+
+
+def test_processes_of_a_launch_do_not_train_a_run_each(
+    app: App, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    launched = {"SLURM_JOB_ID": "7", "SLURM_STEP_ID": "0", "SLURM_NTASKS": "2", "SLURM_PROCID": "0"}
+    for name, value in launched.items():
+        monkeypatch.setenv(name, value)
+    assert app("trainer.max_steps=1") == 2
+    assert "2 processes were started, but trainer.devices=1 on trainer.num_nodes=1" in app.said()
+    assert not app.jobs
+    assert app("trainer.devices=2") == 0
+    assert len(app.jobs) == 1

@@ -45,6 +45,16 @@ def test_all_processes_get_the_directory_of_the_first(processes: list[Rendezvous
     assert processes[1].wait() == Path.cwd() / "outputs/run"
 
 
+def test_as_many_devices_as_processes_are_asked_for(processes: list[Rendezvous]) -> None:
+    for devices, num_nodes in (("3", 1), ("1", 3), ("auto", 1)):
+        processes[0].check_devices(devices, num_nodes)
+    for devices, num_nodes in (("1", 1), ("3", 2)):
+        with pytest.raises(
+            ConfigError, match=rf"3 processes .*devices={devices} on .*={num_nodes} "
+        ):
+            processes[0].check_devices(devices, num_nodes)
+
+
 def test_there_is_no_run_where_the_first_process_ended(processes: list[Rendezvous]) -> None:
     processes[1].close()  # tells nobody anything
     processes[0].close()

@@ -147,7 +147,11 @@ class LastCheckpoint(Checkpoint):
         # It is said of a batch that was fetched, and will be again.
         progress["is_last_batch"] = progress["current"]["completed"] >= trainer.num_training_batches
         if self._has_ended:
-            go_on_with_epoch(loops, int(trainer.num_training_batches))
+            begins = go_on_with_epoch(loops, int(trainer.num_training_batches))
+            if begins and trainer.datamodule is not None:  # type: ignore[attr-defined]
+                # Loader processes draw batches before anybody tells them that it is a new one.
+                place = checkpoint[type(trainer.datamodule).__qualname__]  # type: ignore[attr-defined]
+                place |= {"epoch": place["epoch"] + 1, "num_batches": 0}
             checkpoint["epoch"] = loops["epoch_progress"]["current"]["completed"]
 
     def _save(self, trainer: L.Trainer) -> None:
@@ -211,7 +215,7 @@ class LastCheckpoint(Checkpoint):
         Console(stderr=True).print(text, highlight=False, soft_wrap=True, markup=False)
 
 
-def go_on_with_epoch(loops: dict[str, Any], num_batches: int) -> None:
+def go_on_with_epoch(loops: dict[str, Any], num_batches: int) -> bool:
     """Set the counters of ended training to those of a run that comes to its next batch.
 
     Lightning takes the epoch in which training ends for a whole one, wherever in it that is.
@@ -219,12 +223,15 @@ def go_on_with_epoch(loops: dict[str, Any], num_batches: int) -> None:
     Args:
         loops: state of the fit loop, changed in place.
         num_batches: of an epoch.
+
+    Returns:
+        Whether a new epoch begins with that batch.
     """
     epoch, batches = loops["epoch_progress"], loops["epoch_loop.batch_progress"]
     if batches["current"]["completed"] < num_batches:
         for counts in (epoch["current"], epoch["total"]):
             counts["processed"] = counts["completed"] = counts["started"] - 1
-        return
+        return False
     for counts in (epoch["current"], epoch["total"]):
         counts["ready"] += 1
         counts["started"] += 1
@@ -235,3 +242,4 @@ def go_on_with_epoch(loops: dict[str, Any], num_batches: int) -> None:
         progress["current"] = dict.fromkeys(progress["current"], 0)
     validated = loops["epoch_loop.val_loop.batch_progress"]
     validated["total"] = dict.fromkeys(validated["total"], 0)
+    return True

@@ -52,9 +52,12 @@ def test_an_ended_run_that_is_given_more_steps_goes_on_bit_for_bit(
 
 
 @pytest.mark.road
-def test_an_ended_run_that_is_given_more_epochs_goes_on_bit_for_bit(tmp_path: Path) -> None:
+@pytest.mark.parametrize("workers", [0, 2])
+def test_an_ended_run_that_is_given_more_epochs_goes_on_bit_for_bit(
+    workers: int, tmp_path: Path
+) -> None:
     def epochs(number: int) -> RunConfig:
-        settings = config(tmp_path / "data", accumulate=4)
+        settings = config(tmp_path / "data", accumulate=4, workers=workers)
         return replace(settings, trainer=replace(settings.trainer, max_steps=-1, max_epochs=number))
 
     expected = fit(epochs(2), tmp_path / "whole")
