@@ -8,11 +8,11 @@ from functools import partial
 from typing import Any
 
 import lightning as L
-from lightning.pytorch.callbacks import ModelCheckpoint
 
 from proassist_lit.build import Core, build_collate, build_examples, packs
 from proassist_lit.config import RunConfig
 from proassist_lit.errors import CheckpointError, ConfigError
+from proassist_lit.lit.best_checkpoints import BestCheckpoint, TopCheckpoints
 from proassist_lit.lit.callbacks import StreamingEvaluation
 from proassist_lit.lit.datamodule import ConversationDataModule
 from proassist_lit.lit.devices import refusals_of_lightning
@@ -219,29 +219,11 @@ def precision_of(trainer: TrainerConfig) -> dict[str, Any]:
 def build_checkpointing(config: RunConfig, run: RunDirectory) -> list[L.Callback]:
     """``best.ckpt`` by the loss on val and the next best; ``last.ckpt`` to go on from."""
     trainer = config.trainer
-    kept: list[L.Callback] = [_lowest_loss(run, "best", ModelCheckpoint, 1)]
+    kept: list[L.Callback] = [BestCheckpoint(run)]
     if trainer.save_top_k > 1:
-        kept.append(_lowest_loss(run, "step-{step}", TopCheckpoints, trainer.save_top_k))
+        kept.append(TopCheckpoints(run, "step-{step}", trainer.save_top_k))
     last = LastCheckpoint(run, every_steps=trainer.save_every_steps)
     return [*kept, last]
-
-
-class TopCheckpoints(ModelCheckpoint):
-    """Another one beside ``best.ckpt``; Lightning tells the states of callbacks by their class."""
-
-
-def _lowest_loss(
-    run: RunDirectory, name: str, kind: type[ModelCheckpoint], most: int
-) -> ModelCheckpoint:
-    return kind(
-        dirpath=run.checkpoints,
-        filename=name,
-        monitor="val/loss",
-        mode="min",
-        save_top_k=most,
-        enable_version_counter=False,
-        auto_insert_metric_name=False,
-    )
 
 
 def find_resume(config: RunConfig, run: RunDirectory) -> str | None:
