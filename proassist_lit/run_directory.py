@@ -62,7 +62,7 @@ class RunDirectory:
         """
         if resume == "auto" or not self.last_checkpoint.exists():
             return
-        if resume != "none" and self.checkpoints.resolve() in Path(resume).resolve().parents:
+        if resume != "none" and self.holds(resume):
             return
         raise ConfigError(
             f"{self.path}: holds a run already, which resume={resume} would write over; add "
@@ -85,6 +85,10 @@ class RunDirectory:
                 f"{option} {self.path}: holds a run, and the results there are of its last state; "
                 f"name another folder, or leave {option} out."
             )
+
+    def holds(self, checkpoint: str) -> bool:
+        """Whether a path is of one of the checkpoints here."""
+        return self.checkpoints.resolve() in Path(checkpoint).resolve().parents
 
     @contextmanager
     def config_of_checkpoint(self) -> Iterator[None]:
@@ -155,6 +159,12 @@ class RunDirectory:
         if not isinstance(metrics, dict):
             raise ConfigError(f"{path}: holds no object; evaluate the run again.")
         return metrics
+
+    def set_metrics_aside(self) -> None:
+        """Keep ``metrics.json`` as ``metrics_before.json``: training goes on behind its state."""
+        path = self.path / "metrics.json"
+        if path.exists():
+            path.replace(self.path / "metrics_before.json")
 
     def write_metrics(self, metrics: Mapping[str, float | str]) -> None:
         """Write ``metrics.json``, flat and sorted."""

@@ -157,6 +157,7 @@ class LastCheckpoint(Checkpoint):
     def _save(self, trainer: L.Trainer) -> None:
         target = self._run.last_checkpoint
         if trainer.is_global_zero:
+            self._run.set_metrics_aside()
             with replacing(target) as temporary:
                 trainer.save_checkpoint(temporary)
         else:

@@ -178,9 +178,9 @@ class LossGuard(L.Callback):
         if last.exists():
             remedy = (
                 f"The last good checkpoint is {last} (step {step_of(str(last))}); go on from it "
-                f"with hydra.run.dir={self._run.path} resume=auto and something changed (seed, for "
-                "another order; trainer.gradient_clip; trainer.precision; the conversations), or "
-                "begin anew with a lower trainer.optimizer.lr."
+                f"with hydra.run.dir={self._run.path} resume=auto and something changed "
+                "(trainer.optimizer.lr, trainer.gradient_clip, trainer.precision, mended "
+                "features), or begin anew, also with another seed or other conversations."
             )
         else:
             remedy = (

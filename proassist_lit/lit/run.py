@@ -10,6 +10,7 @@ from rich.console import Console
 
 from proassist_lit.build import build_core
 from proassist_lit.config import RunConfig
+from proassist_lit.errors import CheckpointError
 from proassist_lit.evaluation.result import EvaluationResult
 from proassist_lit.job_result import Pruned
 from proassist_lit.lit.batch_size_search import with_found_batch_size
@@ -58,10 +59,7 @@ def train(config: RunConfig, run_dir: Path) -> float:
     check_devices(config.trainer)
     notes = _open(run) if is_first_process() else {}
     L.seed_everything(config.seed, workers=True)
-    # Weights that go on mean the words of their own tokenizer, whatever the data is now.
-    tokenizer = Path(checkpoint).parents[1] / "tokenizer" if checkpoint else None
-    if tokenizer is not None and not tokenizer.is_dir():
-        tokenizer = None
+    tokenizer = _tokenizer_of(checkpoint, config) if checkpoint else None
     core = build_core(config, tokenizer_folder=tokenizer)
     begins_trained = bool(config.model.init_from)
     check_heads_train(
@@ -120,6 +118,24 @@ def train(config: RunConfig, run_dir: Path) -> float:
         logs.finish(failed=failed)
     Console().print(_closing_words(result.metrics, run), highlight=False, soft_wrap=True)
     return _value(result)
+
+
+def _tokenizer_of(checkpoint: str, config: RunConfig) -> Path | None:
+    """The tokenizer of the run that ``checkpoint`` lies in: its weights mean the words of that one.
+
+    Returns:
+        None if there is none, and the configuration's own is the same whatever the data.
+    """
+    found = Path(checkpoint).resolve().parents[1] / "tokenizer"
+    if found.is_dir():
+        return found
+    if config.model.is_from_scratch:
+        raise CheckpointError(
+            f"resume={checkpoint}: {found} is missing, and another tokenizer, made of today's "
+            "data, would give the weights other words; leave the checkpoint in the directory of "
+            "its run, or copy tokenizer/, too."
+        )
+    return None
 
 
 def _open(run: RunDirectory) -> dict[str, str]:

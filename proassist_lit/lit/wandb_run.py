@@ -55,7 +55,7 @@ class WandbIdentity(L.Callback):
 
 
 def find_identity(run: RunDirectory, checkpoint: str | None) -> WandbIdentity:
-    """The W&B run to go on with, or a new one where training begins.
+    """The W&B run to go on with, or a new one where training begins or branches off.
 
     Args:
         run: directory of the run, which remembers the id where the checkpoint does not.
@@ -63,7 +63,7 @@ def find_identity(run: RunDirectory, checkpoint: str | None) -> WandbIdentity:
     """
     if checkpoint is None:
         return WandbIdentity(secrets.token_hex(4))
-    state = _state_in(checkpoint)
+    state = _state_in(checkpoint) if run.holds(checkpoint) else {}
     if "id" in state:
         return WandbIdentity(str(state["id"]), int(state["step"]))
     if run.wandb_id.exists():

@@ -62,7 +62,13 @@ def test_an_ended_run_that_is_given_more_epochs_goes_on_bit_for_bit(
 
     expected = fit(epochs(2), tmp_path / "whole")
     fit(epochs(1), tmp_path / "run")
+    metrics, before = (tmp_path / "run" / f"metrics{end}.json" for end in ("", "_before"))
+    metrics.write_text("{}")
+    fit(epochs(1), tmp_path / "run")
+    assert metrics.exists()  # nothing was trained
     weights = fit(epochs(2), tmp_path / "run")
+    assert before.exists()
+    assert not metrics.exists()  # of a state that is no more
 
     assert len(curves(tmp_path / "run")) > 8
     assert same(weights, expected)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -134,7 +135,9 @@ def test_interrupt_leaves_a_checkpoint_that_training_goes_on_from(
 
 
 @pytest.mark.road
-def test_weights_that_go_on_keep_their_tokenizer_whatever_the_data_is(tmp_path: Path) -> None:
+def test_weights_that_go_on_keep_their_tokenizer_whatever_the_data_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     run, file = tmp_path / "run", tmp_path / "run/tokenizer/tokenizer.json"
     tiny = TinyConfig(vocab_size=300, hidden_size=32, num_layers=2, num_heads=2, mlp_size=32)
     first = config(tmp_path, steps=1)
@@ -148,6 +151,11 @@ def test_weights_that_go_on_keep_their_tokenizer_whatever_the_data_is(tmp_path: 
     with suppress(CheckpointError):  # of another epoch: refused, but nothing may have changed
         train(other, run)
     assert file.read_bytes() == before
+    alone = shutil.copy(run / "checkpoints/last.ckpt", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    for checkpoint in (str(alone), "last.ckpt"):
+        with pytest.raises(CheckpointError, match=r"last\.ckpt: .*tokenizer is missing, and anot"):
+            train(replace(other, resume=checkpoint), tmp_path / "branch")
     fresh = tmp_path / "fresh"
     train(replace(other, resume="none"), fresh)
     assert (fresh / "tokenizer/tokenizer.json").read_bytes() != before  # or nothing was shown

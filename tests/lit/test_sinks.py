@@ -175,8 +175,10 @@ def test_wandb_run_goes_on_after_the_rows_that_it_has(tmp_path: Path) -> None:
 
 
 def test_identity_is_that_of_the_checkpoint_else_of_the_directory_else_new(tmp_path: Path) -> None:
-    run, without = RunDirectory(tmp_path), tmp_path / "without.ckpt"
-    holding, broken = tmp_path / "holding.ckpt", tmp_path / "broken.ckpt"
+    run = RunDirectory(tmp_path)
+    run.checkpoints.mkdir()
+    without, holding, broken = (run.checkpoints / f"{n}.ckpt" for n in ("none", "own", "broken"))
+    other = RunDirectory(tmp_path / "branch")
     torch.save({"callbacks": {}}, without)
     torch.save({"callbacks": {"WandbIdentity": WandbIdentity("kept", 7).state_dict()}}, holding)
     broken.write_bytes(b"not a checkpoint")
@@ -188,7 +190,8 @@ def test_identity_is_that_of_the_checkpoint_else_of_the_directory_else_new(tmp_p
     assert find_identity(run, str(without)).run_id == "of-directory"
     assert find_identity(run, str(broken)).run_id == "of-directory"
     new = [find_identity(run, None).run_id for _ in range(2)]
-    assert len({*new, "of-directory", "kept"}) == 4
+    branches = [find_identity(other, str(holding)) for _ in range(2)]  # of a sweep, say
+    assert len({*new, *(b.run_id for b in branches), "of-directory", "kept"}) == 6
 
 
 @pytest.mark.filterwarnings("ignore:Experiment logs directory")
