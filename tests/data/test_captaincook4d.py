@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from proassist_lit.data.config import DataConfig
+from proassist_lit.data.generate import generated_folder
 from proassist_lit.data.sources.captaincook4d import read_captaincook4d
 from proassist_lit.data.timeline import ActivityKind, Timeline
 from tests.data.captaincook4d_files import ERRORS, GRAPH, SPLIT, STEPS, VIDEOS, files, write
@@ -219,3 +221,14 @@ def test_all_real_recordings_make_sound_timelines() -> None:
     named = sum(s.item != s.verb for s in all_steps)
     assert named / len(all_steps) > 0.95
     assert sum(len(s.mistakes) for s in all_steps) == 1653 - 212  # all but those of skipped steps
+
+
+def test_what_is_drawn_belongs_to_what_the_annotations_say(tmp_path: Path) -> None:
+    def folder(root: Path) -> Path:
+        return generated_folder(DataConfig(source="captaincook4d", root=str(root), cache="cache"))
+
+    first = folder(write(tmp_path / "here", files()))
+    assert folder(write(tmp_path / "moved", files())) == first
+    corrected = files()
+    corrected[GRAPH]["edges"] = [[0, 3], [0, 2], [2, 1], [3, 1], [1, 10], [10, 4], [4, 11]]
+    assert folder(write(tmp_path / "here", corrected)) != first

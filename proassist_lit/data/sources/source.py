@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
@@ -84,12 +85,15 @@ class AnnotatedSource(DrawnSource):
         return wanted
 
     def settings(self, config: DataConfig) -> Mapping[str, Any]:
-        """The folder of the annotations, and how many of the recordings are wanted."""
+        """What the annotations say, wherever they lie, and how much of it is wanted."""
         limits = [config.max_train, config.max_val, config.max_test]
         further = {"share": config.share} if config.share < 1 else {}
         if config.other_orders:
             further["other_orders"] = config.other_orders
-        return {"root": str(config.source_root.resolve()), "limits": limits, **further}
+        digest = hashlib.blake2b(digest_size=8)
+        for split, found in self.read(config.source_root).items():
+            digest.update("\n".join([split, *(t.to_json() for t in found)]).encode())
+        return {"annotations": digest.hexdigest(), "limits": limits, **further}
 
     def folder(self, config: DataConfig) -> Path:
         """Never beside the annotations, which may be read only."""
