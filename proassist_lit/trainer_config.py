@@ -12,9 +12,9 @@ from proassist_lit.optimizer_config import OptimizerConfig, OptimizerKind
 
 PRECISIONS = (
     "32-true", "bf16-mixed", "bf16-true", "16-mixed", "16-true", "64-true",
-    "transformer-engine", "transformer-engine-float16", "32", "bf16", "16", "64",
+    "32", "bf16", "16", "64",
 )  # fmt: skip
-"""Lightning's names of what is computed in which numbers."""
+"""Lightning's names of what is computed in which numbers, but for those of Transformer Engine."""
 
 
 class Parallel(StrEnum):

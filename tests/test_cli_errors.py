@@ -33,6 +33,7 @@ from tests.app import REPO_CONF, App
         ("trainer.max_steps=abc", "trainer.max_steps must be int"),
         ("trainer.devices=foo", "trainer.devices is 'foo'"),
         ("trainer.precision=b16-mixed", "no such precision; the nearest is 'bf16-mixed'"),
+        ("trainer.precision=transformer-engine", "no such precision; the nearest is"),
         ("evaluation.windows={a: [-1, x]}", "evaluation.windows.a.1 must be float"),
         ("evaluation.windows.a=[3]", "evaluation.windows.a must be two numbers"),
         ("experiment=per_turn", "write +experiment=per_turn"),

@@ -100,6 +100,7 @@ def evaluate(arguments: argparse.Namespace) -> int:
         max_streams=config.evaluation.report_streams, windows=config.evaluation.match_windows(),
     )  # fmt: skip
     write_report(out.report, report)
+    core.evaluator.clear_answers()
     terminal = console()
     for table in result_tables(result):
         terminal.print(table)

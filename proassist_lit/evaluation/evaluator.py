@@ -60,6 +60,7 @@ class Evaluator:
         self.similarity, self._settings = similarity, settings
         self._num_tokens_per_img, self._compat = num_tokens_per_img, compat
         self._meteor = Meteor() if settings.meteor else None
+        self._evaluated: Streamer | None = None
 
     def quick(self, model: AssistantModel, num_streams: int) -> EvaluationResult:
         """Answer the first streams of val by name, while training; without baselines.
@@ -95,11 +96,11 @@ class Evaluator:
         Args:
             model: put into evaluation mode for the while.
             on_stream: called with the transcript of every finished stream that is in the result.
-            answers: folder in which finished streams are kept until all are: after a stop, the
-                same evaluation goes on with the others; None to keep none.
+            answers: folder in which finished streams are kept until ``clear_answers``: after a
+                stop, the same evaluation goes on with the others; None to keep none.
         """
         with _evaluating(model):
-            streamer = self._streamer(model, answers)
+            streamer = self._evaluated = self._streamer(model, answers)
             # Where every pair takes a pass of its own, only those that were asked for have one.
             num = self._settings.candidates if streamer.in_one_pass else 1
             candidates = self._candidates(model, num, sweep=True)
@@ -122,8 +123,15 @@ class Evaluator:
         result.metrics["threshold_choice"] = (
             "streamed on val" if len(rows) > 1 else "given, or frames of val"
         )
-        streamer.clear()
         return result
+
+    def clear_answers(self) -> None:
+        """Forget the answers that the last evaluation kept: its results are written.
+
+        Where a run has several processes, one does it for all.
+        """
+        if self._evaluated is not None:
+            self._evaluated.clear()
 
     def _streamer(self, model: AssistantModel, answers: Path | None = None) -> Streamer:
         return Streamer(

@@ -52,6 +52,7 @@ class Streamer:
         self._model, self._chat, self._compat = model, chat, compat
         self._config = replace(config, theta_speak=None, theta_dst=None)
         self._num_tokens_per_img, self.on_frames = num_tokens_per_img, on_frames
+        self._kept: set[str] = set()  # keys, of all processes
         self._store: AnswerStore | None = None
         if answers is not None:
             settings = (self._config, chat.format, num_tokens_per_img, compat)
@@ -122,13 +123,14 @@ class Streamer:
             except ProAssistError as error:
                 failed = failed or error
         everyones = bring_together(done, failed)
+        self._kept |= set(bring_together(keys).values())
         every = range(len(conversations))
         return [[everyones[number, row] for number in every] for row in range(len(thresholds))]
 
     def clear(self) -> None:
-        """Forget the kept answers: the evaluation is finished."""
+        """Forget the kept answers, those of the other processes too: the evaluation is finished."""
         if self._store is not None:
-            self._store.clear()
+            self._store.clear(self._kept)
 
     def _find(
         self,

@@ -14,7 +14,7 @@ from proassist_lit.errors import ConfigError
 from proassist_lit.exchange.description import Description
 from proassist_lit.exchange.proassist_names import to_theirs
 from proassist_lit.exchange.write import new_folder, write_backbone
-from proassist_lit.model.adapter_files import write_adapter
+from proassist_lit.model.adapter_files import read_json, write_adapter
 from proassist_lit.model.assistant import AssistantModel
 from proassist_lit.model.assistant_folder import head_tensors
 from proassist_lit.model.config import Decision, HeadType
@@ -53,8 +53,10 @@ def write_proassist(
                        folder / "mm_projector.bin")  # fmt: skip
         assert model.chat is not None
         model.chat.tokenizer.save_pretrained(folder)
-        settings = _settings(model, about, merge=merge, heads=heads)
-        write_text(folder / "config.json", json.dumps(settings, indent=2) + "\n")
+        settings, path = _settings(model, about, merge=merge, heads=heads), folder / "config.json"
+        if path.is_file():  # of the backbone: an output matrix that was added to is tied no more
+            settings["tie_word_embeddings"] = read_json(path)["tie_word_embeddings"]
+        write_text(path, json.dumps(settings, indent=2) + "\n")
 
 
 def _check(model: AssistantModel, about: Description, *, merge: bool) -> None:
@@ -85,6 +87,9 @@ def _settings(
     config = about.config
     lora = has_lora(model.lm) and not merge
     out = dict(model.lm.config.to_dict())
+    rope = dict(out["rope_parameters"])  # which transformers 4 does not know
+    out["rope_theta"] = rope.pop("rope_theta")
+    out["rope_scaling"] = None if rope["rope_type"] == "default" else rope
     by_head = config.model.decision is Decision.HEAD
     side = round((config.data.num_tokens_per_img - 1) ** 0.5)
     separator = config.model.separator

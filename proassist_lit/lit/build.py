@@ -21,7 +21,7 @@ from proassist_lit.lit.logs import Logs
 from proassist_lit.lit.loss_guard import LossGuard
 from proassist_lit.lit.module import AssistantModule
 from proassist_lit.lit.patience import Patience
-from proassist_lit.lit.precision import HalfWeights
+from proassist_lit.lit.precision import DoubleWeights, HalfWeights
 from proassist_lit.lit.profiling import build_profiler
 from proassist_lit.lit.progress_bar import EpochBar
 from proassist_lit.lit.random_state import RandomState
@@ -213,6 +213,8 @@ def precision_of(trainer: TrainerConfig) -> dict[str, Any]:
     name = trainer.precision
     if trainer.rounds_weights:
         return {"plugins": [HalfWeights(name)]}  # type: ignore[arg-type]
+    if name in ("64-true", "64"):
+        return {"plugins": [DoubleWeights()]}
     return {"precision": name}
 
 

@@ -1,10 +1,10 @@
-"""Sixteen-bit weights, with batches left as they are."""
+"""Weights in 16 or 64 bits, with batches left as they are."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from lightning.pytorch.plugins.precision import HalfPrecision
+from lightning.pytorch.plugins.precision import DoublePrecision, HalfPrecision
 from torch.nn import Module
 
 from proassist_lit.model.weights_type import cast_weights
@@ -21,6 +21,14 @@ class HalfWeights(HalfPrecision):
         """The same module, its weights in 16 bits; frequencies of positions stay exact."""
         cast_weights(module, self._desired_input_dtype)
         return module
+
+    def convert_input(self, data: Any) -> Any:
+        """The batch as it is."""
+        return data
+
+
+class DoubleWeights(DoublePrecision):
+    """Lightning's ``64-true`` without its change of the batch, as above."""
 
     def convert_input(self, data: Any) -> Any:
         """The batch as it is."""

@@ -99,20 +99,21 @@ def train(config: RunConfig, run_dir: Path) -> float:
             raise Pruned(f"at step {trainer.global_step}")
         with ends_on_signal(run):
             result = evaluation.evaluate(trainer, module)
-        if not trainer.is_global_zero:
-            failed = False
-            return _value(result)
-        if reason := early_end(trainer):
-            notes["training ended"] = f"at step {trainer.global_step}: {reason}"
-        notes["duration"] = f"{time.monotonic() - started:.0f} s"
-        config_file = run.path / "config.yaml"
-        report = gather_report(
-            config.name, run, result, core.data, core.evaluator.similarity,
-            config_yaml=config_file.read_text(encoding="utf-8") if config_file.exists() else "",
-            notes=notes, max_streams=config.evaluation.report_streams,
-            windows=config.evaluation.match_windows(),
-        )  # fmt: skip
-        write_report(run.report, report)
+            if not trainer.is_global_zero:
+                failed = False
+                return _value(result)
+            if reason := early_end(trainer):
+                notes["training ended"] = f"at step {trainer.global_step}: {reason}"
+            notes["duration"] = f"{time.monotonic() - started:.0f} s"
+            config_file = run.path / "config.yaml"
+            report = gather_report(
+                config.name, run, result, core.data, core.evaluator.similarity,
+                config_yaml=config_file.read_text(encoding="utf-8") if config_file.exists() else "",
+                notes=notes, max_streams=config.evaluation.report_streams,
+                windows=config.evaluation.match_windows(),
+            )  # fmt: skip
+            write_report(run.report, report)
+            core.evaluator.clear_answers()
         failed = False
     finally:
         logs.finish(failed=failed)

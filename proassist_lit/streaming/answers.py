@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from hashlib import blake2b
 from itertools import chain
 from pathlib import Path
@@ -61,9 +61,12 @@ class AnswerStore:
         rows = ",\n".join(json.dumps(_frame(frame), ensure_ascii=False) for frame in frames)
         write_text(self._folder / f"{key}.json", f"[\n{rows}\n]\n")
 
-    def clear(self) -> None:
-        """Forget all answers: the evaluation is finished."""
-        shutil.rmtree(self._folder, ignore_errors=True)
+    def clear(self, keys: Iterable[str]) -> None:
+        """Forget the answers kept under ``keys``, and the folder if it keeps no others."""
+        for key in keys:
+            (self._folder / f"{key}.json").unlink(missing_ok=True)
+        with suppress(OSError):  # other evaluations keep theirs here, or nothing was ever kept
+            self._folder.rmdir()
 
 
 def _bytes(tensor: Tensor) -> memoryview:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from proassist_lit.config_schema import write_config
 from proassist_lit.errors import CheckpointError, ConfigError
 from proassist_lit.lit.run import train
 from proassist_lit.model.checkpoint import load_weights
+from tests.evaluation.test_answers import answered_frames
 from tests.fakes import tiny_model
 from tests.lit.test_run import config
 
@@ -58,6 +60,29 @@ def test_a_run_evaluated_again_comes_out_as_it_did(run: Path, capsys: Captured) 
     assert f"Report: {out / 'report.html'}" in shown
     assert re.search(r"utterance F1 +\d\.\d{3} +\d\.\d{3}", shown)
     assert not (run / "answers").exists()
+
+
+@pytest.mark.road
+@pytest.mark.filterwarnings("ignore")
+def test_answers_are_kept_until_the_report_is_written_and_those_of_others_longer(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    others = run / "answers/of_another.json"
+    others.parent.mkdir()
+    others.touch()
+    command = ["evaluate", str(run), "--out", str(run.parent / "stopped")]
+    with monkeypatch.context() as patch:
+        patch.setattr("proassist_lit.report.html.write_report", stop)
+        assert main(command) == 130
+    names = answered_frames(monkeypatch)
+    assert main(command) == 0
+
+    assert names == []
+    assert list(others.parent.iterdir()) == [others]
+    shutil.rmtree(others.parent)
 
 
 @pytest.mark.road

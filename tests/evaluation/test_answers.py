@@ -53,8 +53,12 @@ def test_answers_come_back_as_they_were(tmp_path: Path) -> None:
 
     assert store.read("key") == frames
     assert store.read("other") is None
-    store.clear()
+    store.write("of another evaluation", frames)
+    store.clear(["key", "never written"])
     assert store.read("key") is None
+    assert store.read("of another evaluation") == frames
+    store.clear(["of another evaluation"])
+    assert not (tmp_path / "answers").exists()
 
 
 def test_the_key_tells_apart_what_answers_depend_on(tmp_path: Path) -> None:
@@ -95,6 +99,8 @@ def test_a_stopped_evaluation_goes_on_where_it_was(
     assert result.transcripts == whole.transcripts
     assert sorted(told) == sorted(f"{s}_0_user" for s in ("val3", "val4", "val5", *TESTS))
     assert len(names) == 2 + 3 + 3  # the rest of test, blind twice
+    assert len(list(folder.iterdir())) == 12  # until the result is written
+    evaluator.clear_answers()
     assert not folder.exists()
 
 
@@ -106,8 +112,12 @@ def test_another_evaluation_answers_everything_anew(
 ) -> None:
     model, folder = tiny_model(), tmp_path / "answers"
     interrupted(make_evaluator(), model, folder)
+    kept = sorted(folder.iterdir())
     names = answered_frames(monkeypatch)
 
-    make_evaluator(replace(CONFIG, theta_speak=0.4)).evaluate(model, answers=folder)
+    other = make_evaluator(replace(CONFIG, theta_speak=0.4))
+    other.evaluate(model, answers=folder)
+    other.clear_answers()
 
     assert len(names) == 12
+    assert sorted(folder.iterdir()) == kept  # the first one goes on with them

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from proassist_lit.commands.export import load_assistant
 from proassist_lit.commands.main import main
 from proassist_lit.model.assistant import AssistantModel
 from proassist_lit.model.config import TrainMode
+from proassist_lit.model.lora import merged
 from proassist_lit.objectives import ObjectiveKind
 from proassist_lit.sequence.builder import build_sequence
 from proassist_lit.sequence.script import read_script
@@ -163,6 +165,50 @@ def test_a_run_with_additions_goes_out_as_their_adapter(tmp_path: Path) -> None:
     }  # fmt: skip
     assert main(["import", str(out), str(tmp_path / "in")]) == 0
     assert stream(load_assistant(tmp_path / "in")[0]) == stream(model)
+
+
+LLAMA3 = {
+    "rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 512,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("scaling", [None, LLAMA3], ids=["default", "llama3"])
+def test_rotary_positions_are_written_where_their_transformers_reads_them(
+    scaling: dict[str, Any] | None, tmp_path: Path
+) -> None:
+    base = base_folder(tmp_path / "base")
+    settings_of_base = json.loads((base / "config.json").read_text())
+    settings_of_base["rope_parameters"] = {**(scaling or {}), "rope_theta": 500000.0}
+    (base / "config.json").write_text(json.dumps(settings_of_base))
+    config = settings(base, TrainMode.FULL)
+    config.dst = False
+    run, model = make_run(tmp_path / "run", config)
+    out = tmp_path / "out"
+    assert main(["export", str(run), str(out), "--layout", "proassist"]) == 0
+
+    written = json.loads((out / "config.json").read_text())
+    assert (written["rope_theta"], written["rope_scaling"]) == (500000.0, scaling)
+    assert main(["import", str(out), str(tmp_path / "in")]) == 0
+    again, _ = load_assistant(tmp_path / "in")
+    assert again.lm.config.rope_parameters == model.lm.config.rope_parameters
+    assert stream(again) == stream(model)
+
+
+def test_an_output_matrix_that_was_added_to_is_tied_no_more(tmp_path: Path) -> None:
+    base = base_folder(tmp_path / "base", tied=True)
+    config = settings(base, TrainMode.LORA)
+    config.dst, config.lora = False, replace(config.lora, lm_head=True)
+    run, model = make_run(tmp_path / "run", config)
+    out = tmp_path / "out"
+    assert main(["export", str(run), str(out), "--layout", "proassist", "--merge"]) == 0
+    assert main(["import", str(out), str(tmp_path / "in")]) == 0
+    again, _ = load_assistant(tmp_path / "in")
+    with merged(model.lm):
+        head = model.lm.get_output_embeddings().weight
+        assert torch.equal(again.lm.get_output_embeddings().weight, head)
+        assert not torch.equal(head, model.lm.get_input_embeddings().weight)
+    assert stream(again) == stream(model)
 
 
 def extension_checkpoint(tmp_path: Path, *, own_tokenizer: bool) -> tuple[Path, Tensors]:

@@ -27,7 +27,10 @@ def no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_precisions_are_those_of_lightning() -> None:
     names = get_args(precision._PRECISION_INPUT_STR), get_args(precision._PRECISION_INPUT_STR_ALIAS)
-    assert {*PRECISIONS} == {*names[0], *names[1]}
+    assert {*names[0], *names[1]} - {*PRECISIONS} == {
+        "transformer-engine", "transformer-engine-float16",  # would look into the batch
+    }  # fmt: skip
+    assert {*PRECISIONS} < {*names[0], *names[1]}
 
 
 @pytest.mark.parametrize(

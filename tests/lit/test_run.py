@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -27,6 +28,7 @@ from proassist_lit.model.config import TinyConfig
 from proassist_lit.objectives import ObjectiveKind
 from proassist_lit.report.curves import read_curves
 from proassist_lit.trainer_config import TrainerConfig
+from tests.evaluation.test_answers import answered_frames
 from tests.lit.resuming import curves
 from tests.lit.wandb_command import inspect, offline_runs
 
@@ -132,6 +134,26 @@ def test_interrupt_leaves_a_checkpoint_that_training_goes_on_from(
     again = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["callbacks"]
     assert again["WandbIdentity"]["id"] == before["id"]
     assert again["WandbIdentity"]["step"] > before["step"] > 0
+
+
+@pytest.mark.road
+def test_a_signal_while_the_report_is_written_loses_no_answers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*_: object) -> None:
+        signal.getsignal(signal.SIGTERM)(signal.SIGTERM, None)  # type: ignore[operator, misc]
+
+    run = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        patch.setattr("proassist_lit.lit.run.write_report", stop)
+        with pytest.raises(SystemExit, match=r"^143$"):
+            train(config(tmp_path, steps=1), run)
+    names = answered_frames(monkeypatch)
+    train(config(tmp_path, steps=1, resume="auto"), run)
+
+    assert names == []
+    assert (run / "report.html").exists()
+    assert not (run / "answers").exists()
 
 
 @pytest.mark.road

@@ -66,9 +66,15 @@ def one_of_two(number: int, folder: Path) -> None:
         timeout=timedelta(seconds=60),
     )  # fmt: skip
     own: list[str] = []
-    result = evaluator().evaluate(
-        tiny_model(), on_stream=lambda split, t: own.append(f"{split} {t.stream_id}")
+    evaluating = evaluator()
+    result = evaluating.evaluate(
+        tiny_model(),
+        on_stream=lambda split, t: own.append(f"{split} {t.stream_id}"),
+        answers=folder / "answers",
     )
+    if number == 0:  # who writes the results
+        assert list((folder / "answers").iterdir())
+        evaluating.clear_answers()
     forcing, model = evaluator()._forcing, tiny_model()
     damaged = DamagedSet("val", (dialogue(), dialogue(video_uid="bad")), Path(), DataConfig())
     failures = [
@@ -86,6 +92,7 @@ def test_two_processes_find_what_one_finds(tmp_path: Path) -> None:
 
     multiprocessing.spawn(one_of_two, args=(tmp_path,), nprocs=WORLD)
 
+    assert not (tmp_path / "answers").exists()  # nor those of the second process
     seen: list[str] = []
     for number in range(WORLD):
         metrics, transcripts, sweep, own, failures = torch.load(
