@@ -21,7 +21,8 @@ from proassist_lit.data.dialogue_config import DialogueConfig, UserType
 from proassist_lit.data.records import parse_record, record_to_json
 from proassist_lit.data.sources.toy import ToyConfig, make_toy
 from proassist_lit.data.timeline import Mistake, Step, Timeline
-from proassist_lit.sequence.script import read_script, references
+from proassist_lit.sequence.ground_truth import references
+from proassist_lit.sequence.script import read_script
 from proassist_lit.streaming.baselines import utterance_intervals_s
 from proassist_lit.types import StepState, Transition, Update
 
