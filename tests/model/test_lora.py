@@ -23,8 +23,8 @@ from proassist_lit.model.text_side import take_text_side
 from proassist_lit.objectives import ObjectiveConfig
 from proassist_lit.optimizer_config import OptimizerConfig
 from proassist_lit.streaming.decoder import CompiledDecoder, LlamaDecoder, make_decoder
+from tests.model.folders import plain_tokenizer
 from tests.model.test_architectures import TABLE
-from tests.model.test_backbone import plain_tokenizer
 from tests.model.tiny_lms import (
     VISION_LMS,
     causal_lm,
