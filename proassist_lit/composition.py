@@ -24,7 +24,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 from proassist_lit.config import RunConfig
 from proassist_lit.config_check import ConfigFiles, Override, check_debug_is_last
-from proassist_lit.config_schema import Schema, from_plain, is_mapping, plain_twin
+from proassist_lit.config_hints import is_mapping
+from proassist_lit.config_schema import Schema, from_plain, plain_twin
 from proassist_lit.errors import ConfigError
 from proassist_lit.sweep.launcher import check_installed
 from proassist_lit.sweep.settings import NAME, SearchSettings

@@ -13,7 +13,8 @@ from typing import Any
 
 from proassist_lit.config_check import ConfigFiles
 from proassist_lit.config_file import ConfigFile
-from proassist_lit.config_schema import describe, to_plain
+from proassist_lit.config_hints import describe
+from proassist_lit.config_schema import to_plain
 
 _INDENT = 6
 _LISTED = ("experiment", "sweep", "debug")  # groups whose files have a line each

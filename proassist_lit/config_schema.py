@@ -7,24 +7,31 @@ here knows Hydra.
 
 from __future__ import annotations
 
-import functools
-import types
 import typing
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import field, fields, is_dataclass, make_dataclass
 from enum import Enum
 from pathlib import Path
-from typing import Annotated, Any, TypeVar, Union, cast
+from typing import Any, TypeVar, cast
 
 import yaml
 
 from proassist_lit.atomic import write_text
+from proassist_lit.config_hints import (
+    build,
+    choices_of,
+    describe,
+    element_of,
+    fits,
+    is_mapping,
+    section,
+    spelling,
+    split_optional,
+)
 from proassist_lit.data.record_checks import nearest, show
 from proassist_lit.errors import ConfigError
 
 T = TypeVar("T")
-
-_TRUE, _FALSE = ("yes", "y", "on", "true", "1"), ("no", "n", "off", "false", "0")
 
 
 class Schema:
@@ -49,7 +56,7 @@ class Schema:
         known = ""
         for name in key.split(".") if key else ():
             names = self._names(hint, known)
-            inner = _element(_split_optional(hint)[0])
+            inner = element_of(split_optional(hint)[0])
             if names is not None and name in names:
                 hint = names[name]
             elif inner is not None:
@@ -69,7 +76,7 @@ class Schema:
         Raises:
             ConfigError: there is no such key.
         """
-        hint, _ = _split_optional(self.hint(key))
+        hint, _ = split_optional(self.hint(key))
         return hint if hint in (int, float) else None
 
     def is_section(self, key: str) -> bool:
@@ -78,7 +85,7 @@ class Schema:
             hint = self.hint(key)
         except ConfigError:
             return False
-        return hint is Any or is_dataclass(_split_optional(hint)[0])
+        return hint is Any or is_dataclass(split_optional(hint)[0])
 
     def unknown(self, section: str, name: str, *, also: Iterable[str] = ()) -> str:
         """What to say about ``name``, which ``section`` has not.
@@ -120,12 +127,12 @@ class Schema:
         yield from self._faults(self.hint(key), value, key, final)
 
     def _faults(self, hint: Any, value: object, key: str, final: bool) -> Iterator[tuple[str, str]]:
-        hint, optional = _split_optional(hint)
+        hint, optional = split_optional(hint)
         if hint is Any or (value is None and optional):
             return
         if not final and isinstance(value, str) and ("${" in value or value == "???"):
             return
-        names, element = self._names(hint, key), _element(hint)
+        names, element = self._names(hint, key), element_of(hint)
         if names is not None and isinstance(value, Mapping):
             for name, inner in value.items():
                 if name in names:
@@ -136,12 +143,12 @@ class Schema:
             pairs = value.items() if isinstance(value, Mapping) else enumerate(value)
             for name, inner in pairs:
                 yield from self._faults(element, inner, _join(key, str(name)), final)
-        elif names is not None or element is not None or not _fits(hint, value):
+        elif names is not None or element is not None or not fits(hint, value):
             yield key, _mismatch(hint, optional, value, key)
 
     def _names(self, hint: Any, key: str) -> Mapping[str, Any] | None:
         """Keys of a section with their types; None if ``hint`` is no section."""
-        names = _section(_split_optional(hint)[0])
+        names = section(split_optional(hint)[0])
         return {**names, **self._beside} if names is not None and not key else names
 
 
@@ -159,7 +166,7 @@ def from_plain(root: type[T], data: Mapping[str, Any], *, where: str = "") -> T:
     """
     if faults := [message for _, message in Schema(root).faults(data, final=True)]:
         raise ConfigError("\n".join(f"{where}: {m}" if where else m for m in faults))
-    return cast(T, _build(root, data))
+    return cast(T, build(root, data))
 
 
 def to_plain(config: Any) -> Any:
@@ -170,7 +177,7 @@ def to_plain(config: Any) -> Any:
         return {name: to_plain(value) for name, value in config.items()}
     if isinstance(config, list):
         return [to_plain(value) for value in config]
-    return _spelling(config) if isinstance(config, Enum) else config
+    return spelling(config) if isinstance(config, Enum) else config
 
 
 def read_config(root: type[T], path: Path) -> T:
@@ -214,25 +221,6 @@ def plain_twin(config: Any) -> type:
     return make_dataclass(type(config).__name__, members, kw_only=True)
 
 
-def is_mapping(hint: Any) -> bool:
-    """Whether a type is that of a mapping with keys of the user's choice."""
-    return (typing.get_origin(hint) or hint) is dict
-
-
-def describe(hint: Any) -> str:
-    """A type in words, for messages and the help."""
-    hint, optional = _split_optional(hint)
-    if (choices := _choices(hint)) is not None:
-        text = "|".join(choices)
-    elif (element := _element(hint)) is not None and element is not Any:
-        text = f"{'mapping' if is_mapping(hint) else 'list'} of {describe(element)}"
-    elif is_dataclass(hint):
-        text = "a section"
-    else:
-        text = getattr(hint, "__name__", str(hint))
-    return f"{text} or null" if optional else text
-
-
 def _fresh(value: Any) -> Any:
     return field(default_factory=lambda: type(value)(value))
 
@@ -241,116 +229,26 @@ def _join(section: str, name: str) -> str:
     return f"{section}.{name}" if section else name
 
 
-def _spelling(member: Enum) -> str:
-    """How a choice is written: its value, or its name where the value is no text."""
-    return member.value if isinstance(member.value, str) else member.name
-
-
-def _split_optional(hint: Any) -> tuple[Any, bool]:
-    """``X | None`` -> (X, True); another union is taken as anything."""
-    if typing.get_origin(hint) not in (Union, types.UnionType):
-        return hint, False
-    inner = [arg for arg in typing.get_args(hint) if arg is not types.NoneType]
-    return (inner[0] if len(inner) == 1 else Any), len(inner) < len(typing.get_args(hint))
-
-
-def _section(hint: Any) -> Mapping[str, Any] | None:
-    return _hints(hint) if isinstance(hint, type) and is_dataclass(hint) else None
-
-
-@functools.cache
-def _hints(section: type) -> Mapping[str, Any]:
-    hints = typing.get_type_hints(section, include_extras=True)
-    return {f.name: hints[f.name] for f in fields(section)}
-
-
-def _choices(hint: Any) -> Collection[str] | None:
-    """What may be written for a choice; None for anything else."""
-    if isinstance(hint, type) and issubclass(hint, Enum):
-        return [_spelling(member) for member in hint]
-    return hint.__metadata__[0] if typing.get_origin(hint) is Annotated else None
-
-
-def _element(hint: Any) -> Any:
-    """Type of the parts of a list or mapping; None for anything else."""
-    if hint is Any:
-        return Any
-    if (typing.get_origin(hint) or hint) not in (list, dict):
-        return None
-    return (typing.get_args(hint) or (Any,))[-1]
-
-
 def _leaves(hint: type, key: str) -> Iterator[tuple[str, Any]]:
-    for name, inner in (_section(hint) or {}).items():
-        if is_dataclass(_split_optional(inner)[0]):
-            yield from _leaves(_split_optional(inner)[0], _join(key, name))
+    for name, inner in (section(hint) or {}).items():
+        if is_dataclass(split_optional(inner)[0]):
+            yield from _leaves(split_optional(inner)[0], _join(key, name))
         else:
             yield _join(key, name), inner
-
-
-def _fits(hint: Any, value: object) -> bool:
-    try:
-        _leaf(hint, value)
-    except (TypeError, ValueError, KeyError):
-        return False
-    return True
-
-
-def _leaf(hint: Any, value: Any) -> Any:
-    """Convert as OmegaConf does, but never a bool to text: ``resume: no`` means "no"."""
-    if isinstance(hint, type) and issubclass(hint, Enum):
-        if isinstance(value, hint):
-            return value
-        return {_spelling(member): member for member in hint}[_text(value)]
-    if typing.get_origin(hint) is Annotated:
-        text = _text(value)
-        if text not in hint.__metadata__[0]:
-            raise ValueError
-        return text
-    if hint is bool:
-        word = str(value).lower()
-        if not isinstance(value, bool | int | str) or word not in _TRUE + _FALSE:
-            raise ValueError
-        return word in _TRUE
-    if hint in (int, float):
-        numbers = (int, str) if hint is int else (int, float, str)
-        if isinstance(value, bool) or not isinstance(value, numbers):
-            raise ValueError
-        return hint(value)
-    return _text(value) if hint is str else value
-
-
-def _text(value: object) -> str:
-    if isinstance(value, bool) or not isinstance(value, str | int | float):
-        raise ValueError
-    return str(value)
 
 
 def _mismatch(hint: Any, optional: bool, value: object, key: str) -> str:
     wanted = describe(hint | None if optional and hint is not Any else hint)
     text = f"{key} must be {wanted}, got {show(value)}"
-    if (choices := _choices(hint)) is not None and isinstance(value, str):
+    if (choices := choices_of(hint)) is not None and isinstance(value, str):
         return f"{text}; the nearest is {nearest(value, choices)!r}."
     if isinstance(value, bool) and not is_dataclass(hint):
         return f"{text}; put quotes around text that YAML takes for a bool."
     return f"{text}."
 
 
-def _build(hint: Any, value: Any) -> Any:
-    hint, _ = _split_optional(hint)
-    if value is None or hint is Any:
-        return value
-    if (names := _section(hint)) is not None:
-        return hint(**{name: _build(names[name], inner) for name, inner in value.items()})
-    if (element := _element(hint)) is not None:
-        if isinstance(value, Mapping):
-            return {name: _build(element, inner) for name, inner in value.items()}
-        return [_build(element, inner) for inner in value]
-    return _leaf(hint, value)
-
-
 def _plain_hint(hint: Any) -> Any:
-    inner, optional = _split_optional(hint)
+    inner, optional = split_optional(hint)
     if isinstance(inner, type) and issubclass(inner, Enum):
         inner = str
     elif is_dataclass(inner):

@@ -12,14 +12,9 @@ import torch
 from torch import Tensor
 
 from proassist_lit.sequence.chat import Chat, Role
-from proassist_lit.sequence.script import (
-    Moment,
-    Script,
-    Text,
-    adjoins,
-    relevance_labels,
-    system_text,
-)
+from proassist_lit.sequence.ground_truth import relevance_labels
+from proassist_lit.sequence.script import Moment, Script, Text, adjoins
+from proassist_lit.sequence.system_turn import system_text
 from proassist_lit.types import IGNORE_INDEX, StepState
 
 
@@ -78,7 +73,7 @@ class _Writer:
 def prefix_ids(
     chat: Chat, script: Script, state: Mapping[str, StepState], told: str = ""
 ) -> list[int]:
-    """Token ids that open a cache: BOS and the system turn; see ``script.system_text``."""
+    """Token ids that open a cache: BOS and the system turn; see ``system_turn.system_text``."""
     ids = list(chat.bos_ids)
     content = system_text(script, state, told, overview_first=chat.format.overview_first)
     if content:

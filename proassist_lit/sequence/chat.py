@@ -34,7 +34,7 @@ class ChatFormat:
         separator: written between two adjoining frames; empty for none.
         train_openings: whether the openings of the assistant's spans are learnt.
         bare: roles whose turns are their content alone, without opening and closing.
-        overview_first: the steps stand before the prompt (see ``script.system_text``).
+        overview_first: the steps stand before the prompt (see ``system_turn.system_text``).
         special_tokens: tokens that the tokenizer must treat as one.
     """
 

@@ -7,7 +7,7 @@ data, references of the metrics, and ground-truth context are all read from a sc
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from proassist_lit.data.conversation import (
@@ -22,7 +22,7 @@ from proassist_lit.data.conversation import (
 )
 from proassist_lit.sequence.chat import Role
 from proassist_lit.sequence.rules import OURS, SequenceRules
-from proassist_lit.types import Reference, StepState, Update, apply_updates, format_updates
+from proassist_lit.types import StepState, Update, format_updates
 
 KNOWLEDGE = "Task knowledge:"
 """How a system turn begins that tells what is known of the task (ProAssist's words). It is text
@@ -257,94 +257,6 @@ def _label(script: Script, conversation: Conversation, rules: SequenceRules) -> 
             moment.dst_label = None
 
 
-def relevance_labels(script: Script) -> list[int | None]:
-    """Which frames have to do with the task: 1 while a step is under way, else 0; None unknown.
-
-    A step is under way at the frames at which it is started and completed, and at all between.
-    Nothing is known without steps.
-
-    Source: MMDuet, arXiv:2411.17991, learns it from segments of a video that answer a question;
-    the steps of a task in their place are our reading.
-    """
-    if not script.steps:
-        return [None] * len(script.moments)
-    labels: list[int | None] = []
-    state = dict(script.initial_state)
-    for moment in script.moments:
-        late = [update for text in moment.before for update in text.updates]
-        state, _ = apply_updates(state, late)
-        after, _ = apply_updates(state, moment.updates)
-        both = (*state.values(), *after.values())
-        labels.append(int(StepState.IN_PROGRESS in both))
-        state = after
-    return labels
-
-
 def adjoins(moment: Moment, follower: Moment) -> bool:
     """Whether nothing but a separator may stand between two frames that follow each other."""
     return not moment.spans and not follower.before and moment.frames_turn == follower.frames_turn
-
-
-def system_text(
-    script: Script, state: Mapping[str, StepState], told: str = "", *, overview_first: bool
-) -> str:
-    """Content of the first system turn: prompt, what is told beside it, steps and their state.
-
-    Args:
-        script: gives prompt and steps.
-        state: state of the steps to tell.
-        told: what a context that is begun anew tells: a summary of what happened, knowledge.
-        overview_first: the layout of ProAssist's DST extension, the steps in front.
-    """
-    prompt = " ".join(part for part in (script.prompt, told) if part)
-    if not script.steps:
-        return prompt
-    if overview_first:
-        lines = ["DST Task Overview:", *(f"{step.id}: {step.name}" for step in script.steps)]
-        begun = [f"{i} {s.value}" for i, s in state.items() if s is not StepState.NOT_STARTED]
-        parts = ["\n".join(lines)]
-        if prompt or begun:
-            now = f"Dialogue state: {', '.join(begun)}" if begun else ""
-            parts.append("\n".join(part for part in (prompt, now) if part))
-        return "\n\n".join(parts)
-    return " ".join(part for part in (prompt, state_text(script.steps, state)) if part)
-
-
-def state_text(steps: Sequence[TaskStep], state: Mapping[str, StepState]) -> str:
-    """How the prompt tells the steps and their state."""
-    entries = []
-    for step in steps:
-        now = state.get(step.id, StepState.NOT_STARTED)
-        mark = "" if now is StepState.NOT_STARTED else f" ({now.value.replace('_', ' ')})"
-        entries.append(f"{step.id}: {step.name}{mark}.")
-    return "Steps: " + " ".join(entries)
-
-
-def references(script: Script) -> tuple[Reference, ...]:
-    """What the reference does at every frame, for metrics and reports.
-
-    Assistant and dst turns without a frame of their own are kept, at the last frame before them
-    (before the first frame, at that one). Summaries are no utterances.
-    """
-    out: list[Reference] = []
-    state: dict[str, StepState] = dict(script.initial_state)
-    early = script.moments[0].before if script.moments else ()
-    followers = [moment.before for moment in script.moments[1:]] + [script.after]
-    for moment, late in zip(script.moments, followers, strict=True):
-        texts = (*early, *moment.spans, *late)
-        said = [text for text in texts if text.role is Role.ASSISTANT and not text.is_summary]
-        updates = tuple(update for text in texts for update in text.updates)
-        state, _ = apply_updates(state, updates)
-        out.append(
-            Reference(
-                text=" ".join(text.content for text in said if text.content),
-                updates=updates,
-                state=state,
-                keywords=tuple(word for text in said for word in text.keywords),
-                kinds=tuple(dict.fromkeys(kind for text in said for kind in text.kinds)),
-                speak_label=moment.speak_label,
-                dst_label=moment.dst_label,
-            )
-        )
-        early = ()
-    return tuple(out)

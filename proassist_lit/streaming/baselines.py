@@ -16,7 +16,8 @@ from torch import Tensor
 
 from proassist_lit.data.conversation import AssistantTurn, Conversation
 from proassist_lit.sequence.chat import Role
-from proassist_lit.sequence.script import read_script, references
+from proassist_lit.sequence.ground_truth import references
+from proassist_lit.sequence.script import read_script
 from proassist_lit.streaming.arrivals import heard
 from proassist_lit.streaming.evaluate import make_transcript
 from proassist_lit.types import FrameOutput, Transcript

@@ -13,8 +13,9 @@ from proassist_lit.data.conversation import Conversation
 from proassist_lit.errors import FeatureError, ProAssistError
 from proassist_lit.model.assistant import AssistantModel
 from proassist_lit.sequence.chat import Chat
+from proassist_lit.sequence.ground_truth import references
 from proassist_lit.sequence.rules import PROASSIST
-from proassist_lit.sequence.script import Script, Text, read_script, references
+from proassist_lit.sequence.script import Script, Text, read_script
 from proassist_lit.streaming.arrivals import Said, arriving
 from proassist_lit.streaming.compat import reference_config
 from proassist_lit.streaming.config import StreamConfig

@@ -1,47 +1,18 @@
 from __future__ import annotations
 
 import json
-import shutil
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
-import torch
 from safetensors.torch import load_file
 
 from proassist_lit.data import generate as module
 from proassist_lit.data.config import DataConfig
-from proassist_lit.data.conversation import AssistantTurn
-from proassist_lit.data.dataset import load_data, training_texts
-from proassist_lit.data.features import write_features
 from proassist_lit.data.generate import generate, generated_folder, read_timelines
 from proassist_lit.data.sources.toy import ToyConfig, make_toy
-from proassist_lit.errors import ConfigError, FeatureError, RecordError
-
-
-def data_config(cache: Path, **changes) -> DataConfig:
-    arguments = {
-        "cache": str(cache),
-        "encoder": "thumbnail4",
-        "num_tokens_per_img": 5,
-        "toy": ToyConfig(num_train=2, num_val=2, num_test=1),
-    } | changes
-    return DataConfig(**arguments)
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    cache = tmp_path_factory.mktemp("cache")
-    generate(data_config(cache))
-    return cache
-
-
-@pytest.fixture
-def copy(made: Path, tmp_path: Path) -> DataConfig:
-    """The data set again, to be damaged."""
-    shutil.copytree(made, tmp_path / "cache")
-    return data_config(tmp_path / "cache")
+from proassist_lit.errors import ConfigError
+from tests.data.generated import data_config
 
 
 def test_without_a_terminal_a_line_names_the_folder_that_is_drawn(
@@ -160,155 +131,3 @@ def test_every_setting_that_matters_has_a_folder_of_its_own(made: Path) -> None:
 def test_source_read_in_place_is_not_generated(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="proassist is read in place, not generated"):
         generate(data_config(tmp_path, source="proassist", root=str(tmp_path)))
-
-
-# -- loading ----------------------------------------------------------------------------------
-
-
-def test_load_data_gives_records_with_their_features(made: Path) -> None:
-    sets = load_data(data_config(made))
-
-    assert list(sets) == ["train", "val", "test"]
-    assert len(sets["train"]) == 6
-    for split in sets.values():
-        assert split.check_features() == 4 * 4 * 3
-        for conversation in split:
-            assert split.features(conversation).shape == (conversation.num_frames, 5, 48)
-
-
-def test_features_are_those_of_the_drawn_frames(made: Path) -> None:
-    val = load_data(data_config(made))["val"]
-    conversation = val.conversations[0]
-    pictures = val.frames(conversation, [0, 17])
-
-    features = val.features(conversation)
-    for picture, row in zip(pictures, features[[0, 17]], strict=True):
-        want = picture.reshape(4, 16, 4, 16, 3).mean((1, 3)).reshape(-1) / 64 - 2
-        np.testing.assert_allclose(row[0].numpy(), want, atol=2e-3)
-
-
-def test_max_val_and_max_test_keep_the_first(made: Path) -> None:
-    every, few = load_data(data_config(made)), load_data(data_config(made, max_val=1))
-
-    assert few["val"].conversations == every["val"].conversations[:1]
-    assert len(few["train"]) == len(every["train"])
-
-
-def test_share_keeps_the_first_of_every_split(made: Path) -> None:
-    every, few = load_data(data_config(made)), load_data(data_config(made, share=0.3))
-
-    assert few["train"].conversations == every["train"].conversations[:2]  # of 6
-    assert few["test"].conversations == every["test"].conversations[:1]
-
-
-@pytest.mark.parametrize("share", [0.0, 1.5])
-def test_share_outside_its_range_is_refused(share: float) -> None:
-    with pytest.raises(ConfigError, match=rf"data\.share must be in \(0, 1\], got {share}; 1 for"):
-        DataConfig(share=share)
-
-
-def test_training_texts_hold_what_is_said_and_all_state_marks(made: Path) -> None:
-    train = load_data(data_config(made))["train"]
-    texts = list(training_texts(train))
-    conversation = train.conversations[0]
-
-    for turn in conversation.turns:
-        if isinstance(turn, AssistantTurn):
-            assert turn.content in texts
-            assert turn.progress in texts
-    for step in conversation.steps:
-        assert f"Steps: {step.id}: {step.name} (completed)." in texts
-        assert f"{step.id}->start;{step.id}->complete" in texts
-
-
-def test_missing_features_name_record_and_file(copy: DataConfig) -> None:
-    sets = load_data(copy)
-    (generated_folder(copy) / "features" / "thumbnail4" / "toy-val-00001.safetensors").unlink()
-
-    with pytest.raises(
-        FeatureError, match=r"val\.jsonl:2: feature file .*toy-val-00001.* does not exist"
-    ):
-        sets["val"].check_features()
-
-
-def test_features_that_are_too_short_name_record_and_file(copy: DataConfig) -> None:
-    sets = load_data(copy)
-    rewrite(copy, "toy-val-00000", num_frames=12, width=48)
-
-    with pytest.raises(
-        FeatureError, match=r"val\.jsonl:1: watches frames 0\.\.\d+, but .* holds frames 0\.\.11;"
-    ):
-        sets["val"].check_features()
-
-
-def test_features_of_two_widths_are_refused(copy: DataConfig) -> None:
-    sets = load_data(copy)
-    rewrite(copy, "toy-val-00001", num_frames=900, width=12)
-
-    with pytest.raises(
-        FeatureError, match=r"toy-val-00001.*are 12 wide, but those of .*00000.* are 48"
-    ):
-        sets["val"].check_features()
-
-
-def test_features_of_other_cells_name_record_and_file(copy: DataConfig) -> None:
-    sets = load_data(copy)
-    rewrite(copy, "toy-val-00001", num_frames=900, width=48, cells=9)
-
-    with pytest.raises(
-        FeatureError,
-        match=r"val\.jsonl:2: .*toy-val-00001.*: grid '2x2' is \(900, 9, 48\), expected",
-    ):
-        sets["val"].check_features()
-
-
-def rewrite(
-    config: DataConfig, video_uid: str, *, num_frames: int, width: int, cells: int = 4
-) -> None:
-    path = generated_folder(config) / "features" / "thumbnail4" / f"{video_uid}.safetensors"
-    sizes = {"cls": 1, "2x2": cells}
-    grids = {name: torch.zeros(num_frames, n, width).half() for name, n in sizes.items()}
-    write_features(path, grids, fps=2.0, encoder="thumbnail4", rendered=True)
-
-
-def test_two_streams_of_one_name_are_refused(copy: DataConfig) -> None:
-    path = generated_folder(copy) / "val.jsonl"
-    record = path.read_text().splitlines()[0]
-    path.write_text(f"{record}\n{record}\n")
-    with pytest.raises(RecordError, match=r"val\.jsonl:2: is named '.*', as .*val\.jsonl:1 is"):
-        load_data(copy)
-
-
-def test_load_data_refuses_a_broken_record_file(copy: DataConfig) -> None:
-    path = generated_folder(copy) / "val.jsonl"
-    path.write_text(path.read_text() + "{broken\n")
-    with pytest.raises(RecordError, match=r"val\.jsonl:3"):
-        load_data(copy)
-
-    path.write_text("")
-    with pytest.raises(RecordError, match=r"val\.jsonl: holds no records"):
-        load_data(copy)
-
-
-@pytest.mark.parametrize("split", ["train", "val"])
-def test_load_data_needs_train_and_val(copy: DataConfig, split: str) -> None:
-    (generated_folder(copy) / f"{split}.jsonl").unlink()
-
-    with pytest.raises(RecordError, match=rf"has no {split} records; every run needs them"):
-        load_data(copy)
-
-
-@pytest.mark.parametrize(
-    ("setting", "message"),
-    [
-        ({"source": "proassist"}, r"data\.root is empty; name the folder of the prepared"),
-        ({"source": "captaincook4d"}, r"data\.root is empty; .*annotation files"),
-        ({"batch_size": 0}, r"data\.batch_size must be at least 1, got 0"),
-        ({"max_seq_len": 63}, r"data\.max_seq_len must be at least 64, got 63"),
-        ({"num_tokens_per_img": 3}, r"num_tokens_per_img is 3; choose one of 1, 5, 10"),
-        ({"encoder": "resnet"}, r"data\.encoder is 'resnet'"),
-    ],
-)
-def test_data_settings_are_checked(setting: dict, message: str) -> None:
-    with pytest.raises(ConfigError, match=message):
-        DataConfig(**setting)

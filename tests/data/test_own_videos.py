@@ -20,7 +20,8 @@ from proassist_lit.data.features import write_features
 from proassist_lit.data.records import read_records
 from proassist_lit.data.sources.own_videos import video_uid
 from proassist_lit.errors import FeatureError
-from proassist_lit.sequence.script import read_script, references
+from proassist_lit.sequence.ground_truth import references
+from proassist_lit.sequence.script import read_script
 from proassist_lit.types import StepState
 
 FPS = 2.0

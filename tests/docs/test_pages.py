@@ -21,7 +21,8 @@ from proassist_lit.metrics.similarity import HashedWordSimilarity
 from proassist_lit.metrics.summary import evaluate_transcripts
 from proassist_lit.model.config import ModelConfig, TinyConfig
 from proassist_lit.run_directory import RunDirectory
-from proassist_lit.sequence.script import read_script, references
+from proassist_lit.sequence.ground_truth import references
+from proassist_lit.sequence.script import read_script
 from proassist_lit.streaming.config import Strategy, StreamConfig
 from proassist_lit.streaming.evaluate import make_transcript, stream_conversation
 from proassist_lit.streaming.forced_turns import ForcedTurn

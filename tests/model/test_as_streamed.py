@@ -18,7 +18,7 @@ from proassist_lit.model.lora import add_lora, has_lora
 from proassist_lit.model.weights_type import cast_weights
 from proassist_lit.streaming.cache import KVCache
 from proassist_lit.streaming.decoder import make_decoder
-from tests.model.test_backbone import plain_tokenizer
+from tests.model.folders import plain_tokenizer
 from tests.model.tiny_lms import causal_lm
 
 LORA = LoraConfig(rank=2, alpha=4.0, dropout=0.0)

@@ -17,7 +17,7 @@ from proassist_lit.objectives import ObjectiveConfig, compute_losses
 from tests.fakes import tiny_model
 from tests.model.test_architectures import TABLE
 from tests.model.tiny_lms import assistant, causal_lm, embeddings
-from tests.sequence.test_batching import example_set
+from tests.sequence.batches import example_set
 
 NONE, SELECTIVE, FULL = GradientCheckpointing
 OF_TORCH = pytest.mark.filterwarnings("ignore")  # its compiler warns of itself

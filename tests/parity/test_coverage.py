@@ -26,9 +26,9 @@ COVERED = {
     "dst.json": {
         "tokenizer": "test_dst.py",
         "sequences": "test_dst.py",
-        "collated": "test_dst.py",
-        "models": "test_dst.py",
-        "loss_cases": "test_dst.py",
+        "collated": "dst_numbers.py",
+        "models": "test_dst_losses.py",
+        "loss_cases": "test_dst_losses.py",
     },
     "matching.json": {
         "texts": "test_matching.py",

@@ -1,8 +1,7 @@
-"""The DST extension: sequences, batches and the four losses against its own code's numbers."""
+"""The DST extension: sequences and batches against its own code's numbers."""
 
 from __future__ import annotations
 
-from functools import cache
 from typing import Any
 
 import pytest
@@ -10,48 +9,20 @@ import torch
 from torch import Tensor
 
 from proassist_lit.data.collate import collate
-from proassist_lit.data.conversation import Conversation, UserTurn
-from proassist_lit.data.sources.dst import row_to_conversation
-from proassist_lit.model.assistant import AssistantModel
-from proassist_lit.model.config import Decision, HeadType, ModelConfig
-from proassist_lit.objectives import Losses, ObjectiveConfig, ObjectiveKind, compute_losses
+from proassist_lit.data.conversation import UserTurn
 from proassist_lit.sequence.builder import TokenSequence, build_sequence, prefix_ids
-from proassist_lit.sequence.chat import Chat, chat_format
 from proassist_lit.sequence.examples import ExampleSet
 from proassist_lit.sequence.rules import DST_EXTENSION, OURS, SequenceRules
 from proassist_lit.sequence.sampling import sample_decisions
 from proassist_lit.sequence.script import read_script
-from proassist_lit.types import IGNORE_INDEX, Batch
-from tests.parity.numbers import build_model, head_name, needs, numbers, tensors, tokenizer
+from proassist_lit.types import IGNORE_INDEX
+from tests.parity.dst_numbers import COLLATED, FILE, dst_chat, record, stored_batch
+from tests.parity.numbers import needs, numbers
 
 pytestmark = needs("dst.json", "dst.safetensors", "known_reference_bugs.json")
 
-FILE = numbers("dst.json")
 SEQUENCES = {entry["name"]: entry for entry in FILE.get("sequences", [])}
-COLLATED = {entry["name"]: entry for entry in FILE.get("collated", [])}
 BUGS = {bug["name"]: bug for bug in numbers("known_reference_bugs.json").get("dst", [])}
-HEADS = {
-    "speaking_decision_head": "speak_head",
-    "dst_update_head": "dst_head",
-    "dst_generation_head": "dst_output_head",
-}
-
-
-@cache
-def dst_chat() -> Chat:
-    return Chat(chat_format("dst_ext"), tokenizer("[DST]", "[ASST]"))
-
-
-def record(sample: dict[str, Any], num_frames: int) -> Conversation:
-    """The sample as far as there are features for it."""
-    end = max(min(sample["end_frame"], num_frames), sample["start_frame"] + 1)
-    turns = [
-        turn
-        for turn in sample["conversation"]
-        if turn["role"] == "system" or turn["start_frame"] < end
-    ]
-    row = {**sample, "end_frame": end, "conversation": turns}
-    return row_to_conversation(row, "sample", allow_empty=True)
 
 
 def build(entry: dict[str, Any], rules: SequenceRules = DST_EXTENSION) -> TokenSequence:
@@ -134,53 +105,6 @@ def test_what_the_user_says_is_kept() -> None:
             assert not isinstance(turn, UserTurn) or f"User: {turn.content.strip()}" in text
 
 
-def make_model(name: str) -> AssistantModel:
-    entry = FILE["models"][name]
-    weights = {}
-    for key, value in tensors("dst.safetensors").items():
-        if key.startswith(entry["backbone_prefix"]):
-            weights[key.removeprefix(entry["backbone_prefix"])] = value
-        elif key.startswith(entry["heads_prefix"]):
-            key = key.removeprefix(entry["heads_prefix"])
-            ours = HEADS[key.partition(".")[0]]
-            weights[head_name(key, ours) if ours != "dst_output_head" else f"{ours}.weight"] = value
-    config = ModelConfig(
-        chat="dst_ext",
-        head=HeadType(entry["binary_decision_head_type"]),
-        decision=Decision.HEAD if entry["use_binary_decision_heads"] else Decision.OPENING_TOKEN,
-        dst_output_head=entry["use_separate_generation_heads"],
-    )
-    return build_model(entry, weights, config, dst_chat())
-
-
-def stored_batch(name: str) -> Batch:
-    entry = COLLATED[name]
-    stored = {
-        key.removeprefix(entry["prefix"]): value
-        for key, value in tensors("dst.safetensors").items()
-        if key.startswith(entry["prefix"])
-    }
-    mask = stored["attention_mask"]
-    features = [value for key, value in sorted(stored.items()) if key.startswith("image_embeds.")]
-    image_mask = stored["input_ids"] == dst_chat().image_id
-    kept = [f[: int(row.sum())] for f, row in zip(features, image_mask, strict=True)]
-    return Batch(
-        input_ids=stored["input_ids"],
-        attention_mask=mask,
-        hides_tokens=True,
-        image_mask=image_mask,
-        image_features=torch.cat(kept),
-        labels=stored["speaking_gen_labels"].masked_fill(mask == 0, IGNORE_INDEX),
-        dst_labels=stored["dst_gen_labels"].masked_fill(mask == 0, IGNORE_INDEX),
-        pos_frame_mask=stored["speaking_labels"] == 1,
-        neg_frame_mask=stored["speaking_labels"] == 0,
-        dst_pos_frame_mask=stored["dst_update_labels"] == 1,
-        dst_neg_frame_mask=stored["dst_update_labels"] == 0,
-        speak_targets=(stored["speaking_labels"] == 1).float(),
-        dst_targets=(stored["dst_update_labels"] == 1).float(),
-    )
-
-
 @pytest.mark.parametrize("name", COLLATED)
 def test_batches_equal_the_reference(name: str) -> None:
     entry, chat = COLLATED[name], dst_chat()
@@ -236,80 +160,3 @@ def test_the_end_of_turn_is_learnt_where_the_reference_hides_it() -> None:
     )
     assert int(learnt.sum()) == int(spoken.sum())  # every span's end
     assert bool((learnt <= ends).all())
-
-
-def loss_id(case: dict[str, Any]) -> str:
-    keys = ("model", "batch", "precision", "mode", "binary_loss_weight")
-    return "-".join(str(case[key]) for key in keys)
-
-
-def compute(case: dict[str, Any]) -> tuple[Losses, AssistantModel, Batch]:
-    model = make_model(case["model"]).train(case["mode"] == "train")
-    model = model.to(getattr(torch, case["precision"]))
-    weight = case["binary_loss_weight"]
-    by_head = model.decision is Decision.HEAD
-    config = ObjectiveConfig(
-        kind=ObjectiveKind.PER_TOKEN if by_head else ObjectiveKind.TOKEN_PROB,
-        speaking_binary_weight=weight,
-        dst_binary_weight=weight,
-    )
-    batch = stored_batch(case["batch"])
-    return compute_losses(model, batch, config), model, batch
-
-
-@pytest.mark.parametrize("case", FILE.get("loss_cases", []), ids=loss_id)
-@torch.inference_mode()
-def test_the_four_losses_equal_the_reference(case: dict[str, Any]) -> None:
-    losses, model, batch = compute(case)
-    close: dict[str, float] = (
-        {"rtol": 0.0, "atol": 1e-4} if case["precision"] == "float32" else
-        {"rtol": 2e-2, "atol": 0.0}
-    )  # fmt: skip
-    assert losses.dst_response is not None
-    assert losses.dst is not None
-
-    for ours, name in (
-        (losses.total, "loss"),
-        (losses.response.mean(), "speaking_gen_loss"),
-        (losses.dst_response.mean(), "dst_gen_loss"),
-        (losses.speak.balanced(), "speaking_binary_loss"),
-        (losses.dst.balanced(), "dst_binary_loss"),
-    ):
-        torch.testing.assert_close(ours.float(), torch.tensor(case[name]), **close)
-    if case["precision"] == "float32":
-        out = model(batch)
-        for logits, pos, neg, name in (
-            (out.speak_logits, batch.pos_frame_mask, batch.neg_frame_mask, "speaking"),
-            (out.dst_logits, batch.dst_pos_frame_mask, batch.dst_neg_frame_mask, "dst"),
-        ):
-            yes = logits >= 0
-            assert int((pos | neg).sum()) == case[f"{name}_num_targets"]
-            assert int((yes & (pos | neg)).sum()) == case[f"{name}_num_pred_pos"]
-            right = (yes & pos) | (~yes & neg)
-            assert int(right.sum()) == case[f"{name}_num_correct"]
-
-
-def outputs() -> list[tuple[str, str]]:
-    if not FILE:
-        return []
-    keys = [key.split(".") for key in tensors("dst.safetensors") if key.startswith("out.")]
-    return sorted({(key[1], key[2]) for key in keys})
-
-
-@pytest.mark.parametrize(("model_name", "batch_name"), outputs())
-@torch.inference_mode()
-def test_decision_logits_equal_the_reference(model_name: str, batch_name: str) -> None:
-    model, batch = make_model(model_name).eval(), stored_batch(batch_name)
-    real = batch.attention_mask == 1
-
-    out = model(batch)
-
-    for head, name in (
-        (model.speak_head, "speaking_logits"),
-        (model.dst_head, "dst_update_logits"),
-    ):
-        theirs = tensors("dst.safetensors")[f"out.{model_name}.{batch_name}.{name}"]
-        ours = head(out.hidden)
-        if model.decision is Decision.OPENING_TOKEN:
-            ours = ours.sigmoid()
-        torch.testing.assert_close(ours[real], theirs.reshape(ours.shape)[real], rtol=0, atol=1e-4)

@@ -14,8 +14,9 @@ from proassist_lit.data.conversation import AssistantTurn
 from proassist_lit.errors import ConfigError
 from proassist_lit.model.assistant import AssistantModel
 from proassist_lit.sequence.builder import prefix_ids, text_ids
+from proassist_lit.sequence.ground_truth import references
 from proassist_lit.sequence.rules import PROASSIST
-from proassist_lit.sequence.script import read_script, references
+from proassist_lit.sequence.script import read_script
 from proassist_lit.streaming.arrivals import heard
 from proassist_lit.streaming.cache import KVCache
 from proassist_lit.streaming.config import ContextSource, Strategy

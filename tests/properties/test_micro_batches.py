@@ -82,7 +82,7 @@ def test_parts_learn_what_the_batch_does(
 
 
 def some_batch() -> Batch:
-    from tests.sequence.test_batching import example_set
+    from tests.sequence.batches import example_set
 
     made = example_set(rho=1.0)
     return pack([made[0, 0], made[0, 1], made[1, 0]])
@@ -202,7 +202,7 @@ def test_shares_of_processes_add_up_to_the_batch(
 
 @pytest.mark.parametrize("packed", [False, True])
 def test_parts_have_at_most_so_many_conversations(packed: bool) -> None:
-    from tests.sequence.test_batching import example_set
+    from tests.sequence.batches import example_set
 
     made = example_set(rho=1.0)
     members = [made[0, 0], made[0, 1], made[1, 0]]

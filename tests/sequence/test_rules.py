@@ -17,9 +17,10 @@ from proassist_lit.data.conversation import (
     UserTurn,
 )
 from proassist_lit.sequence.builder import build_sequence
+from proassist_lit.sequence.ground_truth import references
 from proassist_lit.sequence.rules import DST_EXTENSION, OURS, PROASSIST, SequenceRules
 from proassist_lit.sequence.sampling import sample_decisions
-from proassist_lit.sequence.script import SUMMARY_QUERY, Script, read_script, references
+from proassist_lit.sequence.script import SUMMARY_QUERY, Script, read_script
 from proassist_lit.types import Transition, Update
 from tests.fakes import DIALOGUE, dialogue, word_chat
 

@@ -10,13 +10,9 @@ from proassist_lit.data.conversation import (
     UserTurn,
 )
 from proassist_lit.sequence.chat import Role
-from proassist_lit.sequence.script import (
-    Text,
-    read_script,
-    references,
-    relevance_labels,
-    state_text,
-)
+from proassist_lit.sequence.ground_truth import references, relevance_labels
+from proassist_lit.sequence.script import Text, read_script
+from proassist_lit.sequence.system_turn import state_text
 from proassist_lit.types import StepState, Transition, Update
 from tests.fakes import STEPS, dialogue
 

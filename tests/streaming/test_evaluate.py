@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 
 from proassist_lit.errors import ConfigError, FeatureError, StreamError
+from proassist_lit.sequence.ground_truth import references
 from proassist_lit.sequence.rules import OURS, PROASSIST, SequenceRules
-from proassist_lit.sequence.script import read_script, references
+from proassist_lit.sequence.script import read_script
 from proassist_lit.streaming.arrivals import Said, heard
 from proassist_lit.streaming.compat import reference_config
 from proassist_lit.streaming.config import ContextSource, Strategy, StreamConfig

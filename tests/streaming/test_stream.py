@@ -16,7 +16,8 @@ from proassist_lit.data.conversation import (
 from proassist_lit.errors import StreamError
 from proassist_lit.sequence.builder import build_sequence, prefix_ids
 from proassist_lit.sequence.chat import FORMATS
-from proassist_lit.sequence.script import Script, read_script, references
+from proassist_lit.sequence.ground_truth import references
+from proassist_lit.sequence.script import Script, read_script
 from proassist_lit.streaming.arrivals import arriving, heard
 from proassist_lit.streaming.config import ContextSource, Strategy, StreamConfig
 from proassist_lit.streaming.stream import Stream

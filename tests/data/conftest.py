@@ -1,0 +1,25 @@
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from proassist_lit.data.config import DataConfig
+from proassist_lit.data.generate import generate
+from tests.data.generated import data_config
+
+
+@pytest.fixture(scope="package")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The cache of a generated data set, made once for this folder; tests leave it as it is."""
+    cache = tmp_path_factory.mktemp("cache")
+    generate(data_config(cache))
+    return cache
+
+
+@pytest.fixture
+def copy(made: Path, tmp_path: Path) -> DataConfig:
+    """The data set again, to be damaged."""
+    shutil.copytree(made, tmp_path / "cache")
+    return data_config(tmp_path / "cache")

@@ -1,0 +1,107 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+
+from proassist_lit.data.collate import collate, pack
+from proassist_lit.errors import RecordError
+from proassist_lit.types import Batch
+from tests.fakes import tiny_model
+from tests.sequence.batches import example_set
+
+
+def test_example_is_a_function_of_epoch_and_index() -> None:
+    examples = example_set()
+    masks = [examples[epoch, 0].neg_frame_mask.tolist() for epoch in range(6)]
+
+    assert examples[4, 0].neg_frame_mask.tolist() == masks[4]
+    assert len({tuple(mask) for mask in masks}) > 1
+    assert len(examples) == 2
+    assert examples.lengths == [len(examples[0, i].input_ids) for i in range(2)]
+
+
+def test_cut_example_brings_the_features_of_its_frames_only() -> None:
+    whole, cut = example_set(5)[0, 0], example_set(5, max_seq_len=40)[0, 0]
+
+    assert len(cut.input_ids) <= 40
+    assert len(cut.image_features) == int(cut.image_mask.sum())
+    assert len(cut.image_features) < len(whole.image_features)
+    assert torch.equal(cut.image_features, whole.image_features[: len(cut.image_features)])
+
+
+def test_example_set_names_a_record_that_does_not_fit() -> None:
+    with pytest.raises(RecordError, match=r"train\.jsonl:1: the prompt and the first frame"):
+        example_set(max_seq_len=8)
+
+
+@pytest.mark.parametrize("k", [1, 5])
+def test_padded_batch_equals_its_members(k: int) -> None:
+    model = tiny_model()
+    examples = [example_set(k, rho=1.0)[0, i] for i in range(2)]
+    batch = collate(examples)
+    with torch.no_grad():
+        out = model(batch)
+        for row, example in enumerate(examples):
+            alone = model(collate([example]))
+            length = len(example.input_ids)
+            torch.testing.assert_close(out.hidden[row, :length], alone.hidden[0])
+            torch.testing.assert_close(out.speak_logits[row, :length], alone.speak_logits[0])
+            torch.testing.assert_close(out.dst_logits[row, :length], alone.dst_logits[0])
+
+    for row, example in enumerate(examples):
+        length = len(example.input_ids)
+        assert batch.attention_mask[row].tolist() == [1] * length + [0] * (
+            batch.input_ids.shape[1] - length
+        )
+        for name in ("input_ids", "labels", "dst_labels", "image_mask", "pos_frame_mask",
+                     "neg_frame_mask", "dst_pos_frame_mask", "dst_neg_frame_mask"):  # fmt: skip
+            assert torch.equal(getattr(batch, name)[row, :length], getattr(example, name)), name
+        for name in ("labels", "dst_labels"):
+            assert (getattr(batch, name)[row, length:] == -100).all()
+        for name in ("image_mask", "pos_frame_mask", "neg_frame_mask", "dst_pos_frame_mask",
+                     "dst_neg_frame_mask"):  # fmt: skip
+            assert getattr(batch, name).dtype == torch.bool
+            assert not getattr(batch, name)[row, length:].any()
+
+
+def test_padding_is_known_by_length_not_by_token() -> None:
+    example = example_set()[0, 1]
+    zeros = replace(example, input_ids=torch.zeros_like(example.input_ids))  # 0 is what pads
+
+    batch = collate([zeros, example_set()[0, 0]])
+
+    assert int(batch.attention_mask[0].sum()) == len(example.input_ids)
+
+
+def test_collate_refuses_nothing() -> None:
+    with pytest.raises(ValueError, match="got no examples"):
+        collate([])
+
+
+def test_batch_moves_every_field() -> None:
+    batch = collate([example_set()[0, 0]])
+
+    moved = batch.to("meta", non_blocking=True)
+
+    assert isinstance(moved, Batch)
+    assert {t.device.type for t in vars(moved).values() if isinstance(t, Tensor)} == {"meta"}
+
+
+def test_the_first_token_of_a_packed_conversation_is_not_learnt_from_the_one_before() -> None:
+    one = example_set()[0, 1]
+    labels = one.input_ids.clone()
+    batch = pack([replace(one, labels=labels, dst_labels=labels)] * 3)
+
+    length = len(labels)
+    for found in (batch.labels, batch.dst_labels):
+        assert (found[0, ::length] == -100).all()
+        assert torch.equal(found[0, 1:length], labels[1:])
+    assert torch.equal(one.labels, example_set()[0, 1].labels)
+
+
+def test_pack_refuses_nothing() -> None:
+    with pytest.raises(ValueError, match="got no examples"):
+        pack([])
