@@ -55,6 +55,6 @@ def relevance_labels(script: Script) -> list[int | None]:
         state, _ = apply_updates(state, late)
         after, _ = apply_updates(state, moment.updates)
         both = (*state.values(), *after.values())
-        labels.append(int(StepState.IN_PROGRESS in both))
+        labels.append(int(bool(moment.updates) or StepState.IN_PROGRESS in both))
         state = after
     return labels

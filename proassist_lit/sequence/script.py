@@ -130,9 +130,9 @@ def read_script(conversation: Conversation, rules: SequenceRules = OURS) -> Scri
     )
     source = conversation.metadata.get("source")
     events = _event_frames(source)
-    if rules.overview_needs_event and (
-        conversation.start_frame_idx not in events or not _lists_steps(source)
-    ):
+    # A later part of a split conversation begins between two events.
+    begins = conversation.start_frame_idx in events or conversation.metadata.get("part", 0) != 0
+    if rules.overview_needs_event and not (begins and _lists_steps(source)):
         script.steps = ()
     pending: list[Text] = []
     frames_turn, asked = 0, False
@@ -173,7 +173,8 @@ def _event_frames(source: object) -> set[object]:
     """Frames at which a row of the DST extension names a turn, whoever speaks."""
     layouts = source.get("turns", ()) if isinstance(source, Mapping) else ()
     kept = [layout.get("kept", {}) for layout in layouts]
-    return {turn.get("start_frame", turn.get("frame")) for turn in kept} - {None}
+    names = ("start_frame", "frame", "frame_idx")  # of turns, of events
+    return {turn[name] for turn in kept for name in names if name in turn}
 
 
 def _lists_steps(source: object) -> bool:

@@ -16,12 +16,14 @@ from proassist_lit.data.conversation import (
     Turn,
     UserTurn,
 )
+from proassist_lit.data.sources.dst import row_to_conversation
 from proassist_lit.sequence.builder import build_sequence
 from proassist_lit.sequence.ground_truth import references
 from proassist_lit.sequence.rules import DST_EXTENSION, OURS, PROASSIST, SequenceRules
 from proassist_lit.sequence.sampling import sample_decisions
 from proassist_lit.sequence.script import SUMMARY_QUERY, Script, read_script
 from proassist_lit.types import Transition, Update
+from tests.data.dst_rows import EVENTS
 from tests.fakes import DIALOGUE, dialogue, word_chat
 
 UPDATE = DstTurn(updates=(Update("S1", Transition.START),))
@@ -203,3 +205,12 @@ def test_frames_with_an_event_can_always_be_kept() -> None:
 
     assert silent(OURS) == []
     assert silent(DST_EXTENSION) == [2]
+
+
+def test_steps_are_told_where_a_row_or_a_later_part_of_it_begins() -> None:
+    events = row_to_conversation(EVENTS, "x")  # the first at the first frame
+    later = replace(events, start_frame_idx=11, turns=(FramesTurn(start=11, end=13),))
+    part = replace(later, metadata={**later.metadata, "part": 1})
+    told = [bool(read_script(c, DST_EXTENSION).steps) for c in (events, later, part)]
+    assert told == [True, False, True]
+    assert all(read_script(c, OURS).steps for c in (events, later, part))

@@ -139,6 +139,8 @@ def test_frames_are_relevant_while_a_step_is_under_way() -> None:
     )
 
     assert relevance_labels(read_script(dialogue(turns))) == [0, 1, 1, 1, 0, 0, 1]
+    at_once = (turns[0], DstTurn(updates=(start, complete)), turns[2])
+    assert relevance_labels(read_script(dialogue(at_once))) == [0, 1, 0, 0]
     begun = replace(dialogue(turns[:1]), initial_state={"S1": StepState.IN_PROGRESS})
     assert relevance_labels(read_script(begun)) == [1, 1]
     assert relevance_labels(read_script(dialogue(turns[:1], steps=()))) == [None, None]
