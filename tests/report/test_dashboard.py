@@ -1,72 +1,26 @@
 from __future__ import annotations
 
 import csv
-import io
 import json
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from PIL import Image
 
 from proassist_lit.evaluation.result import EvaluationResult, SweepPoint
-from proassist_lit.metrics.similarity import HashedWordSimilarity
 from proassist_lit.metrics.summary import evaluate_transcripts
-from proassist_lit.metrics.utterances import match_transcript
 from proassist_lit.report import from_evaluation
 from proassist_lit.report.dashboard import Chart, Dashboard, DataTable, Picture
 from proassist_lit.report.dashboard_files import DashboardFiles
-from proassist_lit.report.figure import draw_chart, shown
 from proassist_lit.report.from_evaluation import gather_dashboard, gather_glance
-from proassist_lit.report.gantt_picture import draw_gantt
 from proassist_lit.report.run_report import picture_type
-from proassist_lit.report.timeline_picture import draw_timeline
 from proassist_lit.run_directory import RunDirectory
 from proassist_lit.streaming.config import StreamConfig
-from proassist_lit.types import FrameOutput, Reference, Transcript, Transition, Update
+from proassist_lit.types import Transcript
 from tests.report.fakes import cooking_stream
+from tests.report.outcomes import SIMILARITY, stream
 
-SIMILARITY = HashedWordSimilarity()
 CONFIG = StreamConfig(theta_speak=0.5, theta_dst=0.45)
-REF = {2: "wash the pan", 8: "peel it", 14: "well done"}
-SAID = {3: "wash the pan", 8: "cut carrots now", 18: "hello"}
-START, COMPLETE = Transition.START, Transition.COMPLETE
-REF_UPDATES = {2: Update("S1", START), 10: Update("S1", COMPLETE)}
-UPDATES = {3: Update("S1", START), 17: Update("S2", START)}
-
-
-def stream(name: str = "a", *, first_frame: int = 100, text: str = "") -> Transcript:
-    """Ten seconds at 2 fps; one utterance and one update of every outcome."""
-    said = {**SAID, 18: text or SAID[18]}
-    return Transcript(
-        stream_id=name,
-        dataset="toy",
-        fps=2.0,
-        steps=(("S1", "wash"), ("S2", "peel")),
-        frames=tuple(
-            FrameOutput(
-                frame_idx=first_frame + i,
-                time_s=(first_frame + i) / 2,
-                speak_prob=0.9 if i in said else 0.1,
-                dst_prob=0.8 if i in UPDATES else 0.2,
-                speak=i in said,
-                dst=i in UPDATES,
-                text=said.get(i, ""),
-                updates=(UPDATES[i],) if i in UPDATES else (),
-                context_len=10 * i,
-            )
-            for i in range(20)
-        ),
-        references=tuple(
-            Reference(
-                text=REF.get(i, ""),
-                updates=(REF_UPDATES[i],) if i in REF_UPDATES else (),
-                speak_label=int(i in REF),
-                dst_label=int(i in REF_UPDATES),
-            )
-            for i in range(20)
-        ),
-    )
 
 
 def result(**streams: list[Transcript]) -> EvaluationResult:
@@ -206,74 +160,6 @@ def test_the_same_three_streams_are_drawn_at_every_evaluation() -> None:
     assert not glance.tables
     assert whole.is_whole
     assert not glance.is_whole
-
-
-def test_pictures_are_small_png_files() -> None:
-    transcript = cooking_stream(num_frames=1000).transcript
-    match = match_transcript(transcript, SIMILARITY)
-
-    timeline = draw_timeline(transcript, match, theta_speak=0.5, theta_dst=0.45)
-    gantt = draw_gantt(transcript)
-
-    assert gantt is not None
-    for png in (timeline, gantt):
-        picture = Image.open(io.BytesIO(png))
-        picture.load()
-        assert (picture.format, picture.width) == ("PNG", 1440)
-        assert len(png) < 60_000
-        assert len(picture.getcolors() or []) > 10  # something is drawn
-
-
-@pytest.mark.road
-def test_pictures_show_what_they_are_drawn_from() -> None:
-    transcript = stream()
-    match = match_transcript(transcript, SIMILARITY)
-
-    def drawn(transcript: Transcript, theta: float | None = 0.5) -> bytes:
-        return draw_timeline(transcript, match, theta_speak=theta, theta_dst=0.45)
-
-    def refreshed(number: int) -> Transcript:
-        frames = list(transcript.frames)
-        frames[number] = replace(frames[number], event="drop_all")
-        return replace(transcript, frames=tuple(frames))
-
-    variants = [
-        drawn(transcript),
-        drawn(transcript, theta=None),
-        drawn(transcript, 0.7),
-        drawn(refreshed(5)),
-        drawn(refreshed(12)),
-    ]
-    assert len(set(variants)) == 5
-
-
-def test_pictures_of_any_words_are_drawn_without_a_warning() -> None:
-    odd = stream("$a_1$ 煮る", text="costs $\\frac5$,\n煮る \U0001f373 {x} \\frac 100%")
-    for transcript in (odd, replace(odd, steps=(), frames=(), references=())):
-        match = match_transcript(transcript, SIMILARITY)
-        assert draw_timeline(transcript, match, theta_speak=0.5, theta_dst=0.0)  # no dst head, too
-    assert draw_gantt(odd)
-    assert shown("a\n 煮 b") == "a □ b"
-    assert shown("abcdef", 4) == "abc…"
-
-
-def test_a_task_without_steps_has_no_picture_of_steps() -> None:
-    assert draw_gantt(replace(stream(), steps=())) is None
-
-
-def test_long_tasks_say_what_is_not_drawn() -> None:
-    many = tuple((f"S{i}", "wash") for i in range(30))
-    picture = draw_gantt(replace(stream(), steps=many))
-    assert picture is not None
-    assert picture != draw_gantt(replace(stream(), steps=many[:24]))
-    assert Image.open(io.BytesIO(picture)).height < 1600
-
-
-def test_charts_are_drawn() -> None:
-    chart = Chart(title="t", x_name="x", y_name="y", lines={"a": ((0.0, 0.0), (1.0, 0.5))})
-    empty = replace(chart, lines={})
-    assert Image.open(io.BytesIO(draw_chart(chart))).format == "PNG"
-    assert draw_chart(chart) != draw_chart(replace(chart, diagonal=True)) != draw_chart(empty)
 
 
 def test_files_hold_the_dashboard(tmp_path: Path) -> None:
