@@ -158,7 +158,9 @@ def test_two_jobs_in_one_process_are_two_wandb_runs(tmp_path: Path) -> None:
 
 @pytest.mark.road
 def test_wandb_run_goes_on_after_the_rows_that_it_has(tmp_path: Path) -> None:
-    run, checkpoint = RunDirectory(tmp_path), tmp_path / "last.ckpt"
+    run = RunDirectory(tmp_path)
+    checkpoint = run.last_checkpoint
+    checkpoint.parent.mkdir()
     first = build_logs(config(), run, None)
     for step in range(3):
         first.loggers[-1].log_metrics({"train/loss": 1.0}, step=step)
