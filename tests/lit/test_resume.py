@@ -260,7 +260,7 @@ def run(folder: Path, asked: dict[str, int]) -> subprocess.Popen[bytes]:
 def test_a_run_stopped_at_random_moments_ends_as_one_that_was_not(
     workers: int, accumulate: int, number: signal.Signals, tmp_path: Path
 ) -> None:
-    asked = {"steps": 150, "accumulate": accumulate, "workers": workers, "save_every": 4}
+    asked = {"steps": 240, "accumulate": accumulate, "workers": workers, "save_every": 4}
     whole = tmp_path / "whole"
     assert run(whole, asked).wait() == 0
 
