@@ -55,7 +55,7 @@ def generated_folder(config: DataConfig) -> Path:
 
 def is_generated(config: DataConfig) -> bool:
     """Whether the data set of ``config`` is there already."""
-    return (generated_folder(config) / "manifest.json").exists()
+    return _is_whole(generated_folder(config))
 
 
 def generate(config: DataConfig) -> Path:
@@ -64,8 +64,8 @@ def generate(config: DataConfig) -> Path:
     The folder holds ``<split>.jsonl``, ``timelines.jsonl``, one file per video in
     ``features/<encoder>`` and, written last, ``manifest.json``.
     """
-    folder = generated_folder(config)
-    if is_generated(config):
+    folder = generated_folder(config)  # of annotations, which are read for its name
+    if _is_whole(folder):
         return folder
     timelines = _drawn(config).timelines(config)
     folder.mkdir(parents=True, exist_ok=True)
@@ -90,6 +90,10 @@ def generate(config: DataConfig) -> Path:
     }
     write_text(folder / "manifest.json", json.dumps(manifest, indent=2) + "\n")
     return folder
+
+
+def _is_whole(folder: Path) -> bool:
+    return (folder / "manifest.json").exists()
 
 
 def read_timelines(folder: Path) -> dict[str, Timeline]:
