@@ -13,7 +13,8 @@ from benchmarks.paper.run import BASELINES
 from proassist_lit.atomic import replacing, write_text
 
 NOT_RUN = "not run"
-_OF_BEFORE = "*Of before.* Rows of this section were run again since it was written"
+_OLDER = "*Older runs.*"
+_MARK = " †"
 
 
 def write_page(
@@ -29,7 +30,7 @@ def write_page(
         out: the page; pictures, and the numbers of every run, go to a folder of its name beside it.
         everything: whether all sections are written anew.
         only: names of the tables whose sections are written anew where rows of others were run
-            again, too; those say that they are of before. Empty for all.
+            again, too; those say that they are older. Empty for all.
 
     Returns:
         What was written.
@@ -40,9 +41,10 @@ def write_page(
     before = {} if everything else _sections(out)
     parts = [*_head(plan, study)]
     for table in plan.tables:
-        again = [name for name in table.rows if name in study.changed]
+        again = [name for name in table.rows if study.is_changed(name)]
         if table.title in before and (not again or (only and table.name not in only)):
-            parts += _of_before(before[table.title], [plan.rows[name].label for name in again])
+            older = [n for n in table.rows if n in again or study.is_older(n)]
+            parts += _kept(before[table.title], [plan.rows[name].label for name in older])
             continue
         parts += [f"## {table.title}", "", table.about.strip(), "", *_table(table, plan, study)]
         for drawing in drawings(table, study, plan):
@@ -53,16 +55,17 @@ def write_page(
     return written
 
 
-def _of_before(section: Sequence[str], again: Sequence[str]) -> Iterator[str]:
-    """A section as it stands, with a note of the rows that were run again since."""
-    told = any(line.startswith(_OF_BEFORE) for line in section)
+def _kept(section: Sequence[str], older: Sequence[str]) -> Iterator[str]:
+    """A section as it stands, with a note of the rows that are older than those of today."""
+    told = any(line.startswith(_OLDER) for line in section)
     for number, line in enumerate(section):
         yield line
-        if number == 0 and again and not told:
+        if number == 0 and older and not told:
             yield ""
             yield (
-                f"{_OF_BEFORE} ({'; '.join(again)}), with other data or settings. Compare the "
-                "figures here with each other only."
+                f"{_OLDER} Of other data or settings than those of today, or run again since this "
+                f"section was written: {'; '.join(older)}. Compare the figures here with each "
+                "other only."
             )
 
 
@@ -99,7 +102,7 @@ def _head(plan: Plan, study: Study) -> Iterator[str]:
     yield ""
     yield (
         "Written by `python -m benchmarks.paper report`; no figure here is typed by hand. "
-        "Numbers are means over seeds ± standard deviation of a seed; n is the number of seeds. "
+        "Numbers are means over seeds ± standard deviation over seeds; n is the number of seeds. "
         "They are of the test streams where there are any, else of val, on which thresholds are "
         "chosen. A difference counts as seen where Welch's t-test over seeds gives "
         f"p < {CHANCE:g}; few seeds see large ones only."
@@ -107,7 +110,7 @@ def _head(plan: Plan, study: Study) -> Iterator[str]:
     yield ""
     missing = [row.label for row in plan.rows.values() if not study.runs[row.name]]
     if missing:
-        yield f"Of {len(plan.rows)} rows {len(missing)} are {NOT_RUN}."
+        yield f"Not yet run: {len(missing)} of {len(plan.rows)} rows ({'; '.join(missing)})."
         yield ""
 
 
@@ -130,6 +133,12 @@ def _table(table: Table, plan: Plan, study: Study) -> Iterator[str]:
     if lacking and not table.thresholds:
         yield f"Missing: {'; '.join(lacking)}."
         yield ""
+    if not table.thresholds and any(study.is_older(row.name) for row in rows):
+        yield (
+            f"{_MARK.strip()} Older, of other data or settings than those of today: not to be "
+            "compared with the other rows."
+        )
+        yield ""
     splits = sorted({run.split for row in rows for run in study.runs[row.name]})
     if splits and not table.thresholds:
         yield f"Split: {', '.join(splits)}."
@@ -146,7 +155,8 @@ def _row(row: Row, table: Table, study: Study) -> list[str]:
         return [row.label, "0", *(NOT_RUN for _ in table.metrics), *published]
     spreads = [study.spread(row.name, metric) for metric in table.metrics]
     ours = ["–" if s is None else str(s) for s in spreads]
-    return [row.label, str(len(runs)), *ours, *published]
+    label = row.label + (_MARK if study.is_older(row.name) else "")
+    return [label, str(len(runs)), *ours, *published]
 
 
 def _baselines(rows: Sequence[Row], table: Table, study: Study) -> Iterator[list[str]]:

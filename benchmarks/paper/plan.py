@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
@@ -11,6 +12,8 @@ from typing import Any, TypeVar
 import yaml
 
 from proassist_lit.errors import ConfigError
+
+_DATA = ("toy", "captaincook4d")
 
 PLAN = Path(__file__).parents[1] / "paper.yaml"
 
@@ -123,11 +126,14 @@ class Plan:
         rows: by name, those that others evaluate before these.
         tables: in order of the page.
         metrics: what the page calls each key of ``metrics.json``.
+        since: when the data or the settings that all rows share last changed, by data set (``toy``,
+            ``captaincook4d``), as date and time in UTC; earlier runs are marked.
     """
 
     rows: Mapping[str, Row]
     tables: Sequence[Table]
     metrics: Mapping[str, str]
+    since: Mapping[str, str] = field(default_factory=dict)
 
     def select(self, only: Sequence[str], *, cook: bool, without: Sequence[str] = ()) -> list[Row]:
         """Rows to run, with those whose runs they evaluate.
@@ -191,7 +197,7 @@ def read_plan(path: Path = PLAN) -> Plan:
         )
         for entry in data["tables"]
     ]
-    plan = Plan(rows, tables, data["metrics"])
+    plan = Plan(rows, tables, data["metrics"], data.get("since", {}))
     if faults := list(_faults(plan)):
         raise ConfigError("\n".join(f"{where}: {fault}" for fault in faults))
     return plan
@@ -221,6 +227,11 @@ def _faults(plan: Plan) -> Iterator[str]:
         for text in row.set:
             if "=" not in str(text):
                 yield f"row {row.name}: {text!r} is no KEY=VALUE; write it so."
+    for name, time in plan.since.items():
+        if name not in _DATA:
+            yield f"since: {_unknown('data set', name, _DATA)}"
+        if not re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d", str(time)):
+            yield f"since: {name}: {time!r} is no time; write 'YYYY-MM-DD HH:MM', in quotes."
     for table in plan.tables:
         named = [*table.rows, *(c.row for c in table.claims)]
         named += [n for c in table.claims for n in (c.better, c.same) if n]

@@ -93,6 +93,19 @@ class Study:
         """Every run, by row and seed."""
         return [run for runs in self.runs.values() for run in runs]
 
+    def is_changed(self, row: str) -> bool:
+        """Whether it, or the row whose runs it evaluates, has other runs than those kept."""
+        return not self.changed.isdisjoint({row, self._plan.rows[row].of})
+
+    def is_older(self, row: str) -> bool:
+        """Whether a run of it is from before ``Plan.since``, or evaluates one that is gone."""
+        plan = self._plan
+        bases = {run.seed: run.started or "" for run in self.runs.get(plan.rows[row].of, ())}
+        since = plan.since.get("captaincook4d" if plan.rows[row].cook else "toy", "")
+        return any(
+            (run.started or "") < max(since, bases.get(run.seed, "")) for run in self.runs[row]
+        )
+
     def spread(self, row: str, metric: str) -> Spread | None:
         """A number of a row over its seeds; None if no run has it."""
         values = [run.metrics.get(metric) for run in self.runs[row]]

@@ -91,7 +91,7 @@ def test_page_shows_means_spreads_missing_metrics_and_rows_not_run(tmp_path: Pat
     assert "Missing: One has no blind F1." in lines
     assert "| ours | It is so | agrees | 0.700 ± 0.180, ≥ 0.7 |" not in lines  # whose: the paper
     assert "| the paper's direction | It is so | agrees | 0.700 ± 0.180, ≥ 0.7 |" in lines
-    assert "Of 4 rows 3 are not run." in lines
+    assert "Not yet run: 3 of 4 rows (Two; Again; Cooked)." in lines
 
 
 def test_page_shows_what_the_paper_printed_beside_ours(tmp_path: Path) -> None:
@@ -234,7 +234,7 @@ def test_sections_of_which_nothing_was_run_stay_as_they_are(tmp_path: Path) -> N
         write_page(mended, study, out, only=["one"])
     text = out.read_text()
     assert "| Two | 1 | 8.750 |" in text
-    note = "*Of before.* Rows of this section were run again since it was written (Two), with"
+    note = "since this section was written: Two. Compare the figures here with each other only."
     assert text.count(note) == 1
 
     write_page(mended, study, out, everything=True)
@@ -246,6 +246,52 @@ def test_sections_of_which_nothing_was_run_stay_as_they_are(tmp_path: Path) -> N
     other = [replace(run, settings=["x=1"]) if run.row == "one" else run for run in kept]
     write_page(mended, Study(tmp_path / "nothing", mended, other), out)
     assert "| One | 0 | not run |" in out.read_text()
+
+
+def started(row: str, minute: int) -> Run:
+    time = f"2026-11-27 01:{minute}:00"
+    return Run(row=row, seed=1, split="test", metrics={"utterance_f1": 0.5}, started=time)
+
+
+def test_runs_of_before_are_marked_and_so_are_those_that_evaluate_one(tmp_path: Path) -> None:
+    plan = replace(plan_of(table("one", "two", "again")), since={"toy": "2026-11-27 01:30"})
+    (tmp_path / "study").mkdir()
+    runs = [started("one", 50), started("two", 29), started("again", 40)]
+    out = tmp_path / "results.md"
+
+    write_page(plan, Study(tmp_path / "study", plan, runs), out)
+    text = out.read_text()
+    assert all(f"| {label} | 1 | 0.500 |" in text for label in ("One", "Two †", "Again †"))
+    assert "† Older, of other data or settings than those of today" in text
+
+    plan = replace(plan, since={"captaincook4d": "2026-11-27 01:59"})
+    write_page(plan, Study(tmp_path / "study", plan, [started("two", 29)]), out, everything=True)
+    assert "†" not in out.read_text()
+
+
+def test_a_section_that_stays_tells_which_of_its_runs_are_of_before(tmp_path: Path) -> None:
+    plan = plan_of(table("one", "again"))
+    runs = [started("one", 20), started("again", 40)]
+    (tmp_path / "study").mkdir()
+    out = tmp_path / "results.md"
+    write_page(plan, Study(tmp_path / "study", plan, runs), out)
+    assert "Older" not in out.read_text()
+
+    plan = replace(plan, since={"toy": "2026-11-27 01:30"})
+    write_page(plan, Study(tmp_path / "study", plan, runs), out)
+    assert "*Older runs.* Of other data or settings" in out.read_text()
+    assert "was written: One. Compare" in out.read_text()
+
+
+def test_what_evaluates_a_row_that_was_run_again_is_older(tmp_path: Path) -> None:
+    plan = plan_of(table("again"))
+    kept = [started("one", 20), started("again", 40)]
+    (tmp_path / "study").mkdir()
+    out = tmp_path / "results.md"
+    write_page(plan, Study(tmp_path / "study", plan, kept), out)
+    metrics_of(tmp_path / "study" / "one" / "seed1", utterance_f1=0.75)
+    write_page(plan, Study(tmp_path / "study", plan, kept), out, only=["other"])
+    assert "was written: Again. Compare" in out.read_text()
 
 
 def test_page_draws_how_the_losses_fell(tmp_path: Path) -> None:
