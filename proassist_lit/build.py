@@ -160,12 +160,13 @@ def build_examples(config: RunConfig, core: Core, split: str) -> ExampleSet:
     """Training examples of ``split``; outside train every frame decides.
 
     Raises:
-        RecordError: a record does not fit into ``data.max_seq_len`` at all, naming it.
+        RecordError: a record does not fit into ``data.max_seq_len`` at all, naming it; or no record
+            of train teaches a head that begins untrained.
     """
     train = split == "train"
     data = core.data[split]
     split_parts = _splitter(config, core.chat)
-    return ExampleSet(
+    examples = ExampleSet(
         [part for conversation in data for part in split_parts(conversation)],
         data.features,
         core.chat,
@@ -178,6 +179,15 @@ def build_examples(config: RunConfig, core: Core, split: str) -> ExampleSet:
         rules=config.rules,
         relevance=config.model.decision is Decision.INFORMATIVE_RELEVANCE,
     )
+    begins_trained = config.model.init_from and "dst_head" not in config.model.init_new
+    if train and config.model.dst and not begins_trained and not examples.decides_updates:
+        raise RecordError(
+            f"{data.conversations[0].source} and {len(data) - 1} others: no conversation lists the "
+            "steps of its task, so nothing teaches when to update their state (model.dst=true); "
+            "set model.dst=false, or take records with steps (data.dialogue.steps=true where they "
+            "are made from annotations)."
+        )
+    return examples
 
 
 def _splitter(

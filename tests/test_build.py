@@ -3,7 +3,7 @@ from __future__ import annotations
 import pickle
 import re
 import sys
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,7 +18,7 @@ from proassist_lit.config import Compat, RunConfig
 from proassist_lit.data.config import DataConfig
 from proassist_lit.data.dataset import ConversationSet
 from proassist_lit.data.sources.toy import ToyConfig
-from proassist_lit.errors import ConfigError, FeatureError
+from proassist_lit.errors import ConfigError, FeatureError, RecordError
 from proassist_lit.evaluation.config import EvaluationConfig
 from proassist_lit.lit.build import build_datamodule
 from proassist_lit.model.config import ModelConfig, TinyConfig
@@ -166,6 +166,23 @@ def test_training_leaves_out_long_silence_and_evaluation_does_not(cache: Path) -
     assert 0 < num_trained < talk.num_frames
     with pytest.warns(UserWarning, match=r"train are split at data\.max_seq_len=320"):
         build_datamodule(run, core)
+
+
+def test_training_without_any_state_to_learn_is_refused(cache: Path) -> None:
+    made = config(cache)
+    stateless = replace(made.data, dialogue=replace(made.data.dialogue, steps=False))
+    core = build_core(replace(made, data=stateless))
+    with pytest.raises(RecordError, match=r"and 2 others: no conversation lists.*model\.dst=false"):
+        build_examples(made, core, "train")
+    build_examples(made, core, "val")
+    for model in (
+        replace(made.model, dst=False),
+        replace(made.model, init_from="elsewhere"),  # whose head learnt it
+    ):
+        build_examples(replace(made, model=model), core, "train")
+    new = replace(made.model, init_from="elsewhere", init_new=("dst_head",))
+    with pytest.raises(RecordError, match="lists the steps"):
+        build_examples(replace(made, model=new), core, "train")
 
 
 def test_a_backbone_that_cannot_pack_is_told_of_and_padded(cache: Path) -> None:

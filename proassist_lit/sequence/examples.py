@@ -104,6 +104,11 @@ class ExampleSet(Dataset[Example]):
         """Tokens of every sequence."""
         return [len(sequence.input_ids) for sequence in self.sequences]
 
+    @property
+    def decides_updates(self) -> bool:
+        """Whether at any frame it is known if the state is to be updated."""
+        return any(bool((seq.dst_update_labels >= 0).any()) for seq in self.sequences)
+
     def name(self, index: int) -> str:
         """Name of the conversation of example ``index``, with the file and line it is from."""
         conversation = self._conversations[index]

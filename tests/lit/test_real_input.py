@@ -100,7 +100,7 @@ def test_captaincook4d_is_trained_on_and_streamed(tmp_path: Path) -> None:
 
 @pytest.mark.road
 def test_proassist_rows_are_trained_on_and_streamed(tmp_path: Path) -> None:
-    run(tmp_path / "run", proassist(tmp_path), steps=5)
+    run(tmp_path / "run", proassist(tmp_path), steps=5, model=ModelConfig(dst=False))
 
 
 @pytest.mark.slow
@@ -111,4 +111,6 @@ def test_real_input_with_smollm2(tmp_path: Path, source: object) -> None:
     data = source(tmp_path)  # type: ignore[operator]
     # after five steps it fires nearly everywhere: let it speak now and then
     stream = replace(STREAM, min_gap_frames=40, theta_dst=1.0, max_new_tokens=12)
-    run(tmp_path / "run", data, 5, ModelConfig(backbone="smollm2", chat="chatml"), stream)
+    has_steps = source is captaincook4d
+    model = ModelConfig(backbone="smollm2", chat="chatml", dst=has_steps)
+    run(tmp_path / "run", data, 5, model, stream)
