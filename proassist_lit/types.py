@@ -148,6 +148,8 @@ class Reference:
         kinds: what the utterance does, as the source names it: ``correction``, say.
         speak_label: 1 speak, 0 stay silent, None neither (no decision is evaluated here).
         dst_label: the same for the state update.
+        supervised: whether the source knows what to do at the frame. If not, what is done there
+            without a counterpart is no fault, and the state after it is not compared.
     """
 
     text: str = ""
@@ -157,6 +159,7 @@ class Reference:
     kinds: tuple[str, ...] = ()
     speak_label: int | None = None
     dst_label: int | None = None
+    supervised: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)

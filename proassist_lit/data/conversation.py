@@ -49,10 +49,19 @@ class AssistantTurn:
 
 @dataclass(frozen=True, kw_only=True)
 class FramesTurn:
-    """Frames ``start`` .. ``end - 1`` of the video are watched; absolute indices."""
+    """Frames ``start`` .. ``end - 1`` of the video are watched; absolute indices.
+
+    Attributes:
+        start: first frame.
+        end: one past the last.
+        supervised: whether it is known what to do at them. If not, silence there is neither learnt
+            nor scored; what is said or updated at them all the same is.
+        extra: unknown keys.
+    """
 
     start: int
     end: int
+    supervised: bool = True
     extra: Mapping[str, Any] = field(default_factory=dict)
 
     def __len__(self) -> int:

@@ -175,6 +175,14 @@ class Fields:
             return minimum
         return value
 
+    def flag(self, key: str) -> bool:
+        """Take true or false."""
+        value = self._take(key)
+        if not isinstance(value, bool):
+            self._wrong_type(key, value, "true or false")
+            return True
+        return value
+
     def items(self, key: str) -> list[Any]:
         """Take a list."""
         value = self._take(key)

@@ -179,7 +179,9 @@ def _turn(role: str, fields: Fields, time_s: float | None, step_ids: Sequence[st
                     f"an empty frames turn: start {start}, end {end} (exclusive); end must be "
                     "larger than start, or remove the turn"
                 )
-            return FramesTurn(start=start, end=end, extra=fields.rest())
+            given = fields.rest().get("supervised")  # one that tells nothing new stays unknown
+            supervised = given is None or given is True or fields.flag("supervised")
+            return FramesTurn(start=start, end=end, supervised=supervised, extra=fields.rest())
         case "dst":
             return DstTurn(updates=_updates(fields, step_ids), extra={**fields.rest(), **kept})
         case "user":

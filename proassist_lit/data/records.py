@@ -162,6 +162,7 @@ def _turn_to_json(turn: Turn) -> dict[str, Any]:
     match turn:
         case FramesTurn():
             known = {"role": "frames", "start": turn.start, "end": turn.end}
+            known |= {} if turn.supervised else {"supervised": False}
         case DstTurn():
             updates = [{"id": u.id, "transition": u.transition.value} for u in turn.updates]
             known = {"role": "dst", "updates": updates}

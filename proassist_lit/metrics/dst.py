@@ -44,6 +44,9 @@ class DstMetrics(Metric):
     - ``joint_goal_accuracy``: share of frames after which the state of every step is right;
     - ``invalid``: number of pieces of dst spans that were unreadable or changed nothing.
 
+    Where the source does not know what is right (``Reference.supervised``) the state is not
+    compared, and an update of a step that has no reference near is not counted.
+
     An empty result means that no stream had steps. The state are sums, so the numbers are the
     same for any batching and number of ranks.
 
@@ -89,7 +92,7 @@ class DstMetrics(Metric):
     def _add(self, transcript: Transcript) -> None:
         frames, references = transcript.frames, transcript.references
         tolerance_frames = _tolerance_frames(transcript, self.tolerance_s)
-        predicted, expected = _updates_of_frames(transcript)
+        predicted, expected = _updates_of_frames(transcript, tolerance_frames)
         self.num_predicted += len(predicted)
         self.num_reference += len(expected)
         self.num_matched += len(
@@ -98,11 +101,13 @@ class DstMetrics(Metric):
         self.num_step_matched += len(
             _matched_pairs(predicted, expected, tolerance_frames, key=lambda u: u.id)
         )
-        self.num_frames += len(frames)
-        self.num_state_right += sum(
+        known = [
             dict(frame.state) == dict(reference.state)
             for frame, reference in zip(frames, references, strict=True)
-        )
+            if reference.supervised
+        ]
+        self.num_frames += len(known)
+        self.num_state_right += sum(known)
         self.num_invalid += sum(frame.dst_invalid for frame in frames)
 
     def compute(self) -> dict[str, Tensor]:
@@ -137,10 +142,9 @@ def match_updates(
         For every update its predicted frame and its reference's frame: both for a matched pair,
         None in place of the one that is missing.
     """
-    predicted, expected = _updates_of_frames(transcript)
-    pairs = _matched_pairs(
-        predicted, expected, _tolerance_frames(transcript, tolerance_s), key=_whole_update
-    )
+    tolerance_frames = _tolerance_frames(transcript, tolerance_s)
+    predicted, expected = _updates_of_frames(transcript, tolerance_frames)
+    pairs = _matched_pairs(predicted, expected, tolerance_frames, key=_whole_update)
     found: list[tuple[Update, int | None, int | None]] = [
         (predicted[i][1], predicted[i][0], expected[j][0]) for i, j in pairs
     ]
@@ -160,13 +164,24 @@ def _tolerance_frames(transcript: Transcript, tolerance_s: float) -> int:
 
 
 def _updates_of_frames(
-    transcript: Transcript,
+    transcript: Transcript, tolerance_frames: int
 ) -> tuple[list[tuple[int, Update]], list[tuple[int, Update]]]:
-    """Predicted and reference updates, each with its frame."""
-    return (
-        [(i, update) for i, frame in enumerate(transcript.frames) for update in frame.updates],
-        [(i, update) for i, ref in enumerate(transcript.references) for update in ref.updates],
-    )
+    """Predicted and reference updates, each with its frame.
+
+    A predicted one for whose step there is no counterpart is left out where nobody knows what is
+    right.
+    """
+    references = transcript.references
+    predicted = [(i, u) for i, frame in enumerate(transcript.frames) for u in frame.updates]
+    expected = [(i, u) for i, reference in enumerate(references) for u in reference.updates]
+    pairs = _matched_pairs(predicted, expected, tolerance_frames, key=lambda u: u.id)
+    answers = {i for i, _ in pairs}
+    counted = [
+        found
+        for i, found in enumerate(predicted)
+        if i in answers or references[found[0]].supervised
+    ]
+    return counted, expected
 
 
 def _matched_pairs(

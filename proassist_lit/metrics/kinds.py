@@ -72,8 +72,8 @@ class UtteranceKindMetrics(Metric):
             texts = reference_texts(transcript)
             partner = {pair.gen_frame: pair.ref_frame for pair in match.pairs}
             for frame, text in enumerate(generated_texts(transcript)):
-                if text:
-                    other = partner.get(frame)
+                other = partner.get(frame)
+                if text and (other is not None or transcript.references[frame].supervised):
                     said.append(text)
                     partners.append(None if other is None else texts[other])
                     kinds = () if other is None else transcript.references[other].kinds

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -60,13 +61,15 @@ def match_transcript(
         config: costs and thresholds; None for the defaults.
     """
     window = window or match_window(transcript.dataset)
-    return match_utterances(
+    match = match_utterances(
         generated_texts(transcript),
         reference_texts(transcript),
         window_frames=window.frames(transcript.fps),
         similarity=similarity,
         config=config,
     )
+    references = transcript.references
+    return replace(match, redundant=tuple(f for f in match.redundant if references[f].supervised))
 
 
 def match_transcripts(
@@ -121,7 +124,8 @@ class UtteranceMetrics(Metric):
       reference has any;
     - ``num_matched, num_mismatched, num_missed, num_redundant, num_empty``.
 
-    With neither generated nor reference utterances precision, recall, F1 and Jaccard are 1.
+    With neither generated nor reference utterances precision, recall, F1 and Jaccard are 1. Where
+    the source does not know what to do (``Reference.supervised``) nothing is redundant or empty.
     The state are sums, so the numbers are the same for any batching and number of ranks.
 
     Args:
@@ -186,7 +190,10 @@ class UtteranceMetrics(Metric):
         self.num_mismatched += len(match.pairs) - len(matched)
         self.num_missed += len(match.missed)
         self.num_redundant += len(match.redundant)
-        self.num_empty += sum(f.speak and not f.text.strip() for f in transcript.frames)
+        self.num_empty += sum(
+            frame.speak and not frame.text.strip() and reference.supervised
+            for frame, reference in zip(transcript.frames, transcript.references, strict=True)
+        )
         self.sum_semantic_score += sum(pair.score for pair in matched)
         distance = sum(abs(pair.gen_frame - pair.ref_frame) for pair in matched)
         self.sum_time_difference_s += distance / transcript.fps

@@ -31,6 +31,7 @@ def references(script: Script) -> tuple[Reference, ...]:
                 kinds=tuple(dict.fromkeys(kind for text in said for kind in text.kinds)),
                 speak_label=moment.speak_label,
                 dst_label=moment.dst_label,
+                supervised=moment.supervised,
             )
         )
         early = ()

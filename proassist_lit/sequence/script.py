@@ -66,6 +66,7 @@ class Moment:
         dst_label: the same for the dst span; None for every frame of a record without steps.
         frames_turn: number of the frames turn it belongs to.
         has_event: whether anybody says anything at this frame.
+        supervised: whether it is known what to do at this frame, if nothing is done.
     """
 
     frame_idx: int
@@ -75,6 +76,7 @@ class Moment:
     dst_label: int | None = None
     frames_turn: int = 0
     has_event: bool = False
+    supervised: bool = True
 
     @property
     def updates(self) -> tuple[Update, ...]:
@@ -145,6 +147,7 @@ def read_script(conversation: Conversation, rules: SequenceRules = OURS) -> Scri
                         before=tuple(pending),
                         frames_turn=frames_turn,
                         has_event=frame_idx in events,
+                        supervised=turn.supervised,
                     )
                 )
                 pending = []
@@ -252,6 +255,8 @@ def _label(script: Script, conversation: Conversation, rules: SequenceRules) -> 
                 continue
             if any(span.role is role for span in moment.spans):
                 setattr(moment, name, 1)
+            elif not moment.supervised:
+                continue
             elif moment.spans or silent or rules.label_every_frame:
                 setattr(moment, name, 0)
         if not script.steps and not rules.label_every_frame:

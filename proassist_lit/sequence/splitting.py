@@ -256,7 +256,11 @@ class _Splitter:
         """Frames ``start`` .. ``end - 1``, absolute, in the frames turns that they come in."""
         for turn in self._conversation.turns:
             if isinstance(turn, FramesTurn) and turn.start < end and turn.end > start:
-                yield FramesTurn(start=max(turn.start, start), end=min(turn.end, end))
+                yield FramesTurn(
+                    start=max(turn.start, start),
+                    end=min(turn.end, end),
+                    supervised=turn.supervised,
+                )
 
     def _progress_at(self, frame: int) -> str | None:
         """Progress that the last utterance at ``frame`` tells; None where no part may end."""

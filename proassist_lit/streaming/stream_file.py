@@ -42,6 +42,7 @@ def frame_to_json(frame: FrameOutput, reference: Reference) -> dict[str, Any]:
         "ref_kinds": list(reference.kinds),
         "speak_label": reference.speak_label,
         "dst_label": reference.dst_label,
+        "supervised": reference.supervised,
         "user_text": frame.user_text,
         "context_len": frame.context_len,
         "event": frame.event,
@@ -154,6 +155,7 @@ def _reference(row: Mapping[str, Any]) -> Reference:
         kinds=tuple(row.get("ref_kinds", ())),  # files of older versions have none
         speak_label=row["speak_label"],
         dst_label=row["dst_label"],
+        supervised=row.get("supervised", True),
     )
 
 

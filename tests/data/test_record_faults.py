@@ -66,6 +66,10 @@ FAULTS = {
     "keyword empty": (with_turn(5, keywords=[""]), r"turn 5: 'keywords' must be a list of"),
     "frame index a float": (with_turn(1, start=3.0), r"turn 1: 'start' must be an integer, got 3"),
     "frame index true": (with_frames((3, 4), (True, 12)), r"turn 1: 'start' must be an integer"),
+    "frames supervised in words": (
+        with_turn(1, supervised="no"), r"turn 1: 'supervised' must be true or false, got 'no'"
+    ),
+    "frames supervised in numbers": (with_turn(1, supervised=1), r"must be true or false, got 1"),
     "frames without end": (with_turn(1, end=...), r"turn 1: the key 'end' is missing"),
     "frames empty": (with_turn(1, end=3), r"turn 1: an empty frames turn: start 3, end 3 .*remove"),
     "frames reversed": (with_turn(1, start=5, end=3), r"turn 1: an empty frames turn: start 5"),

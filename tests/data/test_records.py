@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from proassist_lit.data.conversation import AssistantTurn, DstTurn
+from proassist_lit.data.conversation import AssistantTurn, DstTurn, FramesTurn
 from proassist_lit.data.records import parse_record, read_records, record_to_json, write_records
 from proassist_lit.errors import RecordError
 from proassist_lit.types import StepState, Transition, Update
@@ -41,6 +41,9 @@ def test_parse_record_builds_every_kind_of_turn() -> None:
         record(
             steps=[], initial_state={}, conversation=[{"role": "frames", "start": 3, "end": 12}]
         ),
+        with_turn(1, supervised=False),
+        with_turn(1, supervised=True),
+        with_turn(1, supervised=None),
         with_turn(5, keywords=[], labels=None, progress=None),
         with_turn(5, time=None, labels="", progress=""),
         with_turn(2, time=2, keywords=["kept", "in extra"]),
@@ -62,6 +65,13 @@ def test_json_file_holds_a_list_or_one_record(tmp_path: Path) -> None:
     path.write_text(json.dumps([record(), record(clip_idx=1), record(fps=0)], indent=1))
     with pytest.raises(RecordError, match=r"a\.json\[2\]: 'fps'"):
         read_records(path)
+
+
+def test_frames_are_supervised_unless_the_record_says_no() -> None:
+    for said, supervised in ((True, True), (None, True), (False, False), (..., True)):
+        frames = parse_record(with_turn(1, supervised=said), where="x").turns[1]
+        assert isinstance(frames, FramesTurn)
+        assert frames.supervised is supervised
 
 
 @pytest.mark.parametrize("name", ["new/folder/a.jsonl", "a.json"])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 import pytest
 
@@ -29,6 +29,7 @@ def make_transcript() -> MakeTranscript:
         ref_updates: Mapping[int, str] | None = None,
         keywords: Mapping[int, tuple[str, ...]] | None = None,
         kinds: Mapping[int, tuple[str, ...]] | None = None,
+        unsupervised: Collection[int] = (),
         num_steps: int = 0,
         fps: float = 2.0,
         dataset: str = "toy",
@@ -68,6 +69,7 @@ def make_transcript() -> MakeTranscript:
                     kinds=(kinds or {}).get(i, ()),
                     speak_label=int(i in refs),
                     dst_label=int(i in ref_updates) if num_steps else None,
+                    supervised=i not in unsupervised,
                 )
             )
         return Transcript(

@@ -63,6 +63,26 @@ def test_state_tracking_is_left_out_without_steps(make_transcript) -> None:
     assert score(make_transcript(30), with_steps) == score(with_steps)
 
 
+def test_what_is_right_where_nobody_knows_is_not_asked(make_transcript) -> None:
+    # Of S2 there is an update near, of another transition; of S1 there is none.
+    updates = {2: "S1->start", 10: "S1->complete", 12: "S2->complete"}
+    reference = {2: "S1->start", 11: "S2->start"}
+
+    def scores(unsupervised: range) -> dict[str, float]:
+        return score(
+            make_transcript(
+                20, updates=updates, ref_updates=reference, unsupervised=unsupervised, num_steps=2
+            )
+        )
+
+    known, unknown = scores(range(0)), scores(range(8, 20))
+    assert known["dst_update_precision"] == pytest.approx(1 / 3)
+    assert unknown["dst_update_precision"] == pytest.approx(1 / 2)
+    assert (known["dst_step_accuracy"], unknown["dst_step_accuracy"]) == (pytest.approx(2 / 3), 1)
+    assert known["dst_joint_goal_accuracy"] == pytest.approx(10 / 20)
+    assert unknown["dst_joint_goal_accuracy"] == 1
+
+
 def test_saying_nothing_scores_zero_where_updates_are_due(make_transcript) -> None:
     scores = score(make_transcript(30, ref_updates=REFERENCE, num_steps=2))
     for key in ("update_precision", "update_f1", "step_accuracy", "transition_accuracy"):

@@ -40,6 +40,12 @@ def test_a_correction_is_given_at_the_mistake_whatever_it_says_of_it(make_transc
     assert (values["instruction_precision"], values["instruction_recall"]) == (2 / 3, 1.0)
 
 
+def test_no_correction_is_false_where_nobody_knows(make_transcript) -> None:
+    extra = REFS | {18: "stop take the knife"}
+    values = scores(make_transcript(20, extra, REFS, kinds=KINDS, unsupervised=[18]))
+    assert values["correction_precision"] == 1
+
+
 def test_false_corrections_cost_precision_also_where_a_stream_has_no_mistake(
     make_transcript,
 ) -> None:

@@ -30,6 +30,20 @@ def test_perfect_predictions_score_exactly_one(make_transcript) -> None:
     assert scores["content_accuracy"] == 1.0
 
 
+def test_what_is_said_where_nobody_knows_is_scored_if_it_answers_something(
+    make_transcript,
+) -> None:
+    gens = {3: REFS[3], 6: "take a rest", 8: " ", 16: REFS[15]}
+    refs = {3: REFS[3], 15: REFS[15]}
+    known = score(make_transcript(20, gens, refs))
+    unknown = score(make_transcript(20, gens, refs, unsupervised=range(4, 20)))
+    assert (known["utterance_precision"], known["utterance_num_empty"]) == (2 / 3, 1)
+    assert (unknown["utterance_precision"], unknown["utterance_num_empty"]) == (1, 0)
+    assert known["utterance_num_matched"] == unknown["utterance_num_matched"] == 2
+    missed = score(make_transcript(20, {}, refs, unsupervised=range(20)))
+    assert missed["utterance_recall"] == 0
+
+
 @pytest.mark.parametrize(("late", "fps"), [(1, 2.0), (1, 4.0), (-1, 2.0)])
 def test_one_frame_late_or_early_finds_the_same_matches(make_transcript, late, fps) -> None:
     gens = {i + late: text for i, text in REFS.items()}

@@ -34,6 +34,21 @@ def test_script_joins_turns_of_a_frame_and_labels_every_frame() -> None:
     assert script.moments[7].before == (Text(role=Role.USER, content="how many"),)
 
 
+def test_silence_that_nobody_vouches_for_is_no_label() -> None:
+    turns = (
+        FramesTurn(start=0, end=2),
+        FramesTurn(start=2, end=5, supervised=False),
+        AssistantTurn(content="good"),
+        FramesTurn(start=5, end=7, supervised=False),
+        FramesTurn(start=7, end=9),
+    )
+    script = read_script(dialogue(turns))
+
+    assert [m.speak_label for m in script.moments] == [0, 0, None, None, 1, None, None, 0, None]
+    assert [m.dst_label for m in script.moments] == [0, 0, *[None] * 5, 0, None]
+    assert [r.supervised for r in references(script)] == [True] * 2 + [False] * 5 + [True] * 2
+
+
 def test_a_frame_with_one_span_is_no_for_the_other_head_whatever_follows() -> None:
     update = DstTurn(updates=(Update("S1", Transition.START),))
     turns = (

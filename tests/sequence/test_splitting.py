@@ -173,6 +173,17 @@ def test_silence_longer_than_a_part_is_split_too_and_left_out() -> None:
     assert parts[-1].end_frame_idx == 300
 
 
+def test_parts_know_which_frames_are_supervised() -> None:
+    turns = (*long_talk().turns, FramesTurn(start=142, end=300, supervised=False))
+    parts = split_conversation(
+        dialogue(turns), CHAT, SplitConfig(method=SplitMethod.DROP_ALL),
+        num_tokens_per_img=1, max_seq_len=110, seed=1, every_frame=True,
+    )  # fmt: skip
+
+    moments = [moment for part in parts for moment in read_script(part).moments]
+    assert [m.frame_idx for m in moments if not m.supervised] == list(range(142, 300))
+
+
 @pytest.mark.parametrize("method", [m for m in SplitMethod if m is not SplitMethod.CUT])
 def test_every_frame_is_kept_where_it_is_asked_for(method: SplitMethod) -> None:
     turns = (*long_talk().turns, FramesTurn(start=142, end=400))

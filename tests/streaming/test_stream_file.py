@@ -30,6 +30,8 @@ def short(transcript: Transcript) -> Transcript:
 def written(tmp_path: Path) -> tuple[RunDirectory, dict[str, list[Transcript]]]:
     run = RunDirectory(tmp_path / "run")
     one, two = cooking_stream(0).transcript, cooking_stream(1, first_frame=7).transcript
+    unknown = replace(one.references[0], supervised=False)
+    one = replace(one, references=(unknown, *one.references[1:]))
     transcripts = {"val": [one], "test": [two, replace(one, stream_id="a/b c")]}
     for split, streams in transcripts.items():
         for transcript in streams:
@@ -43,6 +45,21 @@ def test_streams_are_read_as_they_were_written(tmp_path: Path) -> None:
     expected = {split: list(map(short, streams)) for split, streams in transcripts.items()}
     assert run.read_streams() == expected
     assert len(list((run.path / "streams").glob("*.json"))) == 3  # the index is none of them
+
+
+def test_streams_of_older_versions_are_supervised_throughout(tmp_path: Path) -> None:
+    run, transcripts = written(tmp_path)
+    for path in (run.path / "streams").glob("val_*.json"):
+        rows = [{k: v for k, v in row.items() if k != "supervised"} for row in _rows(path)]
+        path.write_text(json.dumps(rows))
+    (read,) = run.read_streams()["val"]
+    assert all(reference.supervised for reference in read.references)
+    assert len(read.frames) == len(transcripts["val"][0].frames)
+
+
+def _rows(path: Path) -> list[dict[str, object]]:
+    rows: list[dict[str, object]] = json.loads(path.read_text())
+    return rows
 
 
 def test_a_missing_index_and_a_damaged_stream_are_named(tmp_path: Path) -> None:
