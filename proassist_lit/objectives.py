@@ -64,8 +64,8 @@ class ObjectiveConfig:
     """token_prob: weight of the silent token at silent frames (ProAssist's w2t_logit_weight)."""
 
     smoothing_s: float = 0.0
-    """Width of temporal label smoothing: how far, in seconds, from the right frame an answer is
-    still half right; 0 for none."""
+    """Temporal label smoothing: standard deviation, in seconds, of the targets around a frame to
+    act at (0.61 at that distance); 0 for none."""
 
     pos_weight: float = 1.0
     """Weight of yes-decisions relative to no-decisions; > 0."""

@@ -32,7 +32,7 @@ def add_parser(commands: Any) -> None:
         "demo",
         help="serve a page on which a trained assistant watches a camera or a video",
         description="Serve a page on which a trained assistant watches the browser's camera, or a "
-        "video chosen there. Needs the extra demo (pip install 'proassist-lit[demo]').",
+        "video chosen there. Needs the extra demo (pip install -e '.[demo]').",
         epilog=SECURITY,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -91,8 +91,8 @@ def demo(arguments: argparse.Namespace) -> int:
         from proassist_lit.demo.server import create_app, make_server
     except ImportError as error:
         raise ConfigError(
-            f"the demo needs {error.name}, which is not installed: pip install "
-            "'proassist-lit[demo]'."
+            f"the demo needs {error.name}, which is not installed: pip install -e "
+            "'.[demo]' in the folder of the repository."
         ) from error
     from proassist_lit.demo.access import Access
     from proassist_lit.demo.limits import Limits

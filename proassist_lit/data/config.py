@@ -78,7 +78,7 @@ class DataConfig:
     """proassist, dst: prepared files of val."""
 
     test_files: str = "test*.jsonl"
-    """proassist, dst: prepared files of test."""
+    """proassist, dst: prepared files of test; empty for none (val is then reported)."""
 
     other_orders: int = 0
     """Annotated sources: further recordings made of each one of train, its steps in other orders

@@ -197,8 +197,8 @@ def quantization() -> Any:
     """
     if importlib.util.find_spec("bitsandbytes") is None:
         raise ConfigError(
-            "model.train=qlora needs the package bitsandbytes: pip install 'proassist-lit[qlora]'; "
-            "or set model.train=lora."
+            "model.train=qlora needs the package bitsandbytes: pip install -e '.[qlora]' in the "
+            "folder of the repository; or set model.train=lora."
         )
     if not torch.cuda.is_available():
         raise ConfigError(

@@ -92,7 +92,7 @@ def test_a_missing_extra_is_told(monkeypatch: pytest.MonkeyPatch, capsys: Captur
     monkeypatch.delitem(sys.modules, "proassist_lit.demo.server", raising=False)
     monkeypatch.setitem(sys.modules, "uvicorn", None)
     assert main(["demo", "run"]) == 2
-    assert "pip install 'proassist-lit[demo]'" in capsys.readouterr().err
+    assert "pip install -e '.[demo]'" in capsys.readouterr().err
 
 
 def test_help_tells_what_is_safe(capsys: Captured) -> None:

@@ -83,5 +83,5 @@ def test_module_of_the_documentation_is_there(words: list[str]) -> None:
 def test_commands_are_found() -> None:
     found = [" ".join(words) for _, words in COMMANDS]
     assert "python train.py +experiment=per_turn" in found
-    assert "proassist-lit evaluate outputs/latest stream.strategy=drop_middle" in found
+    assert "proassist-lit evaluate outputs/latest evaluation.sweep_speak=[0.2,0.4,0.6]" in found
     assert {len(chosen) > 5 for chosen in (TRAIN, PROASSIST_LIT)} == {True}

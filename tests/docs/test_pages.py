@@ -15,6 +15,7 @@ from torch import Tensor
 from proassist_lit.data.conversation import AssistantTurn, Conversation, UserTurn
 from proassist_lit.data.record_parser import ROLES
 from proassist_lit.data.records import parse_record, record_to_json
+from proassist_lit.data.sources.dst import conversation_to_row, row_to_conversation
 from proassist_lit.metrics.lm import TeacherForcedMetrics
 from proassist_lit.metrics.match_windows import DEFAULT_WINDOW, MATCH_WINDOWS
 from proassist_lit.metrics.similarity import HashedWordSimilarity
@@ -27,6 +28,7 @@ from proassist_lit.streaming.config import Strategy, StreamConfig
 from proassist_lit.streaming.evaluate import make_transcript, stream_conversation
 from proassist_lit.streaming.forced_turns import ForcedTurn
 from proassist_lit.types import KINDS, FrameOutput, Transcript
+from tests.data.dst_rows import told
 from tests.docs.pages import PAGES, ROOT, blocks
 from tests.exchange.fakes import make_run
 from tests.fakes import dialogue, random_features
@@ -140,6 +142,28 @@ def test_live_stream_of_the_page_answers_as_the_recorded_one(
     assert capsys.readouterr().out == "".join(f"{line}\n" for line in said)
 
 
+def test_walk_of_the_page_acts_as_the_recorded_stream(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    [code] = [b.text for b in blocks(DOCS / "migrating.md") if b.language == "python"]
+    sizes = TinyConfig(vocab_size=330, hidden_size=48, num_layers=2, num_heads=2, mlp_size=24)
+    _, model = make_run(tmp_path / "outputs/latest", ModelConfig(tiny=sizes, separator=","))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("proassist_lit.data.dataset.load_data", lambda _: {"test": OneStream()})
+
+    exec(code, {})
+
+    config = StreamConfig(theta_speak=0.5, theta_dst=0.5, max_new_tokens=32, max_dst_tokens=32)
+    assert model.chat is not None
+    assert model.chat.separator_ids
+    recorded = stream_conversation(model, model.chat, dialogue(), random_features().float(), config)
+    acts = [(i, f.text) for i, f in enumerate(recorded.frames) if f.speak or f.dst]
+    walked = re.split(r"^frame (\d+): ", capsys.readouterr().out, flags=re.MULTILINE)[1:]
+    assert [int(index) for index in walked[::2]] == [index for index, _ in acts]
+    assert all(text in said for (_, text), said in zip(acts, walked[1::2], strict=True))
+    assert 1 < len(acts) < len(recorded.frames) - 1  # silence behind silence: the separator
+
+
 def who_speaks_by_time(conversation: Conversation) -> list[tuple[bool, bool]]:
     """Whether somebody else, and whether the assistant speaks at each frame, by their times."""
     frames = range(conversation.start_frame_idx, conversation.end_frame_idx)
@@ -152,7 +176,7 @@ def who_speaks_by_time(conversation: Conversation) -> list[tuple[bool, bool]]:
 
 
 def test_record_of_the_page_is_read_and_its_keys_are_told() -> None:
-    [block] = [b for b in blocks(DOCS / "records.md") if b.language == "json"]
+    [block] = [b for b in blocks(DOCS / "records.md") if b.language == "json" and not b.title]
     raw = json.loads(block.text)
     read = parse_record(raw, where="records.md")
     assert record_to_json(read) == raw
@@ -167,6 +191,30 @@ def test_record_of_the_page_is_read_and_its_keys_are_told() -> None:
     script = read_script(read)
     for moment, turns in zip(script.moments, who_speaks_by_time(read), strict=True):
         assert (bool(moment.before), bool(moment.utterance)) == turns
+
+
+def test_dst_rows_of_the_page_are_read_and_their_keys_are_told() -> None:
+    found = [b for b in blocks(DOCS / "records.md") if b.language == "json" and b.title]
+    [turns], [events] = (json.loads(block.text) for block in found)
+    text = text_of("records.md").partition("## Rows of the DST extension")[2].partition("\n## ")[0]
+    tables = " ".join(line for line in text.splitlines() if line.startswith("|"))
+    for row, kind in ((turns, "conversation"), (events, "events")):
+        assert conversation_to_row(row_to_conversation(row, "records.md")) == row
+        keys = {*row, *(key for turn in row[kind] for key in turn)} - {kind}
+        assert keys <= set(re.findall(r"\w+", tables))
+    assert told(row_to_conversation(turns, "records.md")) == [
+        *("S You are a proactive assistant.", "U I want to make soup."),
+        *("10-11", "A Cut the leeks first.", "11-13", "S1->start"),
+        *("13-21", "S1->complete;S2->start", "A Well done. Now stir."),
+        *("21-29", "S2->complete", "29-30"),
+    ]
+    read = row_to_conversation(events, "records.md")
+    assert told(read) == [
+        *("0-4", "S1->start", "4-13", "S1->complete;S2->start", "A Well done. Now stir.", "13-20"),
+    ]
+    assert (read.fps, read.clip_idx, read.num_tokens_per_img) == (2, 0, 1)
+    styles = [turn["content"] for turn in turns["conversation"] if turn["role"] == "DST_UPDATE"]
+    assert [type(style) for style in styles] == [list, list, str]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.relative_to(ROOT).as_posix())

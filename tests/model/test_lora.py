@@ -140,7 +140,7 @@ def test_four_bits_say_what_they_need(monkeypatch: pytest.MonkeyPatch, tmp_path:
     monkeypatch.setattr(
         importlib.util, "find_spec", lambda n, *a: spec if n == "bitsandbytes" else find(n, *a)
     )
-    with pytest.raises(ConfigError, match=r"pip install 'proassist-lit\[qlora\]'; or set"):
+    with pytest.raises(ConfigError, match=r"pip install -e '\.\[qlora\]' in the folder of"):
         build_backbone(config, tokenizer)
     spec = ModuleSpec("bitsandbytes", None)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)

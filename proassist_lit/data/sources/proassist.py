@@ -48,8 +48,9 @@ def prepared_files(root: Path, pattern: str) -> list[Path]:
     paths = sorted(path for path in root.glob(pattern) if path.is_file())
     if not paths:
         raise RecordError(
-            f"{root}: no file fits {pattern!r} (data.train_files and its like name others); "
-            f"{_ROOT}: for files DIR/{pattern} it is data.root=DIR."
+            f"{root}: no file fits {pattern!r} (data.train_files and its like name others; "
+            f"\"data.test_files=''\" does without test); {_ROOT}: for files DIR/{pattern} it is "
+            "data.root=DIR."
         )
     return paths
 
