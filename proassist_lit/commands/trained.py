@@ -211,9 +211,11 @@ def override(config: RunConfig, overrides: Sequence[str]) -> RunConfig:
             f"command line: {', '.join(map(repr, wrong))} is no KEY=VALUE; write a setting as "
             "stream.theta_speak=0.4."
         )
+    # Nothing is an empty text, as on Hydra's command line.
+    settings = [f"{text}''" if text.endswith("=") else text for text in overrides]
     try:
         merged = OmegaConf.merge(
-            OmegaConf.create(to_plain(config)), OmegaConf.from_dotlist(list(overrides))
+            OmegaConf.create(to_plain(config)), OmegaConf.from_dotlist(settings)
         )
         data = OmegaConf.to_container(merged, resolve=True)
     except OmegaConfBaseException as error:

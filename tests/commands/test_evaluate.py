@@ -199,6 +199,7 @@ def test_settings_are_checked_like_those_of_training() -> None:
     changed = override(RunConfig(), ["stream.theta_speak=0.25", "evaluation.sweep_dst=[0.5]"])
     assert changed.stream.theta_speak == 0.25
     assert changed.evaluation.sweep_dst == [0.5]
+    assert override(RunConfig(), ["data.test_files="]).data.test_files == ""
     with pytest.raises(ConfigError, match=r"no key 'theta_speek'.*stream\.theta_speak"):
         override(RunConfig(), ["stream.theta_speek=0.25"])
     with pytest.raises(ConfigError, match=r"theta_speak must be in \[0, 1\]"):

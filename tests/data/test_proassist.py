@@ -48,7 +48,7 @@ def test_read_proassist_refuses_no_file_and_bad_row(tmp_path: Path) -> None:
     (tmp_path / "wtag/prepared").mkdir(parents=True)
     with pytest.raises(
         RecordError,
-        match=r"no file fits 'x\*' .*test_files=''.*for files DIR/x\* it is data\.root",
+        match=r"no file fits 'x\*' .*test_files=.*for files DIR/x\* it is data\.root",
     ):
         read_proassist(tmp_path, "x*")
     with pytest.raises(RecordError, match=r"'/x/\*\.jsonl' .*must be below data\.root="):

@@ -49,7 +49,7 @@ def prepared_files(root: Path, pattern: str) -> list[Path]:
     if not paths:
         raise RecordError(
             f"{root}: no file fits {pattern!r} (data.train_files and its like name others; "
-            f"\"data.test_files=''\" does without test); {_ROOT}: for files DIR/{pattern} it is "
+            f"data.test_files= does without test); {_ROOT}: for files DIR/{pattern} it is "
             "data.root=DIR."
         )
     return paths
