@@ -117,8 +117,8 @@ class StreamConfig:
     max_summary_tokens: int = 256
     """summarize: longest summary, tokens."""
 
-    max_context: int = 8192
-    """Most tokens in the cache."""
+    max_context: int = 4608
+    """Most tokens in the cache; by default the strategy runs at 4096, where training splits."""
 
     reserve: int = 512
     """The strategy runs when this many tokens or fewer are left."""
