@@ -114,11 +114,13 @@ def add_parser(commands: Any) -> None:
 def judge(arguments: argparse.Namespace) -> int:
     """Run the command; return its exit code."""
     from proassist_lit.judge.answer_file import AnswerFile
+    from proassist_lit.judge.client import address
     from proassist_lit.judge.plan import describe_plan
     from proassist_lit.judge.request import JudgeSettings
 
     settings = JudgeSettings(
         model=arguments.model,
+        server=address(_base_url(arguments)),
         repeats=arguments.repeats,
         temperature=arguments.temperature,
         max_tokens=arguments.max_tokens,
@@ -243,11 +245,15 @@ def _streams(run: RunDirectory, split: str) -> list[Transcript]:
     return streams[split]
 
 
+def _base_url(arguments: argparse.Namespace) -> str | None:
+    return arguments.base_url or os.environ.get(_URL_VARIABLE) or None
+
+
 def _server(arguments: argparse.Namespace) -> JudgeServer:
     """Where to ask. Nothing is sent to a server, and no key, that the user did not name."""
     from proassist_lit.judge.client import JudgeServer
 
-    base_url, variable = arguments.base_url or os.environ.get(_URL_VARIABLE), arguments.key_env
+    base_url, variable = _base_url(arguments), arguments.key_env
     key = os.environ.get(variable) if variable else None
     if variable and not key:
         raise ConfigError(
@@ -260,7 +266,7 @@ def _server(arguments: argparse.Namespace) -> JudgeServer:
             f"{_URL_VARIABLE}), or --key-env OPENAI_API_KEY for OpenAI's own server."
         )
     return JudgeServer(
-        base_url=base_url or None,
+        base_url=base_url,
         key=key,
         timeout_s=arguments.timeout_s,
         max_tries=arguments.tries,

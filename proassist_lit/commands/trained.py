@@ -15,6 +15,12 @@ if TYPE_CHECKING:
     from proassist_lit.exchange.description import Description
     from proassist_lit.model.assistant import AssistantModel
 
+_MAKES_VAL = (
+    "source", "root", "val_files", "share", "max_val",
+    "seed", "toy", "dialogue", "encoder", "num_tokens_per_img",
+)  # fmt: skip
+"""Settings of the data that decide what the streams of val are, on which thresholds are chosen."""
+
 
 @dataclass(frozen=True)
 class Trained:
@@ -26,7 +32,8 @@ class Trained:
         checkpoint: of a run; None for a folder, whose weights the configuration begins from.
         about: what a folder says of itself; None for a run.
         metrics: what it reached, flat; empty if it was not evaluated. Those of a run are of its
-            last state, those of another checkpoint of its newest evaluation with the same stream.
+            last state, those of another checkpoint of its newest evaluation with the same stream
+            and the same val.
     """
 
     folder: Path
@@ -153,7 +160,7 @@ def _is_evaluation_of(found: Path, folder: Path, checkpoint: Path, config: RunCo
     if (found / "metrics.json").stat().st_mtime < checkpoint.stat().st_mtime:
         return False  # trained since
     asked, own = (
-        (c.stream, c.compat, c.data.max_val)
+        (c.stream, c.compat, [getattr(c.data, name) for name in _MAKES_VAL])
         for c in (read_config(RunConfig, found / "config.yaml"), config)
     )
     return asked == own

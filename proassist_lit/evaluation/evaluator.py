@@ -121,7 +121,7 @@ class Evaluator:
             self._score(result, f"baseline/{name}/{splits[-1]}", transcripts)
         result.metrics["similarity"] = self.similarity.name
         result.metrics["threshold_choice"] = (
-            "streamed on val" if len(rows) > 1 else "given, or frames of val"
+            "streamed on val" if candidates.streaming_decides else "given, or frames of val"
         )
         return result
 

@@ -66,6 +66,13 @@ class Candidates:
             dst_given=config.theta_dst is not None,
         )
 
+    @property
+    def streaming_decides(self) -> bool:
+        """Whether it depends on what ``rows`` lead to which thresholds are taken."""
+        return (len(self.speak) > 1 and not self.speak_given) or (
+            len(self.dst) > 1 and not self.dst_given
+        )
+
     def rows(self) -> list[Thresholds]:
         """Pairs to stream with: one decision varies while the other keeps its first threshold."""
         return [

@@ -27,6 +27,9 @@ _PASSING = (408, 409, 425, 429)
 
 _PUBLIC = "https://api.openai.com/v1"
 
+_PORTS = {"http": 80, "https": 443}
+"""Where a server listens whose address names no port."""
+
 _NO_KEY = "none"
 """Sent where no key is given: the client insists on one, local servers look at none."""
 
@@ -56,11 +59,7 @@ class JudgeServer:
             raise ConfigError(f"judge: timeout_s must be above 0 s, got {self.timeout_s}.")
         if self.max_tries < 1:
             raise ConfigError(f"judge: max_tries must be at least 1, got {self.max_tries}.")
-        if self.base_url is not None and not _is_address(self.base_url):
-            raise ConfigError(
-                f"judge: {self.base_url!r} is no address of a server; give one like "
-                "http://localhost:8000/v1."
-            )
+        address(self.base_url)
 
 
 class RequestError(Exception):
@@ -86,6 +85,29 @@ class _TryError(Exception):
     def __init__(self, cause: str, detail: str = "", retry_after_s: float | None = None) -> None:
         super().__init__(cause)
         self.cause, self.detail, self.retry_after_s = cause, detail, retry_after_s
+
+
+def address(base_url: str | None) -> str:
+    """Host, port and path of a server, by which its answers are told from those of others.
+
+    Args:
+        base_url: address up to and including ``/v1``; None is OpenAI's public server.
+
+    Raises:
+        ConfigError: it is no address.
+    """
+    refusal = ConfigError(
+        f"judge: {base_url!r} is no address of a server; give one like http://localhost:8000/v1."
+    )
+    try:
+        parts = urlsplit(_PUBLIC if base_url is None else base_url)
+        port = parts.port
+    except ValueError as error:  # a port that is no number
+        raise refusal from error
+    usual = _PORTS.get(parts.scheme)
+    if usual is None or not parts.hostname or port == 0:
+        raise refusal
+    return f"{parts.hostname}:{port or usual}{parts.path.rstrip('/')}"
 
 
 class JudgeClient:
@@ -219,14 +241,6 @@ class JudgeClient:
             text = text.replace(self._server.key, "[key]")
         text = " ".join(text.split())
         return text if len(text) <= 200 else text[:197] + "..."
-
-
-def _is_address(url: str) -> bool:
-    try:
-        parts = urlsplit(url)
-        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:  # a port that is no number
-        return False
 
 
 def _wants_other_limit(error: openai.APIStatusError, limit: str) -> bool:

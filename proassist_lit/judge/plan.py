@@ -23,7 +23,8 @@ def describe_plan(
     num_streams = len({request.stream_id for request in requests})
     lines = [
         f"{num_streams} stream{'s' * (num_streams != 1)}, {len(wanted)} requests to "
-        f"{settings.model}: {len(wanted) - len(todo)} answered already, {len(todo)} to ask",
+        f"{settings.model} at {settings.server}: {len(wanted) - len(todo)} answered already, "
+        f"{len(todo)} to ask",
         f"about {num_in:,} tokens in (4 characters each), at most {num_out:,} out",
     ]
     if prices is not None:

@@ -21,12 +21,14 @@ class JudgeSettings:
 
     Attributes:
         model: name of the model at the server.
+        server: which one, as ``client.address`` tells servers apart: many take any name of a model.
         repeats: how often the same is asked; the answers are averaged. At least 1.
         temperature: of the sampling; at 0 repeats would hardly differ. At least 0.
         max_tokens: longest answer, tokens, the model's own thinking included. At least 1.
     """
 
     model: str
+    server: str = ""
     repeats: int = 3
     temperature: float = 1.0
     max_tokens: int = 4096
@@ -60,7 +62,7 @@ class Request:
     def key(self) -> str:
         """A hash of all that the answer depends on."""
         s = self.settings
-        parts = [s.model, self.messages, s.temperature, s.max_tokens, self.repeat]
+        parts = [s.server, s.model, self.messages, s.temperature, s.max_tokens, self.repeat]
         return blake2b(json.dumps(parts).encode(), digest_size=16).hexdigest()
 
     @property

@@ -29,13 +29,15 @@ class ShardedStrategy(ModelParallelStrategy):
 
     Args:
         num_processes: processes that hold the shards.
+        process_group_backend: what they talk through; None for Lightning's choice.
     """
 
-    def __init__(self, num_processes: int) -> None:
+    def __init__(self, num_processes: int, *, process_group_backend: str | None = None) -> None:
         super().__init__(
             data_parallel_size=num_processes,
             tensor_parallel_size=1,
             save_distributed_checkpoint=False,
+            process_group_backend=process_group_backend,
         )
 
     def optimizer_state(self, optimizer: Optimizer) -> dict[str, Any]:

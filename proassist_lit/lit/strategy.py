@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import atexit
+
+import torch
 from lightning.pytorch.strategies import DDPStrategy, Strategy
 
 from proassist_lit.errors import ConfigError
 from proassist_lit.lit.sharded_strategy import ShardedStrategy
 from proassist_lit.sweep.launcher import is_multi_process
 from proassist_lit.trainer_config import Parallel, TrainerConfig
+
+_CPU_AND_GPU = "cpu:gloo,cuda:nccl"
+"""Backends by device. NCCL alone, Lightning's choice on GPUs, carries no tensors of the CPU, where
+metrics count."""
 
 
 def build_strategy(trainer: TrainerConfig) -> Strategy | str:
@@ -18,10 +25,28 @@ def build_strategy(trainer: TrainerConfig) -> Strategy | str:
                 "trainer.strategy=fsdp2 needs a number of devices; set trainer.devices to the "
                 "devices of a machine."
             )
-        return ShardedStrategy(int(trainer.devices) * trainer.num_nodes)
+        return ShardedStrategy(
+            int(trainer.devices) * trainer.num_nodes, process_group_backend=_backend(trainer)
+        )
     if trainer.strategy is Parallel.DDP or is_multi_process(trainer):
         # Buffers are constants here. A batch without a span of a kind leaves that head unused.
         return DDPStrategy(
-            broadcast_buffers=False, find_unused_parameters=True, gradient_as_bucket_view=True
+            broadcast_buffers=False,
+            find_unused_parameters=True,
+            gradient_as_bucket_view=True,
+            process_group_backend=_backend(trainer),
         )
     return "auto"
+
+
+def _backend(trainer: TrainerConfig) -> str | None:
+    """What the processes of a run talk through; None for Lightning's choice, on CPUs gloo."""
+    if trainer.accelerator not in ("auto", "gpu", "cuda") or not torch.cuda.device_count():
+        return None
+    atexit.register(_leave_process_group)  # as Lightning does where NCCL is all there is
+    return _CPU_AND_GPU
+
+
+def _leave_process_group() -> None:
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()

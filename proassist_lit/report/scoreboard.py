@@ -117,7 +117,7 @@ def make_scoreboard(
     others: list[tuple[str, float | str]] = []
     for key, value in metrics.items():
         column, name = _place(key, split)
-        if isinstance(value, str) or _SETTING.search(name):
+        if _is_setting(name, value):
             settings.setdefault(name, {})[column or key.rpartition("/")[0]] = _text(value)
         elif column is None:
             others.append((key, value))
@@ -216,6 +216,11 @@ def _row(
     )
 
 
+def _is_setting(name: str, value: float | str) -> bool:
+    """Whether this is no result; ``name`` may begin with that of a data set, which says nothing."""
+    return isinstance(value, str) or _SETTING.search(name.rpartition("/")[2]) is not None
+
+
 def _reported(
     metrics: Mapping[str, float | str], split: str
 ) -> tuple[dict[str, float], dict[str, str]]:
@@ -225,7 +230,7 @@ def _reported(
         column, name = _place(key, split)
         if column not in (split, None) or (column is None and "/" in key):
             continue
-        if isinstance(value, str) or _SETTING.search(name):
+        if _is_setting(name, value):
             settings[name] = _text(value)
         elif column == split:
             cells[name] = float(value)

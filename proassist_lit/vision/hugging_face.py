@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor
 from transformers import AutoConfig, AutoImageProcessor, AutoModel
+from transformers.utils import cached_file, extract_commit_hash
 
 from proassist_lit.errors import ConfigError
 from proassist_lit.fingerprint import fingerprint
@@ -100,8 +101,20 @@ def load_hugging_face(source: str, options: NetworkOptions) -> TransformerEncode
         _preprocessing(source, processor, config, options.preprocessing),
         options,
         name=folder.resolve().name if files else source.replace("/", "___"),
-        revision=fingerprint(sorted(files)) if files else str(config._commit_hash),
+        revision=fingerprint(sorted(files)) if files else _commit(source),
     )
+
+
+def _commit(source: str) -> str:
+    """Which state of a hub's repository was loaded, by where it lies in the cache."""
+    path = cached_file(source, "config.json", local_files_only=True)
+    commit = extract_commit_hash(path, None)
+    if commit is None:
+        raise ConfigError(
+            f"encoder {source}: nothing tells which weights these are, as features must note; name "
+            "a folder with *.safetensors or *.bin in it, or a hub id."
+        )
+    return str(commit)
 
 
 def _preprocessing(source: str, processor: Any, config: Any, name: str) -> Preprocessing:

@@ -37,6 +37,15 @@ def test_judge_scores_a_run_and_asks_nothing_twice(run: Path, capsys: Captured) 
     assert told["scores"]["test"]["streams"]["s3"]["correctness"] == 4.0
 
 
+def test_answers_of_one_server_are_not_those_of_another(run: Path) -> None:
+    with serve() as mine, serve(lambda *_: Reply(body=completion(FOUR.replace("4", "1")))) as other:
+        assert judge(run, mine) == judge(run, other) == 0
+        assert metrics(run)["judge/test/correctness"] == 1.0
+        assert judge(run, mine) == 0
+    assert metrics(run)["judge/test/correctness"] == 4.0
+    assert (mine.times_asked.total(), other.times_asked.total()) == (12, 12)
+
+
 def test_judge_of_a_part_forgets_older_values_of_its_split_only(run: Path) -> None:
     with serve() as fake:
         assert judge(run, fake, "--repeats", "1") == 0
@@ -80,7 +89,8 @@ def test_dry_run_asks_nothing_and_writes_nothing(run: Path, capsys: Captured) ->
     options = ["--repeats", "2", "--max-tokens", "100", "--price-in", "1", "--price-out", "1"]
     assert main(["judge", str(run), "--dry-run", *options]) == 0
     out = capsys.readouterr().out
-    assert "4 streams, 8 requests to gpt-4o-mini: 0 answered already, 8 to ask\n" in out
+    asked = "4 streams, 8 requests to gpt-4o-mini at api.openai.com:443/v1"
+    assert f"{asked}: 0 answered already, 8 to ask\n" in out
     assert re.search(r"about \d,\d\d\d tokens in .*, at most 800 out\n", out)
     assert "cost: at most about 0.00" in out
     assert sorted(run.rglob("*")) == before
@@ -88,7 +98,9 @@ def test_dry_run_asks_nothing_and_writes_nothing(run: Path, capsys: Captured) ->
         assert judge(run, fake, "--max-streams", "3", "--repeats", "1") == 0
         capsys.readouterr()
         assert judge(run, fake, "--dry-run") == 0
-    assert "12 requests to fake: 3 answered already, 9 to ask" in capsys.readouterr().out
+    where = fake.url.removeprefix("http://")
+    said = f"12 requests to fake at {where}: 3 answered already, 9 to ask"
+    assert said in capsys.readouterr().out
     assert fake.times_asked.total() == 3
 
 

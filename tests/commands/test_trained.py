@@ -12,6 +12,9 @@ import pytest
 from proassist_lit.commands.trained import find_trained
 from proassist_lit.config import RunConfig
 from proassist_lit.config_schema import write_config
+from proassist_lit.data.config import DataConfig
+from proassist_lit.data.dialogue_config import DialogueConfig
+from proassist_lit.data.sources.toy import ToyConfig
 from proassist_lit.model.config import ModelConfig, TinyConfig
 from proassist_lit.run_directory import RunDirectory
 from proassist_lit.streaming.config import Strategy, StreamConfig
@@ -65,3 +68,31 @@ def test_another_state_has_the_thresholds_of_its_own_evaluation(
     best = find_trained(run, "best").metrics
     assert best.get("val/theta_speak") == (0.625 if known else None)
     assert find_trained(run).metrics["val/theta_speak"] == 0.25
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"share": 0.1},
+        {"max_val": 1},
+        {"val_files": "other*.jsonl"},
+        {"source": "proassist", "root": "other"},
+        {"seed": 2},
+        {"toy": ToyConfig(num_val=1)},
+        {"dialogue": DialogueConfig(fps=1.0)},
+        {"encoder": "thumbnail24"},
+        {"num_tokens_per_img": 5},
+    ],
+    ids=lambda other: next(iter(other)),
+)
+def test_thresholds_are_not_those_of_an_evaluation_on_another_val(
+    other: dict[str, Any], tmp_path: Path
+) -> None:
+    run, _ = make_run(tmp_path / "run", ModelConfig(tiny=TINY))
+    own = DataConfig(max_train=1, batch_size=3, cache="moved")  # val is the same
+    for day, data in (("2026-01-01", own), ("2026-01-02", DataConfig(**other))):
+        evaluation = RunDirectory(run / "evaluations" / day)
+        write_config(RunConfig(data=data), evaluation.path / "config.yaml")
+        evaluation.write_notes(checkpoint="checkpoints/best.ckpt")
+        evaluation.write_metrics({"val/theta_speak": 0.125 if data is own else 0.625})
+    assert find_trained(run, "best").metrics["val/theta_speak"] == 0.125

@@ -111,6 +111,7 @@ def test_every_point_of_a_sweep_is_a_run_of_its_own() -> None:
     ).evaluate(model)
 
     assert (swept.config.theta_speak, swept.config.theta_dst) == (0.6, 0.6)  # as given
+    assert swept.metrics["threshold_choice"] == "given, or frames of val"
     points = {(p.theta_speak, p.theta_dst): p.metrics for p in swept.sweep["val"]}
     assert set(points) == {(0.6, 0.6), (0.55, 0.6), (0.65, 0.6), (0.6, 0.5)}
     assert len({p["speak_f1"] for p in points.values()}) > 1

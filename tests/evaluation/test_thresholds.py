@@ -46,6 +46,24 @@ def test_a_threshold_that_is_given_is_the_first_and_stays() -> None:
     assert found.choose(points) == Thresholds(0.9, 0.99)
 
 
+@pytest.mark.parametrize(
+    ("given", "num", "decides"),
+    [
+        ({"theta_speak": 0.9, "theta_dst": 0.9}, 3, False),  # swept all the same
+        ({"theta_speak": 0.9}, 3, True),
+        ({"theta_dst": 0.9}, 3, True),
+        ({"theta_dst": 0.9}, 1, True),  # among those asked for
+        ({"theta_speak": 0.9}, 1, False),
+    ],
+)
+def test_streaming_decides_where_a_threshold_that_is_not_given_has_several_candidates(
+    given: dict[str, float], num: int, decides: bool
+) -> None:
+    found = Candidates.find(replace(OPEN, **given), SPEAK, DST, num, also_speak=[0.1, 0.5])
+    assert len(found.rows()) > 1
+    assert found.streaming_decides == decides
+
+
 def test_each_threshold_is_taken_by_the_metric_of_its_own_decision() -> None:
     found = Candidates((0.5, 0.2, 0.8), (0.4, 0.1))
     metrics = {

@@ -32,12 +32,13 @@ def test_key_depends_on_everything_that_matters_and_on_nothing_else() -> None:
         replace(ONE, messages=(("system", "one"),)),
         replace(ONE, repeat=1),
         replace(ONE, settings=replace(SETTINGS, model="other")),
+        replace(ONE, settings=replace(SETTINGS, server="other")),
         replace(ONE, settings=replace(SETTINGS, temperature=0.5)),
         replace(ONE, settings=replace(SETTINGS, max_tokens=5)),
     ]
-    assert len({other.key for other in (ONE, *others)}) == 7
+    assert len({other.key for other in (ONE, *others)}) == 8
     assert replace(ONE, stream_id="x", settings=replace(SETTINGS, repeats=9)).key == ONE.key
-    assert ONE.key == "2e98194aac04fcd3535b333dce892025"
+    assert ONE.key == "4537d59617daa63d042202fb251a779f"
 
 
 def test_repeated_requests_differ_and_equal_ones_are_asked_once() -> None:
@@ -133,13 +134,13 @@ def test_usage_adds_up_and_says_what_it_does_not_know(tmp_path: Path) -> None:
 
 
 def test_plan_counts_what_is_left_to_ask(tmp_path: Path) -> None:
-    settings = replace(SETTINGS, max_tokens=100)
+    settings = replace(SETTINGS, max_tokens=100, server="h:80/v1")
     requests = [request("x" * 401, settings), request("y" * 400, settings)]
     keep(tmp_path / "answers.jsonl", requests[1])
     answers = AnswerFile(tmp_path / "answers.jsonl")
     prices = Prices(prompt=1e4, completion=1e5)
     assert describe_plan([*requests, requests[0]], answers, settings, prices).splitlines() == [
-        "2 streams, 2 requests to fake: 1 answered already, 1 to ask",
+        "2 streams, 2 requests to fake at h:80/v1: 1 answered already, 1 to ask",
         "about 101 tokens in (4 characters each), at most 100 out",
         "cost: at most about 11.0100",
         "dry run: nothing was asked",

@@ -8,7 +8,7 @@ from email.utils import formatdate
 import pytest
 
 from proassist_lit.errors import ConfigError, JudgeError
-from proassist_lit.judge.client import JudgeClient, JudgeServer, _retry_after_s
+from proassist_lit.judge.client import JudgeClient, JudgeServer, _retry_after_s, address
 
 
 def test_wait_named_by_a_date_is_read() -> None:
@@ -48,6 +48,13 @@ def test_waits_grow_and_differ_and_end() -> None:
 def test_server_settings_out_of_range_are_refused(changed: dict, said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         JudgeServer(**({"base_url": None} | changed))
+
+
+def test_address_is_that_of_the_server_however_it_is_written() -> None:
+    assert address(None) == address("https://API.openai.com:443/v1/") == "api.openai.com:443/v1"
+    assert address("http://me:secret@localhost/v1") == "localhost:80/v1"
+    several = ("http://h/v1", "https://h/v1", "http://h:8000/v1", "http://h/a/v1", "http://i/v1")
+    assert len({address(one) for one in several}) == 5
 
 
 def test_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.distributed.distributed_c10d as c10d
+from lightning.pytorch.plugins.environments import LightningEnvironment
 from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy
 
 from proassist_lit.errors import ConfigError
@@ -182,3 +184,23 @@ def test_strategies() -> None:
     assert isinstance(built(devices="2", strategy=Parallel.FSDP2), ModelParallelStrategy)
     with pytest.raises(ConfigError, match="fsdp2 needs a number of devices"):
         built(devices="auto", strategy=Parallel.FSDP2)
+
+
+@pytest.mark.parametrize("strategy", [Parallel.DDP, Parallel.FSDP2])
+@pytest.mark.parametrize("accelerator", ["auto", "gpu", "cuda", "cpu"])
+def test_processes_on_gpus_exchange_cpu_tensors_too(
+    strategy: Parallel, accelerator: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    built = build_strategy(TrainerConfig(devices="2", accelerator=accelerator, strategy=strategy))
+    assert isinstance(built, DDPStrategy | ModelParallelStrategy)
+    device = torch.device("cpu" if accelerator == "cpu" else "cuda", 0)
+    built.parallel_devices = [device]
+    built.cluster_environment = LightningEnvironment()
+    backend = built._get_process_group_backend()  # what Lightning begins the group with
+    by_device = c10d.BackendConfig(c10d.Backend(backend)).get_device_backend_map()
+    assert by_device["cpu"] == "gloo"  # metrics are summed up there
+    if accelerator == "cpu":
+        assert backend == "gloo"
+    else:
+        assert by_device["cuda"] == "nccl"

@@ -99,6 +99,18 @@ def test_counts_have_no_winner_and_nan_is_no_value() -> None:
     assert cells(board, "bleu_1")["test"] == (None, False)
 
 
+def test_metrics_of_a_data_set_are_no_settings_whatever_it_is_called() -> None:
+    metrics = {
+        f"test/{name}/utterance_f1": 0.5
+        for name in ("window_cleaning", "interval", "theta", "threshold")
+    } | {"test/theta_speak": 0.4}
+    board = make_scoreboard(metrics, metrics, "before")
+    assert board.settings == (("theta_speak", "0.4"),)
+    assert cells(board, "window_cleaning/utterance_f1") == {"test": (0.5, False)}
+    assert len(board.rest) == 4
+    assert {row.earlier for row in board.rest} == {0.5}
+
+
 def test_settings_are_merged_where_splits_agree() -> None:
     board = make_scoreboard(
         {

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from huggingface_hub import constants
 from numpy.typing import NDArray
+from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn import functional
 from transformers import BertConfig, BertModel
@@ -158,6 +161,33 @@ def test_revision_is_that_of_the_weights(folder: Path, tmp_path: Path) -> None:
         model.layernorm.bias += 1
     model.save_pretrained(tmp_path / "dinov2")
     assert load_encoder(str(tmp_path / "dinov2")).revision != before.revision
+
+
+def test_revision_of_the_hub_is_its_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    commit, repository = "0123456789abcdef" * 2 + "01234567", tmp_path / "models--some--siglip"
+    (repository / "refs").mkdir(parents=True)
+    (repository / "refs/main").write_text(commit)
+    (repository / "snapshots").mkdir()
+    save("siglip", tmp_path).rename(snapshot := repository / "snapshots" / commit)
+    encoder = load_encoder("some/siglip")
+    assert (encoder.name, encoder.revision) == ("some___siglip", commit)
+    (snapshot / "preprocessor_config.json").unlink()
+    with pytest.raises(ConfigError, match="some/siglip: cannot be loaded"):
+        load_encoder("some/siglip")
+
+
+def test_weights_without_a_revision_are_refused(tmp_path: Path) -> None:
+    folder = save("dinov2", tmp_path)
+    weights = load_file(folder / "model.safetensors")
+    (folder / "shards").mkdir()
+    (folder / "model.safetensors").rename(folder / "shards/1.safetensors")
+    (folder / "model.safetensors.index.json").write_text(
+        json.dumps({"metadata": {}, "weight_map": dict.fromkeys(weights, "shards/1.safetensors")})
+    )
+    with pytest.raises(ConfigError, match=r"dinov2: nothing tells which weights .*name a folder"):
+        load_encoder(str(folder))
 
 
 def test_layer_that_is_not_there_is_refused(folder: Path) -> None:
