@@ -156,6 +156,8 @@ def test_lengths_must_agree() -> None:
 
 def test_window_in_frames_is_cut_towards_zero() -> None:
     assert MatchWindow(-2.5, 3.5).frames(1.5) == (-3, 5)  # -3.75 and 5.25
+    assert MatchWindow(-4.1, 4.1).frames(30) == (-123, 123)  # 4.1 * 30 is 122.99999999999999
+    assert MatchWindow(0.0, 0.0).frames(30) == (0, 0)
     with pytest.raises(ConfigError, match=r"start_s must not be after end_s, got 2\.0 s and 1\.0"):
         MatchWindow(2.0, 1.0)
 
