@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -110,6 +111,18 @@ def test_features_of_other_cells_name_record_and_file(copy: DataConfig) -> None:
         match=r"val\.jsonl:2: .*toy-val-00001.*: grid '2x2' is \(900, 9, 48\), expected",
     ):
         sets["val"].check_features()
+
+
+def test_every_record_is_held_against_the_rate_of_its_features(copy: DataConfig) -> None:
+    path = generated_folder(copy) / "val.jsonl"
+    record = json.loads(path.read_text().splitlines()[0])
+    later = {**record, "clip_idx": 1, "fps": 1.0}
+    path.write_text(f"{json.dumps(record)}\n{json.dumps(later)}\n")
+
+    with pytest.raises(
+        FeatureError, match=r"val\.jsonl:2: has 1 frames a second, but .*00000.* encoded with 2,"
+    ):
+        load_data(copy)["val"].check_features()
 
 
 def rewrite(
