@@ -111,7 +111,7 @@ class FrameOutput:
         updates: state updates written at this frame, also those that changed nothing.
         dst_invalid: pieces of the dst span that were unreadable or changed nothing.
         state: state of every step after this frame.
-        user_text: what the user (or system) said since the frame before.
+        user_text: what the user said since the frame before; not what the system told.
         context_len: tokens of the context after this frame, those that wait to be fed included,
             before the context strategy ran.
         event: name of the context strategy if it ran after this frame.
