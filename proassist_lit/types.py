@@ -146,6 +146,8 @@ class Reference:
         state: reference state of every step after this frame.
         keywords: words that a right utterance must hold (right verb, right object).
         kinds: what the utterance does, as the source names it: ``correction``, say.
+        is_summary: a recorded request for a summary is answered at this frame. Nobody hears that:
+            neither the reference's answer nor what the assistant writes here is an utterance.
         speak_label: 1 speak, 0 stay silent, None neither (no decision is evaluated here).
         dst_label: the same for the state update.
     """
@@ -155,6 +157,7 @@ class Reference:
     state: DialogueState = field(default_factory=dict)
     keywords: tuple[str, ...] = ()
     kinds: tuple[str, ...] = ()
+    is_summary: bool = False
     speak_label: int | None = None
     dst_label: int | None = None
 

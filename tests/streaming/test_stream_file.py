@@ -27,10 +27,15 @@ def short(transcript: Transcript) -> Transcript:
     return replace(transcript, frames=frames)
 
 
+def with_summary(transcript: Transcript) -> Transcript:
+    *others, last = transcript.references
+    return replace(transcript, references=(*others, replace(last, text="", is_summary=True)))
+
+
 def written(tmp_path: Path) -> tuple[RunDirectory, dict[str, list[Transcript]]]:
     run = RunDirectory(tmp_path / "run")
     one, two = cooking_stream(0).transcript, cooking_stream(1, first_frame=7).transcript
-    transcripts = {"val": [one], "test": [two, replace(one, stream_id="a/b c")]}
+    transcripts = {"val": [with_summary(one)], "test": [two, replace(one, stream_id="a/b c")]}
     for split, streams in transcripts.items():
         for transcript in streams:
             run.write_stream(split, transcript)
@@ -43,6 +48,16 @@ def test_streams_are_read_as_they_were_written(tmp_path: Path) -> None:
     expected = {split: list(map(short, streams)) for split, streams in transcripts.items()}
     assert run.read_streams() == expected
     assert len(list((run.path / "streams").glob("*.json"))) == 3  # the index is none of them
+
+
+def test_streams_of_older_versions_are_read(tmp_path: Path) -> None:
+    run, transcripts = written(tmp_path)
+    path = next((run.path / "streams").glob("test_*.json"))
+    rows = json.loads(path.read_text())
+    for row in rows:
+        del row["ref_is_summary"]
+    path.write_text(json.dumps(rows))
+    assert run.read_streams()["test"] == [short(stream) for stream in transcripts["test"]]
 
 
 def test_a_missing_index_and_a_damaged_stream_are_named(tmp_path: Path) -> None:
