@@ -46,12 +46,14 @@ class ConversationSet:
         conversations: the records.
         folder: data set folder; feature files lie below it.
         config: how the data was asked for.
+        datasets: names of their data sets, and of those of records that a limit left out.
     """
 
     split: str
     conversations: tuple[Conversation, ...]
     folder: Path
     config: DataConfig
+    datasets: frozenset[str] = frozenset()
 
     def __len__(self) -> int:
         return len(self.conversations)
@@ -151,11 +153,12 @@ def load_data(config: DataConfig) -> dict[str, ConversationSet]:
     for split, conversations in records.items():
         if not conversations:
             raise RecordError(f"{folder}: split {split!r} is empty; it needs at least one record.")
+        datasets = frozenset(conversation.dataset for conversation in conversations)
         if not (isinstance(source, DrawnSource) and source.limits_recordings):
             conversations = config.limited(split, conversations)
         if split != "train":
             _check_names(conversations)
-        sets[split] = ConversationSet(split, tuple(conversations), folder, config)
+        sets[split] = ConversationSet(split, tuple(conversations), folder, config, datasets)
     for split in ("train", "val"):
         if split not in sets:
             raise RecordError(f"{folder}: has no {split} records; every run needs them.")

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from proassist_lit.data.record_checks import nearest
 from proassist_lit.errors import ConfigError
 
 
@@ -73,3 +74,26 @@ def match_window(dataset: str, windows: Mapping[str, MatchWindow] | None = None)
     if subset.startswith("narration"):
         return DEFAULT_WINDOW
     return MATCH_WINDOWS.get(base, DEFAULT_WINDOW)
+
+
+def check_windows(windows: Iterable[str], datasets: Iterable[str]) -> None:
+    """Refuse windows of data sets that are not there: the default would be taken unsaid.
+
+    Windows of data sets that have a built-in one may stand in settings that several runs share.
+
+    Args:
+        windows: names that windows were given for (``evaluation.windows``).
+        datasets: names of the data sets, with or without the part behind the slash.
+
+    Raises:
+        ConfigError: naming the nearest data set that is there.
+    """
+    known = {name for dataset in datasets for name in (dataset, dataset.partition("/")[0])}
+    if wrong := [name for name in windows if name not in known | MATCH_WINDOWS.keys()]:
+        raise ConfigError(
+            "\n".join(
+                f"evaluation.windows: there is no data set {name!r} in the data; the nearest is "
+                f"{nearest(name, known)!r}."
+                for name in wrong
+            )
+        )

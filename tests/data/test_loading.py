@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -50,6 +51,14 @@ def test_share_keeps_the_first_of_every_split(made: Path) -> None:
 
     assert few["train"].conversations == every["train"].conversations[:2]  # of 6
     assert few["test"].conversations == every["test"].conversations[:1]
+
+
+def test_data_sets_are_known_though_a_limit_leaves_them_out(copy: DataConfig) -> None:
+    path = generated_folder(copy) / "val.jsonl"
+    first, second, *_ = path.read_text().splitlines()
+    path.write_text(f"{first}\n{json.dumps({**json.loads(second), 'dataset': 'tea'})}\n")
+
+    assert load_data(replace(copy, max_val=1))["val"].datasets == {"toy", "tea"}
 
 
 @pytest.mark.parametrize("share", [0.0, 1.5])
