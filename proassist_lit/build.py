@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -18,6 +18,7 @@ from proassist_lit.data.dataset import ConversationSet, load_data, training_text
 from proassist_lit.errors import ConfigError, FeatureError, RecordError
 from proassist_lit.evaluation.evaluator import Evaluator
 from proassist_lit.evaluation.forced import TeacherForcing
+from proassist_lit.metrics.match_windows import check_windows
 from proassist_lit.metrics.similarity import build_similarity
 from proassist_lit.model.assistant import AssistantModel
 from proassist_lit.model.assistant_folder import load_heads
@@ -52,18 +53,26 @@ class Core:
     evaluator: Evaluator
 
 
-def build_core(config: RunConfig, *, tokenizer_folder: Path | None = None) -> Core:
+def build_core(
+    config: RunConfig,
+    *,
+    tokenizer_folder: Path | None = None,
+    windows: Iterable[str] | None = None,
+) -> Core:
     """Load the data and build tokenizer, model and evaluator.
 
     Args:
         config: of the run.
         tokenizer_folder: a tokenizer that was saved; None to make the configuration's own.
+        windows: data sets of ``evaluation.windows`` that must be there; None for all of them.
 
     Raises:
         ProAssistError: something in the configuration, the records or the features is wrong.
     """
     similarity = build_similarity(config.evaluation.similarity)  # a wrong one is told of at once
     data = load_data(config.data)
+    names = config.evaluation.windows if windows is None else windows
+    check_windows(names, {name for split in data.values() for name in split.datasets})
     vision_size = _vision_size(data)
     if tokenizer_folder is not None:
         tokenizer = AutoTokenizer.from_pretrained(tokenizer_folder)

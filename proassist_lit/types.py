@@ -111,7 +111,7 @@ class FrameOutput:
         updates: state updates written at this frame, also those that changed nothing.
         dst_invalid: pieces of the dst span that were unreadable or changed nothing.
         state: state of every step after this frame.
-        user_text: what the user (or system) said since the frame before.
+        user_text: what the user said since the frame before; not what the system told.
         context_len: tokens of the context after this frame, those that wait to be fed included,
             before the context strategy ran.
         event: name of the context strategy if it ran after this frame.
@@ -146,6 +146,8 @@ class Reference:
         state: reference state of every step after this frame.
         keywords: words that a right utterance must hold (right verb, right object).
         kinds: what the utterance does, as the source names it: ``correction``, say.
+        is_summary: a recorded request for a summary is answered at this frame. Nobody hears that:
+            neither the reference's answer nor what the assistant writes here is an utterance.
         speak_label: 1 speak, 0 stay silent, None neither (no decision is evaluated here).
         dst_label: the same for the state update.
         supervised: whether the source knows what to do at the frame. If not, what is done there
@@ -157,6 +159,7 @@ class Reference:
     state: DialogueState = field(default_factory=dict)
     keywords: tuple[str, ...] = ()
     kinds: tuple[str, ...] = ()
+    is_summary: bool = False
     speak_label: int | None = None
     dst_label: int | None = None
     supervised: bool = True

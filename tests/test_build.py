@@ -131,6 +131,17 @@ def test_prompts_without_room_are_refused_before_training(cache: Path) -> None:
         build_core(config(cache, stream=stream))
 
 
+def test_match_windows_of_no_data_set_are_refused(cache: Path) -> None:
+    def run(name: str) -> RunConfig:
+        windows = {name: [-1.5, 3.0]}
+        return config(cache, evaluation=EvaluationConfig(similarity="words", windows=windows))
+
+    with pytest.raises(ConfigError, match=r"evaluation\.windows: .* 'Toy' .* nearest is 'toy'"):
+        build_core(run("Toy"))
+    build_core(run("toy"))
+    build_core(run("tea"), windows=())  # of a run on other data
+
+
 def test_batches_are_packed_where_rules_and_backbone_allow_it(cache: Path) -> None:
     def made(**changes: Any) -> tuple[bool, int]:
         run = config(cache, **changes)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from proassist_lit.commands.terminal import console, ready_folder
-from proassist_lit.commands.trained import find_trained
+from proassist_lit.commands.trained import find_trained, override
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -63,6 +63,7 @@ def evaluate(arguments: argparse.Namespace) -> int:
     import torch
 
     from proassist_lit.build import build_core
+    from proassist_lit.config import RunConfig
     from proassist_lit.config_schema import write_config
     from proassist_lit.lit.quiet import quiet_libraries
     from proassist_lit.report.dashboard_files import DashboardFiles
@@ -80,7 +81,10 @@ def evaluate(arguments: argparse.Namespace) -> int:
     out = RunDirectory(target)
     out.check_evaluates(trained.checkpoint, "--out")
     started = time.monotonic()
-    core = build_core(config, tokenizer_folder=trained.tokenizer)
+    # Windows of the run itself may be of other data than it is evaluated on now.
+    given = [text for text in arguments.overrides if text.startswith("evaluation.windows")]
+    windows = override(RunConfig(), given).evaluation.windows
+    core = build_core(config, tokenizer_folder=trained.tokenizer, windows=windows)
     trained.load_weights(core.model)
     core.model.to("cuda" if _wants_cuda(config) and torch.cuda.is_available() else "cpu")
     write_config(config, out.path / "config.yaml")

@@ -14,10 +14,12 @@ from proassist_lit.commands.terminal import (
     track,
     write_page,
 )
-from proassist_lit.errors import ConfigError
+from proassist_lit.errors import ConfigError, RecordError
 
 if TYPE_CHECKING:
     from proassist_lit.data.conversation import Conversation
+    from proassist_lit.sequence.chat import Chat
+    from proassist_lit.sequence.rules import SequenceRules
 
 
 def add_parser(commands: Any) -> None:
@@ -38,6 +40,18 @@ def add_parser(commands: Any) -> None:
         type=count,
         metavar="T",
         help="longest sequence, tokens (default: as in training)",
+    )
+    parser.add_argument(
+        "--splitting",
+        choices=("cut", "drop_all", "dst_refresh", "summarize"),
+        help="how a longer record is split into parts (default: as in training)",
+    )
+    parser.add_argument(
+        "--part",
+        type=count,
+        default=1,
+        metavar="N",
+        help="which part of a record that is split, from 1 (default: 1)",
     )
     parser.add_argument(
         "--objective",
@@ -104,24 +118,67 @@ def inspect(arguments: argparse.Namespace) -> int:
         )
     conversation = conversations[arguments.index]
     chat, tokens = choose_chat(conversations, arguments.tokenizer, arguments.chat)
+    num_tokens_per_img = arguments.tokens or conversation.num_tokens_per_img
+    max_seq_len = arguments.max_seq_len or DataConfig().max_seq_len
+    rules = rules_for(arguments.compat != "none", chat.format.name)
+    parts = _split(conversation, chat, arguments.splitting, num_tokens_per_img, max_seq_len, rules)
+    if arguments.part > len(parts):
+        raise ConfigError(
+            f"--part {arguments.part}: the parts of record {arguments.index} are 1 to "
+            f"{len(parts)}; give one of these."
+        )
     view = view_example(
-        conversation,
+        parts[arguments.part - 1],
         chat,
-        num_tokens_per_img=arguments.tokens or conversation.num_tokens_per_img,
-        max_seq_len=arguments.max_seq_len or DataConfig().max_seq_len,
+        num_tokens_per_img=num_tokens_per_img,
+        max_seq_len=max_seq_len,
         rho=objective.rho,
         turn_frames=objective.sampled_turn_frames,
         seed=arguments.seed,
         epoch=arguments.epoch,
-        rules=rules_for(arguments.compat != "none", chat.format.name),
+        rules=rules,
     )
     how = f"objective {objective.kind.value}, rho {objective.rho:g}, epoch {arguments.epoch}"
     if objective.sampled_turn_frames:
         how += f", turns of {objective.turn_frames} silent frames"
     if arguments.compat != "none":
         how += f", rules of {arguments.compat}"
+    if len(parts) > 1:
+        how += f"; part {arguments.part} of {len(parts)} that training splits the record into"
     notes = (how, tokens)
     console().print(terminal_view(view, notes))
     if arguments.html:
         write_page(arguments.html, example_page(view, notes))
     return 0
+
+
+def _split(
+    conversation: Conversation,
+    chat: Chat,
+    method: str | None,
+    num_tokens_per_img: int,
+    max_seq_len: int,
+    rules: SequenceRules,
+) -> list[Conversation]:
+    """The parts of a record that training sees: itself, if it fits.
+
+    Raises:
+        RecordError: there are none; the message says why.
+    """
+    from proassist_lit.data.config import DataConfig
+    from proassist_lit.sequence.splitting import SplitConfig, SplitMethod, split_conversation
+
+    splitting = SplitConfig(method=SplitMethod(method)) if method else SplitConfig()
+    try:
+        parts = split_conversation(
+            conversation, chat, splitting, num_tokens_per_img=num_tokens_per_img,
+            max_seq_len=max_seq_len, seed=DataConfig().seed, rules=rules,
+        )  # fmt: skip
+    except ValueError as error:
+        raise RecordError(f"{conversation.source}: {error}") from error
+    if not parts:
+        raise RecordError(
+            f"{conversation.source}: is longer than {max_seq_len} tokens, and no assistant speaks "
+            "in it, so that training leaves it out; --splitting cut shows its beginning."
+        )
+    return parts

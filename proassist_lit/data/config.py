@@ -40,7 +40,8 @@ class DataConfig:
     """Seed of wordings and drawn scenes; the run's own seed does not change the data."""
 
     max_seq_len: int = 4096
-    """Longest training sequence, tokens; a longer conversation is cut after a whole frame."""
+    """Longest training sequence, tokens; a longer conversation is split into parts that fit, as
+    splitting.method says."""
 
     batch_size: int = 2
     """Conversations per batch, unless ``max_tokens`` is given; >= 1."""

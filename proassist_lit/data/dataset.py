@@ -46,12 +46,14 @@ class ConversationSet:
         conversations: the records.
         folder: data set folder; feature files lie below it.
         config: how the data was asked for.
+        datasets: names of their data sets, and of those of records that a limit left out.
     """
 
     split: str
     conversations: tuple[Conversation, ...]
     folder: Path
     config: DataConfig
+    datasets: frozenset[str] = frozenset()
 
     def __len__(self) -> int:
         return len(self.conversations)
@@ -77,11 +79,13 @@ class ConversationSet:
         """
         widths: dict[int, Path] = {}
         seen: dict[Path, tuple[int, int, int]] = {}
+        noted_fps: dict[Path, float | None] = {}
         for conversation in self.conversations:
             file = self._file(conversation)
             if file.path not in seen:
                 seen[file.path] = file.shape(where=conversation.source)
-                _check_fps(file.path, conversation)
+                noted_fps[file.path] = _noted_fps(file.path)
+            _check_fps(file.path, noted_fps[file.path], conversation)
             num_frames, _, width = seen[file.path]
             widths.setdefault(width, file.path)
             if conversation.end_frame_idx > num_frames:
@@ -149,11 +153,12 @@ def load_data(config: DataConfig) -> dict[str, ConversationSet]:
     for split, conversations in records.items():
         if not conversations:
             raise RecordError(f"{folder}: split {split!r} is empty; it needs at least one record.")
+        datasets = frozenset(conversation.dataset for conversation in conversations)
         if not (isinstance(source, DrawnSource) and source.limits_recordings):
             conversations = config.limited(split, conversations)
         if split != "train":
             _check_names(conversations)
-        sets[split] = ConversationSet(split, tuple(conversations), folder, config)
+        sets[split] = ConversationSet(split, tuple(conversations), folder, config, datasets)
     for split in ("train", "val"):
         if split not in sets:
             raise RecordError(f"{folder}: has no {split} records; every run needs them.")
@@ -187,13 +192,17 @@ def training_texts(conversations: Iterable[Conversation]) -> Iterator[str]:
             yield format_updates([Update(step.id, t) for t in Transition])
 
 
-def _check_fps(path: Path, conversation: Conversation) -> None:
-    """Refuse features of another rate than the record's, if the file notes its own."""
+def _noted_fps(path: Path) -> float | None:
+    """Rate at which a feature file says it was encoded, frames per second; None if it does not."""
     try:
-        noted = float(read_notes(path).get("fps", conversation.fps))
+        return float(read_notes(path).get("fps", ""))
     except ValueError:
-        return
-    if not math.isclose(noted, conversation.fps, rel_tol=_FPS_ROUNDING):
+        return None
+
+
+def _check_fps(path: Path, noted: float | None, conversation: Conversation) -> None:
+    """Refuse features of another rate than the record's, if the file notes its own."""
+    if noted is not None and not math.isclose(noted, conversation.fps, rel_tol=_FPS_ROUNDING):
         raise FeatureError(
             f"{conversation.source}: has {conversation.fps:g} frames a second, but {path} was "
             f"encoded with {noted:g}, so that frames and times do not fit; make the records anew "

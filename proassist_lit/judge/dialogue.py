@@ -8,8 +8,9 @@ from proassist_lit.types import Transcript
 
 
 def assistant_lines(transcript: Transcript) -> tuple[str, ...]:
-    """What the user and the assistant said, in the order of time."""
-    return _lines(transcript, (frame.text for frame in transcript.frames))
+    """What the user and the assistant said, in the order of time; summaries are left out."""
+    both = zip(transcript.frames, transcript.references, strict=True)
+    return _lines(transcript, ("" if ref.is_summary else frame.text for frame, ref in both))
 
 
 def reference_lines(transcript: Transcript) -> tuple[str, ...]:

@@ -48,7 +48,7 @@ def write_annotated(
         frames: the answers, at least one.
         steps: (id, name) of every step.
         fps: frames per second that were watched.
-        user_words: what the user said, by frame; None for what was heard at all.
+        user_words: what the user said, by frame; None for what the answers say was said.
         font: a TrueType font for languages that Pillow's own cannot write.
 
     Raises:

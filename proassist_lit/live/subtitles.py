@@ -53,8 +53,7 @@ def make_cues(
 
     Args:
         frames: the answers, in order.
-        user_words: what the user said, by frame; None for all that was heard, the words of no
-            user (task knowledge) among it.
+        user_words: what the user said, by frame; None for what the answers say was said.
     """
     said: list[tuple[int, tuple[Line, ...]]] = []
     for frame in frames:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from proassist_lit.data.record_checks import nearest
 from proassist_lit.errors import ConfigError
 
 
@@ -32,7 +34,12 @@ class MatchWindow:
 
     def frames(self, fps: float) -> tuple[int, int]:
         """(l, r) in frames; a generation at frame i may answer the references i + l .. i + r."""
-        return int(self.start_s * fps), int(self.end_s * fps)
+        return _whole_frames(self.start_s * fps), _whole_frames(self.end_s * fps)
+
+
+def _whole_frames(frames: float) -> int:
+    """Cut towards zero, after a hair more: 4.1 s at 30 fps stay 123 frames after rounding."""
+    return int(math.copysign(abs(frames) + 1e-6, frames))
 
 
 MATCH_WINDOWS: Mapping[str, MatchWindow] = {
@@ -67,3 +74,26 @@ def match_window(dataset: str, windows: Mapping[str, MatchWindow] | None = None)
     if subset.startswith("narration"):
         return DEFAULT_WINDOW
     return MATCH_WINDOWS.get(base, DEFAULT_WINDOW)
+
+
+def check_windows(windows: Iterable[str], datasets: Iterable[str]) -> None:
+    """Refuse windows of data sets that are not there: the default would be taken unsaid.
+
+    Windows of data sets that have a built-in one may stand in settings that several runs share.
+
+    Args:
+        windows: names that windows were given for (``evaluation.windows``).
+        datasets: names of the data sets, with or without the part behind the slash.
+
+    Raises:
+        ConfigError: naming the nearest data set that is there.
+    """
+    known = {name for dataset in datasets for name in (dataset, dataset.partition("/")[0])}
+    if wrong := [name for name in windows if name not in known | MATCH_WINDOWS.keys()]:
+        raise ConfigError(
+            "\n".join(
+                f"evaluation.windows: there is no data set {name!r} in the data; the nearest is "
+                f"{nearest(name, known)!r}."
+                for name in wrong
+            )
+        )

@@ -36,9 +36,13 @@ def generated_texts(transcript: Transcript) -> list[str]:
     """(F,) what the assistant said at each frame.
 
     Heard is what was decided *and* has words: a decision to speak followed by nothing but white
-    space is a silent frame here (the frame metrics count the decision).
+    space is a silent frame here (the frame metrics count the decision). So is one at which a
+    recorded request for a summary is answered, as it is in the reference.
     """
-    return [frame.text.strip() if frame.speak else "" for frame in transcript.frames]
+    return [
+        frame.text.strip() if frame.speak and not reference.is_summary else ""
+        for frame, reference in zip(transcript.frames, transcript.references, strict=True)
+    ]
 
 
 def reference_texts(transcript: Transcript) -> list[str]:

@@ -22,13 +22,15 @@ def references(script: Script) -> tuple[Reference, ...]:
         said = [text for text in texts if text.role is Role.ASSISTANT and not text.is_summary]
         updates = tuple(update for text in texts for update in text.updates)
         state, _ = apply_updates(state, updates)
+        utterance = " ".join(text.content for text in said if text.content)
         out.append(
             Reference(
-                text=" ".join(text.content for text in said if text.content),
+                text=utterance,
                 updates=updates,
                 state=state,
                 keywords=tuple(word for text in said for word in text.keywords),
                 kinds=tuple(dict.fromkeys(kind for text in said for kind in text.kinds)),
+                is_summary=moment.has_summary and not utterance,
                 speak_label=moment.speak_label,
                 dst_label=moment.dst_label,
                 supervised=moment.supervised,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from proassist_lit.sequence.chat import Role
@@ -25,6 +26,11 @@ def heard(script: Script, index: int) -> tuple[Text, ...]:
     """What an assistant hears before frame ``index``: users and system, never the reference."""
     texts = script.moments[index].before
     return tuple(text for text in texts if text.role in (Role.USER, Role.SYSTEM))
+
+
+def user_words(texts: Iterable[Text]) -> str:
+    """What users say among ``texts``: what the system tells (task knowledge) is no dialogue."""
+    return " ".join(text.content for text in texts if text.role is Role.USER)
 
 
 def arriving(script: Script, index: int) -> tuple[tuple[Text, ...], Said]:

@@ -15,10 +15,9 @@ import torch
 from torch import Tensor
 
 from proassist_lit.data.conversation import AssistantTurn, Conversation
-from proassist_lit.sequence.chat import Role
 from proassist_lit.sequence.ground_truth import references
 from proassist_lit.sequence.script import read_script
-from proassist_lit.streaming.arrivals import heard
+from proassist_lit.streaming.arrivals import heard, user_words
 from proassist_lit.streaming.evaluate import make_transcript
 from proassist_lit.types import FrameOutput, Transcript
 
@@ -59,7 +58,7 @@ def speak_when(conversation: Conversation, text: str, speak: Callable[[int], boo
                 dst=False,
                 text=text if yes else "",
                 state=dict(script.initial_state),
-                user_text=" ".join(t.content for t in heard(script, index) if t.role is Role.USER),
+                user_text=user_words(heard(script, index)),
             )
         )
     return make_transcript(conversation, script, frames)

@@ -20,7 +20,7 @@ from proassist_lit.model.assistant import AssistantModel
 from proassist_lit.sequence.chat import Chat, Role
 from proassist_lit.sequence.script import KNOWLEDGE, SUMMARY_QUERY, Script, Text
 from proassist_lit.sequence.system_turn import system_text
-from proassist_lit.streaming.arrivals import Said
+from proassist_lit.streaming.arrivals import Said, user_words
 from proassist_lit.streaming.cache import KVCache
 from proassist_lit.streaming.decoder import Decoder, make_decoder
 from proassist_lit.streaming.inputs import as_texts, check_features, read_features
@@ -147,7 +147,7 @@ class ReferenceSession:
             dst=False,
             text=self._text.clean(call.output_ids),
             state=dict(self.state),
-            user_text=" ".join(text.content for text in texts),
+            user_text=user_words(texts),
             context_len=context_len,
             event=self.last.event,
         )

@@ -17,7 +17,7 @@ from proassist_lit.errors import ConfigError, StreamError
 from proassist_lit.sequence.builder import text_ids
 from proassist_lit.sequence.chat import Chat, Role
 from proassist_lit.sequence.script import KNOWLEDGE, Script, Text
-from proassist_lit.streaming.arrivals import Said
+from proassist_lit.streaming.arrivals import Said, user_words
 from proassist_lit.streaming.config import ContextSource, Strategy, StreamConfig
 from proassist_lit.streaming.context import ContextManager, Cut, summary_query
 from proassist_lit.streaming.policy import DecisionPolicy, Thresholds
@@ -277,7 +277,7 @@ class Stream:
             updates=self._updates,
             dst_invalid=self._dst_invalid,
             state=dict(self.state),
-            user_text=" ".join(text.content for text in self._texts),
+            user_text=user_words(self._texts),
             context_len=self._context_len,
             event=self._event or None,
         )

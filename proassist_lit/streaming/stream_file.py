@@ -40,6 +40,7 @@ def frame_to_json(frame: FrameOutput, reference: Reference) -> dict[str, Any]:
         "ref_state": {step: state.value for step, state in reference.state.items()},
         "ref_keywords": list(reference.keywords),
         "ref_kinds": list(reference.kinds),
+        "ref_is_summary": reference.is_summary,
         "speak_label": reference.speak_label,
         "dst_label": reference.dst_label,
         "supervised": reference.supervised,
@@ -152,7 +153,8 @@ def _reference(row: Mapping[str, Any]) -> Reference:
         updates=_read_updates(row["ref_updates"]),
         state=_read_state(row["ref_state"]),
         keywords=tuple(row["ref_keywords"]),
-        kinds=tuple(row.get("ref_kinds", ())),  # files of older versions have none
+        kinds=tuple(row.get("ref_kinds", ())),  # files of older versions have none,
+        is_summary=row.get("ref_is_summary", False),  # nor this
         speak_label=row["speak_label"],
         dst_label=row["dst_label"],
         supervised=row.get("supervised", True),

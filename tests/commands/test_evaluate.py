@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -16,6 +16,7 @@ from proassist_lit.commands.trained import find_checkpoint, override
 from proassist_lit.config import RunConfig
 from proassist_lit.config_schema import write_config
 from proassist_lit.errors import CheckpointError, ConfigError
+from proassist_lit.evaluation.config import EvaluationConfig
 from proassist_lit.lit.run import train
 from proassist_lit.model.checkpoint import load_weights
 from tests.evaluation.test_answers import answered_frames
@@ -165,6 +166,25 @@ def test_places_that_cannot_be_written_to_are_told_before_the_work(
     ):  # fmt: skip
         assert main([command, str(run), "--out", str(out)]) == 2
         assert f"error: --out {out}: cannot be written to (" in capsys.readouterr().err
+
+
+def test_match_windows_that_are_given_must_be_of_the_data_those_of_the_run_need_not(
+    tmp_path: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def build(config: RunConfig, **given: Iterable[str]) -> None:
+        raise ConfigError(
+            f"{sorted(config.evaluation.windows)}, checked {sorted(given['windows'])}"
+        )
+
+    monkeypatch.setattr("proassist_lit.build.build_core", build)
+    run = RunConfig(evaluation=EvaluationConfig(windows={"tea": [-1.5, 3.0]}))
+    write_config(run, tmp_path / "config.yaml")
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints/last.ckpt").touch()
+    assert main(["evaluate", str(tmp_path), "evaluation.windows={coffee: [-1, 2]}"]) == 2
+    assert "error: ['coffee', 'tea'], checked ['coffee']\n" in capsys.readouterr().err
+    assert main(["evaluate", str(tmp_path)]) == 2
+    assert "error: ['tea'], checked []\n" in capsys.readouterr().err
 
 
 def test_settings_may_stand_on_either_side_of_options(

@@ -5,14 +5,23 @@ import re
 from pathlib import Path
 
 import pytest
+import torch
 
 from proassist_lit.commands.main import main
 from proassist_lit.config import Compat, RunConfig
+from proassist_lit.data.config import DataConfig
+from proassist_lit.data.conversation import AssistantTurn, FramesTurn
+from proassist_lit.data.records import read_records, write_records
 from proassist_lit.objectives import ObjectiveKind
+from proassist_lit.report.data_chat import choose_chat
+from proassist_lit.report.example_report import clock
+from proassist_lit.sequence.examples import ExampleSet
 from proassist_lit.sequence.rules import DST_EXTENSION, OURS, PROASSIST, SequenceRules, rules_for
+from proassist_lit.sequence.splitting import SplitConfig, SplitMethod, split_conversation
 from proassist_lit.streaming.config import Strategy, StreamConfig
 from tests.commands.lines import Captured, error, record
 from tests.data import dst_rows as dst
+from tests.fakes import dialogue
 
 
 def test_tokenizer_of_a_folder_brings_its_chat_format(
@@ -63,8 +72,59 @@ def test_inspect_takes_the_settings_of_training(data: Path, capsys: Captured) ->
     assert "50 of images (K = 5 a frame)" in out
     assert main(["inspect", str(data)]) == 0
     [num_tokens] = re.findall(r"\ntokens +(\d+):", capsys.readouterr().out)
-    assert main(["inspect", str(data), "--max-seq-len", str(int(num_tokens) - 1)]) == 0
+    cut = ["--splitting", "cut", "--max-seq-len", str(int(num_tokens) - 1)]
+    assert main(["inspect", str(data), *cut]) == 0
     assert "9 of 10; cut at the longest sequence allowed" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("splitting", SplitMethod)
+def test_inspect_shows_the_parts_that_training_sees(
+    splitting: SplitMethod, tmp_path: Path, capsys: Captured
+) -> None:
+    words = AssistantTurn(content="wait", progress="so far")
+    frames = [FramesTurn(start=i, end=i + 20) for i in range(0, 80, 20)]
+    talk = dialogue([turn for watched in frames for turn in (watched, words)])
+    write_records(tmp_path / "long.jsonl", [talk])
+    [talk] = read_records(tmp_path / "long.jsonl")
+    chat, _ = choose_chat([talk], None, None)
+    config = SplitConfig(method=splitting)
+    parts = split_conversation(
+        talk, chat, config, num_tokens_per_img=1, max_seq_len=100, seed=DataConfig().seed
+    )
+    trained = ExampleSet(
+        parts, lambda _: torch.empty(0), chat, num_tokens_per_img=1, max_seq_len=100, rho=1.0,
+        turn_frames=None, seed=1,
+    )  # fmt: skip
+    assert len(parts) == (1 if splitting is SplitMethod.CUT else 2)
+
+    argv = ["inspect", str(tmp_path), "--objective", "per_token", "--max-seq-len", "100"]
+    argv += ["--splitting", splitting.value]
+    for number, sequence in enumerate(trained.sequences, start=1):
+        assert main([*argv, "--part", str(number)]) == 0
+        out = capsys.readouterr().out
+        indices = sequence.frame_indices.tolist()
+        times = f"{clock(indices[0] / 2)} to {clock(indices[-1] / 2)} at 2 fps"
+        assert re.search(rf"frames +{len(indices)}\b.*; {times}", out)
+        assert re.search(rf"tokens +{len(sequence.input_ids)}: ", out)
+        assert (f"; part {number} of 2 that" in out) == (len(parts) == 2)
+        assert ("cut at the longest" in out) == (splitting is SplitMethod.CUT)
+    assert main([*argv, "--part", "3"]) == 2
+    assert f"--part 3: the parts of record 0 are 1 to {len(parts)}; give" in error(capsys)
+
+
+def test_methods_of_inspect_are_those_of_training(capsys: Captured) -> None:
+    with pytest.raises(SystemExit):
+        main(["inspect", "--help"])
+    choices = re.findall(r"--splitting \{(.+?)\}", capsys.readouterr().out)
+    assert choices[-1].split(",") == [method.value for method in SplitMethod]
+
+
+def test_a_record_that_training_leaves_out_has_no_part(tmp_path: Path, capsys: Captured) -> None:
+    write_records(tmp_path / "mute.jsonl", [dialogue((FramesTurn(start=0, end=80),))])
+    argv = ["inspect", str(tmp_path), "--max-seq-len", "64"]
+    assert main(argv) == 2
+    assert "mute.jsonl:1: is longer than 64 tokens, and no assistant speaks in it" in error(capsys)
+    assert main([*argv, "--splitting", "cut"]) == 0
 
 
 @pytest.mark.parametrize(
@@ -75,9 +135,10 @@ def test_inspect_takes_the_settings_of_training(data: Path, capsys: Captured) ->
         (["--chat", "klingon"], "model.chat is 'klingon'; known are "),
         (["--tokenizer", "nowhere"], "--tokenizer nowhere: is not a folder; give"),
         (["--tokens", "3"], r"--tokens 3: choose one of 1, 5, 10, 26\."),
+        (["--part", "2"], r"--part 2: the parts of record 0 are 1 to 1; give one"),
         (["--rho", "2"], r"objective.rho must be in \[0, 1\], got 2.0"),
         (["--turn-frames", "0"], "objective.turn_frames must be at least 1"),
-        (["--max-seq-len", "9"], r"a.jsonl:1: the prompt and the first frame do not fit"),
+        (["--max-seq-len", "9"], r"a.jsonl:1: frame 10 with the prompt and .* does not fit"),
     ],
 )
 def test_inspect_refuses_in_one_line(

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -49,6 +51,14 @@ def test_share_keeps_the_first_of_every_split(made: Path) -> None:
 
     assert few["train"].conversations == every["train"].conversations[:2]  # of 6
     assert few["test"].conversations == every["test"].conversations[:1]
+
+
+def test_data_sets_are_known_though_a_limit_leaves_them_out(copy: DataConfig) -> None:
+    path = generated_folder(copy) / "val.jsonl"
+    first, second, *_ = path.read_text().splitlines()
+    path.write_text(f"{first}\n{json.dumps({**json.loads(second), 'dataset': 'tea'})}\n")
+
+    assert load_data(replace(copy, max_val=1))["val"].datasets == {"toy", "tea"}
 
 
 @pytest.mark.parametrize("share", [0.0, 1.5])
@@ -110,6 +120,18 @@ def test_features_of_other_cells_name_record_and_file(copy: DataConfig) -> None:
         match=r"val\.jsonl:2: .*toy-val-00001.*: grid '2x2' is \(900, 9, 48\), expected",
     ):
         sets["val"].check_features()
+
+
+def test_every_record_is_held_against_the_rate_of_its_features(copy: DataConfig) -> None:
+    path = generated_folder(copy) / "val.jsonl"
+    record = json.loads(path.read_text().splitlines()[0])
+    later = {**record, "clip_idx": 1, "fps": 1.0}
+    path.write_text(f"{json.dumps(record)}\n{json.dumps(later)}\n")
+
+    with pytest.raises(
+        FeatureError, match=r"val\.jsonl:2: has 1 frames a second, but .*00000.* encoded with 2,"
+    ):
+        load_data(copy)["val"].check_features()
 
 
 def rewrite(

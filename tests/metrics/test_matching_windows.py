@@ -12,7 +12,12 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from proassist_lit.errors import ConfigError
-from proassist_lit.metrics.match_windows import DEFAULT_WINDOW, MatchWindow, match_window
+from proassist_lit.metrics.match_windows import (
+    DEFAULT_WINDOW,
+    MatchWindow,
+    check_windows,
+    match_window,
+)
 from proassist_lit.metrics.matching import MatchConfig, match_utterances, precision_recall_f1
 from proassist_lit.metrics.similarity import HashedWordSimilarity
 
@@ -156,6 +161,8 @@ def test_lengths_must_agree() -> None:
 
 def test_window_in_frames_is_cut_towards_zero() -> None:
     assert MatchWindow(-2.5, 3.5).frames(1.5) == (-3, 5)  # -3.75 and 5.25
+    assert MatchWindow(-4.1, 4.1).frames(30) == (-123, 123)  # 4.1 * 30 is 122.99999999999999
+    assert MatchWindow(0.0, 0.0).frames(30) == (0, 0)
     with pytest.raises(ConfigError, match=r"start_s must not be after end_s, got 2\.0 s and 1\.0"):
         MatchWindow(2.0, 1.0)
 
@@ -168,6 +175,13 @@ def test_window_of_a_data_set() -> None:
     mine = {"toy": MatchWindow(0.0, 1.0)}
     assert match_window("toy/dialog", mine) == MatchWindow(0.0, 1.0)
     assert match_window("wtag", mine) == MatchWindow(-3.0, 6.0)
+
+
+def test_windows_of_data_sets_that_are_not_there_are_refused() -> None:
+    check_windows(["tea", "tea/dialog", "wtag"], {"tea/dialog", "coffee"})  # wtag: built in
+    with pytest.raises(ConfigError, match=r"no data set 'Tea' in .* nearest is 'tea'\.") as error:
+        check_windows(["tea", "Tea", "coffe"], {"tea/dialog", "coffee"})
+    assert "no data set 'coffe' in the data; the nearest is 'coffee'." in str(error.value)
 
 
 def test_config_faults_are_raised_together() -> None:

@@ -1,8 +1,12 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
+from proassist_lit.data.conversation import AssistantTurn, FramesTurn, SystemTurn
+from proassist_lit.judge.dialogue import assistant_lines, reference_lines
 from proassist_lit.metrics.match_windows import MatchWindow
 from proassist_lit.metrics.similarity import HashedWordSimilarity
 from proassist_lit.metrics.utterances import (
@@ -10,6 +14,9 @@ from proassist_lit.metrics.utterances import (
     holds_keywords,
     match_transcript,
 )
+from proassist_lit.sequence.script import SUMMARY_QUERY, read_script
+from proassist_lit.streaming.baselines import speak_when
+from tests.fakes import DIALOGUE, dialogue
 
 REFS = {3: "slice the carrot", 9: "boil the water", 15: "serve warm soup"}
 KEYWORDS = {3: ("slice", "carrot"), 9: ("boil", "water")}
@@ -123,6 +130,25 @@ def test_a_decision_without_words_is_no_utterance(make_transcript) -> None:
     assert scores["utterance_num_redundant"] == 0
     assert scores["utterance_num_missed"] == 1
     assert scores["utterance_precision"] == 1.0
+
+
+def test_the_answer_to_a_recorded_request_for_a_summary_is_no_utterance() -> None:
+    request = (SystemTurn(content=SUMMARY_QUERY), FramesTurn(start=20, end=21))
+    conversation = dialogue((*DIALOGUE, *request, AssistantTurn(content="so far")))
+    silent = speak_when(conversation, "", lambda _: False)
+    said = [moment.utterance for moment in read_script(conversation).moments]
+    assert said == [*(reference.text for reference in silent.references[:-1]), "so far"]
+    assert [reference.is_summary for reference in silent.references] == [False] * 10 + [True]
+
+    frames = [
+        replace(f, speak=bool(text), text=text) for f, text in zip(silent.frames, said, strict=True)
+    ]
+    as_trained = replace(silent, frames=tuple(frames))
+    scores = score(as_trained)
+    for key in ("precision", "recall", "f1", "jaccard"):
+        assert scores[f"utterance_{key}"] == 1.0, key
+    assert scores["utterance_num_redundant"] == 0
+    assert assistant_lines(as_trained) == reference_lines(as_trained)
 
 
 def test_silence_is_perfect_only_where_nothing_is_to_say(make_transcript) -> None:

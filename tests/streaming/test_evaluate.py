@@ -6,7 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from proassist_lit.data.conversation import FramesTurn, SystemTurn, UserTurn
 from proassist_lit.errors import ConfigError, FeatureError, StreamError
+from proassist_lit.judge.dialogue import assistant_lines, reference_lines
 from proassist_lit.sequence.ground_truth import references
 from proassist_lit.sequence.rules import OURS, PROASSIST, SequenceRules
 from proassist_lit.sequence.script import read_script
@@ -28,6 +30,24 @@ CONFIG = StreamConfig(
     theta_speak=0.6, theta_dst=0.6, max_new_tokens=5, max_dst_tokens=5,
     strategy=Strategy.DROP_MIDDLE,
 )  # fmt: skip
+
+
+@pytest.mark.parametrize("compat", [False, True], ids=["ours", "reference"])
+def test_what_the_system_tells_is_not_the_users_words(compat: bool) -> None:
+    turns = (
+        SystemTurn(content="please help"),
+        UserTurn(content="make soup"),
+        SystemTurn(content="Task knowledge: wash. peel."),
+        FramesTurn(start=4, end=8),
+    )
+    answer = stream_as_reference if compat else stream_conversation
+
+    transcript = answer(tiny_model(), marked_chat(), dialogue(turns), random_features(4), CONFIG)
+
+    assert [frame.user_text for frame in transcript.frames] == ["make soup", "", "", ""]
+    lines = (*assistant_lines(transcript), *reference_lines(transcript))
+    assert "[2.0s] User: make soup" in lines
+    assert not any("Task knowledge" in line for line in lines)
 
 
 @pytest.mark.parametrize(

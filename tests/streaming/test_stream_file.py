@@ -27,11 +27,16 @@ def short(transcript: Transcript) -> Transcript:
     return replace(transcript, frames=frames)
 
 
+def with_summary(transcript: Transcript) -> Transcript:
+    *others, last = transcript.references
+    return replace(transcript, references=(*others, replace(last, text="", is_summary=True)))
+
+
 def written(tmp_path: Path) -> tuple[RunDirectory, dict[str, list[Transcript]]]:
     run = RunDirectory(tmp_path / "run")
     one, two = cooking_stream(0).transcript, cooking_stream(1, first_frame=7).transcript
     unknown = replace(one.references[0], supervised=False)
-    one = replace(one, references=(unknown, *one.references[1:]))
+    one = replace(with_summary(one), references=(unknown, *with_summary(one).references[1:]))
     transcripts = {"val": [one], "test": [two, replace(one, stream_id="a/b c")]}
     for split, streams in transcripts.items():
         for transcript in streams:
@@ -47,19 +52,18 @@ def test_streams_are_read_as_they_were_written(tmp_path: Path) -> None:
     assert len(list((run.path / "streams").glob("*.json"))) == 3  # the index is none of them
 
 
-def test_streams_of_older_versions_are_supervised_throughout(tmp_path: Path) -> None:
+def test_streams_of_older_versions_are_read(tmp_path: Path) -> None:
     run, transcripts = written(tmp_path)
-    for path in (run.path / "streams").glob("val_*.json"):
-        rows = [{k: v for k, v in row.items() if k != "supervised"} for row in _rows(path)]
+    for path in (run.path / "streams").glob("*.json"):
+        rows = json.loads(path.read_text())
+        for row in rows:
+            del row["ref_is_summary"], row["supervised"]
         path.write_text(json.dumps(rows))
-    (read,) = run.read_streams()["val"]
-    assert all(reference.supervised for reference in read.references)
-    assert len(read.frames) == len(transcripts["val"][0].frames)
-
-
-def _rows(path: Path) -> list[dict[str, object]]:
-    rows: list[dict[str, object]] = json.loads(path.read_text())
-    return rows
+    older = {"is_summary": False, "supervised": True}
+    assert run.read_streams()["test"] == [
+        replace(stream, references=tuple(replace(r, **older) for r in stream.references))
+        for stream in map(short, transcripts["test"])
+    ]
 
 
 def test_a_missing_index_and_a_damaged_stream_are_named(tmp_path: Path) -> None:
