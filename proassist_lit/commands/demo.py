@@ -7,10 +7,13 @@ import os
 import socket
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from proassist_lit.commands.assistant import LoadedRun, add_assistant_options, load_run
 from proassist_lit.errors import ConfigError
+
+if TYPE_CHECKING:
+    from proassist_lit.live.task import Task
 
 SECURITY = """\
 security:
@@ -109,7 +112,8 @@ def demo(arguments: argparse.Namespace) -> int:
         port = listening.getsockname()[1]
         access = Access(host=arguments.host, port=port, token=token, origins=origins)
         loaded = load_run(arguments)
-        tasks = {task.name: task for task in map(loaded.task, arguments.task or _suggested(loaded))}
+        chosen = [loaded.task(wanted) for wanted in arguments.task] or _suggested(loaded)
+        tasks = {task.name: task for task in chosen}
         _ = loaded.assistant.decoder  # compiled now, not before the first frame
         app = create_app(loaded.assistant, tasks, access, limits, record=arguments.record)
         shown = f"[{arguments.host}]" if ":" in arguments.host else arguments.host
@@ -132,9 +136,16 @@ def _listen(host: str, port: int) -> socket.socket:
         ) from error
 
 
-def _suggested(loaded: LoadedRun) -> list[str]:
+def _suggested(loaded: LoadedRun) -> list[Task]:
+    """Tasks to choose from where none is named.
+
+    Raises:
+        ConfigError: the recordings are not here.
+    """
+    if not loaded.data:
+        return [loaded.no_task()]
     split = loaded.data.get("test") or loaded.data["val"]
-    return [conversation.id for conversation in split.conversations[:_SUGGESTED]]
+    return [loaded.task(conversation.id) for conversation in split.conversations[:_SUGGESTED]]
 
 
 def _read_token(name: str | None) -> str:
