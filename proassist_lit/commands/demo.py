@@ -114,7 +114,9 @@ def demo(arguments: argparse.Namespace) -> int:
         loaded = load_run(arguments)
         chosen = [loaded.task(wanted) for wanted in arguments.task] or _suggested(loaded)
         tasks = {task.name: task for task in chosen}
-        _ = loaded.assistant.decoder  # compiled now, not before the first frame
+        # Compiled, and limits that are wrong told, now: not to every visitor.
+        for task in chosen:
+            loaded.assistant.session(task)
         app = create_app(loaded.assistant, tasks, access, limits, record=arguments.record)
         shown = f"[{arguments.host}]" if ":" in arguments.host else arguments.host
         sys.stdout.write(f"http://{shown}:{port}/ (Ctrl-C ends it)\n")
