@@ -6,6 +6,7 @@ import argparse
 import os
 import socket
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -114,6 +115,8 @@ def demo(arguments: argparse.Namespace) -> int:
         loaded = load_run(arguments)
         chosen = [loaded.task(wanted) for wanted in arguments.task] or _suggested(loaded)
         tasks = {task.name: task for task in chosen}
+        if arguments.task:
+            _check_names(chosen, arguments.task)
         # Compiled, and limits that are wrong told, now: not to every visitor.
         for task in chosen:
             loaded.assistant.session(task)
@@ -148,6 +151,18 @@ def _suggested(loaded: LoadedRun) -> list[Task]:
         return [loaded.no_task()]
     split = loaded.data.get("test") or loaded.data["val"]
     return [loaded.task(conversation.id) for conversation in split.conversations[:_SUGGESTED]]
+
+
+def _check_names(tasks: Sequence[Task], asked: Sequence[str]) -> None:
+    """Refuse tasks of one name, of which the page could offer the last one only."""
+    first: dict[str, str] = {}
+    for task, wanted in zip(tasks, asked, strict=True):
+        if task.name in first:
+            raise ConfigError(
+                f"--task {first[task.name]} and --task {wanted} are both called {task.name!r}; "
+                "leave one out, or rename its file."
+            )
+        first[task.name] = wanted
 
 
 def _read_token(name: str | None) -> str:
