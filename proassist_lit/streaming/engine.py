@@ -166,9 +166,10 @@ class Engine:
     def _make_house(self, num_slots: int) -> House:
         cache = SlotCache(self._model, num_slots, self._config.max_context)
         margin = self._margin()
+        rises = any(thresholds.rise is not None for thresholds in self._thresholds)
         return House(
             cache, self._thresholds, self._rotation, self._num_tokens_per_img, self._max_block,
-            margin=margin, reads_alone=margin > 0 and self._config.rule.looks_back,
+            margin=margin, reads_alone=margin > 0 and (rises or self._config.rule.looks_back),
             step_rows=STEP_ROWS.get(self._model.device.type, STEP_ROWS_ELSEWHERE),
         )  # fmt: skip
 
