@@ -77,8 +77,8 @@ class LiveAssistant:
         """
         return Session(
             self.model, self.chat, task.script(), self.config, fps=self.fps,
-            num_tokens_per_img=self.num_tokens_per_img, start_frame_idx=start_frame_idx, name=name,
-            decoder=self.decoder, encode=self.glance,
+            num_tokens_per_img=self.num_tokens_per_img, start_frame_idx=start_frame_idx,
+            opening=task.opening, name=name, decoder=self.decoder, encode=self.glance,
         )  # fmt: skip
 
     def look(self, frames: NDArray[np.uint8]) -> Tensor:

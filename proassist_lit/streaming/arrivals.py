@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from proassist_lit.sequence.chat import Role
 from proassist_lit.sequence.script import Script, Text
+from proassist_lit.streaming.config import ContextSource
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,13 @@ def heard(script: Script, index: int) -> tuple[Text, ...]:
     """What an assistant hears before frame ``index``: users and system, never the reference."""
     texts = script.moments[index].before
     return tuple(text for text in texts if text.role in (Role.USER, Role.SYSTEM))
+
+
+def opening(script: Script, context: ContextSource) -> tuple[Text, ...]:
+    """What a stream is told between its prompt and its first frame."""
+    if not script.moments:
+        return ()
+    return script.moments[0].before if context is ContextSource.REFERENCE else heard(script, 0)
 
 
 def arriving(script: Script, index: int) -> tuple[tuple[Text, ...], Said]:

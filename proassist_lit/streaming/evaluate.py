@@ -16,7 +16,7 @@ from proassist_lit.sequence.chat import Chat
 from proassist_lit.sequence.ground_truth import references
 from proassist_lit.sequence.rules import PROASSIST
 from proassist_lit.sequence.script import Script, Text, read_script
-from proassist_lit.streaming.arrivals import Said, arriving
+from proassist_lit.streaming.arrivals import Said, arriving, opening
 from proassist_lit.streaming.compat import reference_config
 from proassist_lit.streaming.config import StreamConfig
 from proassist_lit.streaming.decoder import Decoder, make_decoder
@@ -59,6 +59,7 @@ def stream_conversation(
         fps=conversation.fps,
         num_tokens_per_img=features.shape[1],
         start_frame_idx=conversation.start_frame_idx,
+        opening=opening(script, config.context),
         name=conversation.id,
         decoder=decoder,
     )
