@@ -287,7 +287,7 @@ def draw_contexts(chat: Chat, script: Script, sequence: TokenSequence) -> Pictur
             picture.text(182, y + 18, "such a stream is refused before it starts", size=12.5)
             y += 42
             continue
-        manager = ContextManager(chat, script, config, name=MAKE_TEA.id)
+        manager = ContextManager(chat, script, config, num_tokens_per_img=K, name=MAKE_TEA.id)
         cut = manager.cut(state=state, knowledge="", summary=SUMMARY, starts=starts, length=length)
         x = 182.0
         for begin, end in cut.keep:

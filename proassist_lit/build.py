@@ -31,6 +31,7 @@ from proassist_lit.sequence.rules import DST_EXTENSION
 from proassist_lit.sequence.script import read_script
 from proassist_lit.sequence.splitting import split_conversation
 from proassist_lit.sequence.turns import single_turns
+from proassist_lit.streaming.arrivals import opening
 from proassist_lit.streaming.context import ContextManager
 from proassist_lit.streaming.room import room_to_write
 from proassist_lit.types import Batch, Example
@@ -87,7 +88,11 @@ def build_core(
         for split in (split for split in data if split != "train"):
             for conversation in data[split].conversations:  # refuses prompts that leave no room
                 script = read_script(conversation)
-                ContextManager(chat, script, config.stream, name=conversation.id)
+                ContextManager(
+                    chat, script, config.stream,
+                    num_tokens_per_img=config.data.num_tokens_per_img,
+                    opening=opening(script, config.stream.context), name=conversation.id,
+                )  # fmt: skip
     evaluator = Evaluator(
         data,
         config.stream,

@@ -38,7 +38,8 @@ WORDS = (
     "make soup first well done now how many one of two three it is all good wait use the knife pan "
     "S1->start S1->complete S2->start S2->complete S1->complete;S2->start S9->start nonsense "
     "system user model User: assistant dst Please summarize progress. Task knowledge: Okay. "
-    "Summary: so far DST Task Overview: Dialogue state: S1 S2 in_progress completed"
+    "Summary: so far DST Task Overview: Dialogue state: S1 S2 in_progress completed "
+    "in_progress, completed,"
 )
 STEPS = (TaskStep(id="S1", name="wash"), TaskStep(id="S2", name="peel"))
 NOT_STARTED = {step.id: StepState.NOT_STARTED for step in STEPS}

@@ -17,6 +17,7 @@ from proassist_lit.build import build_collate, build_core, build_examples, packs
 from proassist_lit.config import Compat, RunConfig
 from proassist_lit.data.config import DataConfig
 from proassist_lit.data.dataset import ConversationSet
+from proassist_lit.data.dialogue_config import DialogueConfig
 from proassist_lit.data.sources.toy import ToyConfig
 from proassist_lit.errors import ConfigError, FeatureError, RecordError
 from proassist_lit.evaluation.config import EvaluationConfig
@@ -140,6 +141,19 @@ def test_match_windows_of_no_data_set_are_refused(cache: Path) -> None:
         build_core(run("Toy"))
     build_core(run("toy"))
     build_core(run("tea"), windows=())  # of a run on other data
+
+
+def test_knowledge_without_room_is_refused_before_training(cache: Path) -> None:
+    def run(*, knowledge: bool) -> RunConfig:
+        data = DataConfig(cache=str(cache), encoder="thumbnail4",
+                          toy=ToyConfig(num_train=1, num_val=1, num_test=1),
+                          dialogue=DialogueConfig(knowledge=knowledge))  # fmt: skip
+        stream = StreamConfig(strategy=Strategy.DST_REFRESH, max_context=386, reserve=256)
+        return config(cache, data=data, stream=stream)
+
+    build_core(run(knowledge=False))
+    with pytest.raises(ConfigError, match=r"stream 'toy-val-.* leaves no room for frames of 1 in"):
+        build_core(run(knowledge=True))
 
 
 def test_batches_are_packed_where_rules_and_backbone_allow_it(cache: Path) -> None:

@@ -6,11 +6,15 @@ import argparse
 import os
 import socket
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from proassist_lit.commands.assistant import LoadedRun, add_assistant_options, load_run
 from proassist_lit.errors import ConfigError
+
+if TYPE_CHECKING:
+    from proassist_lit.live.task import Task
 
 SECURITY = """\
 security:
@@ -109,8 +113,13 @@ def demo(arguments: argparse.Namespace) -> int:
         port = listening.getsockname()[1]
         access = Access(host=arguments.host, port=port, token=token, origins=origins)
         loaded = load_run(arguments)
-        tasks = {task.name: task for task in map(loaded.task, arguments.task or _suggested(loaded))}
-        _ = loaded.assistant.decoder  # compiled now, not before the first frame
+        chosen = [loaded.task(wanted) for wanted in arguments.task] or _suggested(loaded)
+        tasks = {task.name: task for task in chosen}
+        if arguments.task:
+            _check_names(chosen, arguments.task)
+        # Compiled, and limits that are wrong told, now: not to every visitor.
+        for task in chosen:
+            loaded.assistant.session(task)
         app = create_app(loaded.assistant, tasks, access, limits, record=arguments.record)
         shown = f"[{arguments.host}]" if ":" in arguments.host else arguments.host
         sys.stdout.write(f"http://{shown}:{port}/ (Ctrl-C ends it)\n")
@@ -132,9 +141,28 @@ def _listen(host: str, port: int) -> socket.socket:
         ) from error
 
 
-def _suggested(loaded: LoadedRun) -> list[str]:
+def _suggested(loaded: LoadedRun) -> list[Task]:
+    """Tasks to choose from where none is named.
+
+    Raises:
+        ConfigError: the recordings are not here.
+    """
+    if not loaded.data:
+        return [loaded.no_task()]
     split = loaded.data.get("test") or loaded.data["val"]
-    return [conversation.id for conversation in split.conversations[:_SUGGESTED]]
+    return [loaded.task(conversation.id) for conversation in split.conversations[:_SUGGESTED]]
+
+
+def _check_names(tasks: Sequence[Task], asked: Sequence[str]) -> None:
+    """Refuse tasks of one name, of which the page could offer the last one only."""
+    first: dict[str, str] = {}
+    for task, wanted in zip(tasks, asked, strict=True):
+        if task.name in first:
+            raise ConfigError(
+                f"--task {first[task.name]} and --task {wanted} are both called {task.name!r}; "
+                "leave one out, or rename its file."
+            )
+        first[task.name] = wanted
 
 
 def _read_token(name: str | None) -> str:

@@ -88,9 +88,13 @@ class Viewer:
             self._words.append(words)
 
     def set_thresholds(self, speak: float, dst: float) -> None:
-        """From the next frame on, decide by these."""
+        """From the next frame on, decide by these.
+
+        Where ``stream.rise`` decides to speak, it goes on to until ``speak`` is another one.
+        """
         with self._lock:
-            self._thresholds = Thresholds(speak, dst)
+            rise = self._thresholds.rise if speak == self._thresholds.speak else None
+            self._thresholds = Thresholds(speak, dst, rise)
 
     def end(self, refusal: Refusal) -> None:
         """Let the session end; its client is told why."""

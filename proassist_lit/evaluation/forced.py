@@ -38,7 +38,7 @@ class TeacherForcing:
         rules: whose rules make the sequences.
         max_new_tokens: longest utterance that is written at every turn of the reference; 0 where
             none is.
-        stream: when streams decide, and by which rule.
+        stream: when streams decide, and by which rule; what computes the words.
     """
 
     chat: Chat
@@ -81,7 +81,7 @@ class TeacherForcing:
         metric, words = TeacherForcedMetrics(), TextPairMetrics("forced")
         metric.update((), 1.0)  # a process may have no share
         words.update(())
-        decoder = make_decoder(model) if self.max_new_tokens else None
+        decoder = make_decoder(model, self.stream.kernels) if self.max_new_tokens else None
 
         def score(number: int) -> None:
             for part in self.split(data.conversations[number]):

@@ -14,7 +14,7 @@ from proassist_lit.errors import ConfigError
 from proassist_lit.live.task import Task
 from proassist_lit.model.assistant import AssistantModel
 from proassist_lit.sequence.chat import Chat
-from proassist_lit.streaming.config import StreamConfig
+from proassist_lit.streaming.config import ContextSource, StreamConfig
 from proassist_lit.streaming.decoder import Decoder, make_decoder
 from proassist_lit.streaming.session import Session
 from proassist_lit.vision.encoder import FrameEncoder, grids_for
@@ -33,8 +33,8 @@ class LiveAssistant:
         fps: frames per second that the model was trained with.
 
     Raises:
-        ConfigError: the encoder's features are not those that the model's projector reads, or a
-            threshold is missing.
+        ConfigError: the encoder's features are not those that the model's projector reads, or the
+            context is to be the reference's.
     """
 
     model: AssistantModel
@@ -45,6 +45,11 @@ class LiveAssistant:
     fps: float
 
     def __post_init__(self) -> None:
+        if self.config.context is ContextSource.REFERENCE:
+            raise ConfigError(
+                "stream.context=reference: a live stream has no reference, so the assistant would "
+                "hear nobody and forget what it said; give --set stream.context=own."
+            )
         wanted = self.model.projector.vision_size
         if self.encoder.width != wanted:
             raise ConfigError(
@@ -72,8 +77,8 @@ class LiveAssistant:
         """
         return Session(
             self.model, self.chat, task.script(), self.config, fps=self.fps,
-            num_tokens_per_img=self.num_tokens_per_img, start_frame_idx=start_frame_idx, name=name,
-            decoder=self.decoder, encode=self.glance,
+            num_tokens_per_img=self.num_tokens_per_img, start_frame_idx=start_frame_idx,
+            opening=task.opening, name=name, decoder=self.decoder, encode=self.glance,
         )  # fmt: skip
 
     def look(self, frames: NDArray[np.uint8]) -> Tensor:

@@ -53,6 +53,11 @@ class Text:
     kinds: tuple[str, ...] = ()
     is_summary: bool = False
 
+    @property
+    def is_knowledge(self) -> bool:
+        """Whether it tells what is known of the task."""
+        return self.role is Role.SYSTEM and self.content.startswith(KNOWLEDGE)
+
 
 @dataclass(kw_only=True)
 class Moment:

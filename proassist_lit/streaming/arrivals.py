@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from proassist_lit.sequence.chat import Role
 from proassist_lit.sequence.script import Script, Text
+from proassist_lit.streaming.config import ContextSource
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,13 @@ def heard(script: Script, index: int) -> tuple[Text, ...]:
 def user_words(texts: Iterable[Text]) -> str:
     """What users say among ``texts``: what the system tells (task knowledge) is no dialogue."""
     return " ".join(text.content for text in texts if text.role is Role.USER)
+
+
+def opening(script: Script, context: ContextSource) -> tuple[Text, ...]:
+    """What a stream is told between its prompt and its first frame."""
+    if not script.moments:
+        return ()
+    return script.moments[0].before if context is ContextSource.REFERENCE else heard(script, 0)
 
 
 def arriving(script: Script, index: int) -> tuple[tuple[Text, ...], Said]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -12,6 +14,10 @@ FALLBACK = 0.5
 
 MOST_YES = 2
 """Largest ratio of yes-decisions to yes-labels that a threshold may lead to."""
+
+MOST = math.nextafter(1.0, 0.0)
+"""Largest threshold of a probability. Of 32 bits, it says yes to 1 alone, as a threshold of 1 does;
+but 1 lets the reference decide by its next token instead (``compat.reference_config``)."""
 
 
 def threshold_candidates(probs: Tensor, labels: Tensor, num: int) -> list[float]:
@@ -54,7 +60,8 @@ def best_threshold(probs: Tensor, labels: Tensor) -> float:
     """Threshold with the best F1; the middle of the plateau where many are as good.
 
     It never answers yes more than ``MOST_YES`` times as often as the labels do: a model that knows
-    nothing has its best F1 where it always says yes.
+    nothing has its best F1 where it always says yes. Only frames whose probability is 1, which no
+    threshold is above, may be more.
 
     Args:
         probs: (F,) as above.
@@ -78,7 +85,7 @@ def best_threshold(probs: Tensor, labels: Tensor) -> float:
     candidates = distinct & (fired <= MOST_YES * num_pos)
     if not candidates.any():  # too many frames share the highest probability
         highest = float(sorted_probs[0])
-        return min(highest + 1e-6, 1.0) if highest <= 1.0 else highest + 1e-6
+        return min(highest + 1e-6, MOST) if highest <= 1.0 else highest + 1e-6
     good = candidates & (f1 >= f1[candidates].max() - 1e-9)
     middles = (sorted_probs + nexts)[good] / 2
     return float(middles[len(middles) // 2])

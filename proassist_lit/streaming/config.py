@@ -128,8 +128,8 @@ class StreamConfig:
 
     reread_margin: float | None = None
     """Of recorded streams, decisions nearer to their threshold are read again, the stream alone;
-    null: 0.03 where the model's numbers have 16 bits, else 0. By a rule that looks back, every
-    frame is then read alone."""
+    null: 0.03 where the model's numbers have 16 bits, else 0. By a rule that looks back, or by
+    rise, every frame is then read alone."""
 
     kernels: Kernels = Kernels.AUTO
     """auto, compiled (in C on a CPU, in Triton on a GPU; several times as fast) or torch."""

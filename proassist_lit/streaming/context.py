@@ -42,29 +42,61 @@ class ContextManager:
         chat: the formatter.
         script: prompt, steps and first state.
         config: strategy and limits.
+        num_tokens_per_img: K.
+        opening: what is said before the first frame, as far as it is known.
         name: name of the stream, for messages.
 
     Raises:
-        ConfigError: what the strategy keeps does not leave room for a single frame.
+        ConfigError: what the strategy keeps does not leave room for a single frame, so that it
+            would run at every one.
     """
 
-    def __init__(self, chat: Chat, script: Script, config: StreamConfig, *, name: str) -> None:
+    def __init__(
+        self,
+        chat: Chat,
+        script: Script,
+        config: StreamConfig,
+        *,
+        num_tokens_per_img: int,
+        opening: Sequence[Text] = (),
+        name: str,
+    ) -> None:
         self._chat, self._script, self._config = chat, script, config
         self.limit = config.max_context - config.reserve
-        room = len(self.first_prefix())
-        kept = f"the prompt takes {room} tokens"
+        room = self._most_begun(opening)
+        kept = f"the prompt and what is told with it take {room} tokens"
         if config.strategy is Strategy.DROP_MIDDLE:
-            room += config.window_tokens
+            # The end of the last turn, or a separator, comes before the next frame.
+            between = max(1 + len(chat.after_turn_ids), len(chat.separator_ids))
+            room += config.window_tokens + between
             kept += f" and stream.window_tokens {config.window_tokens} more"
         elif config.strategy is Strategy.SUMMARIZE:
             room += config.max_summary_tokens
             kept += f" and a summary up to {config.max_summary_tokens} more"
+        if config.strategy is not Strategy.NONE:  # which never runs: the stream ends
+            room += num_tokens_per_img
         if room >= self.limit:
             raise ConfigError(
-                f"stream {name!r}: {kept}, which leaves no room for frames in stream.max_context "
-                f"{config.max_context} less stream.reserve {config.reserve}; raise "
-                "stream.max_context, or keep less."
+                f"stream {name!r}: {kept}, which leaves no room for frames of "
+                f"{num_tokens_per_img} in stream.max_context {config.max_context} less "
+                f"stream.reserve {config.reserve}; raise stream.max_context, or keep less."
             )
+
+    def _most_begun(self, opening: Sequence[Text]) -> int:
+        """Most tokens that a context which was cut begins with, without window and summary."""
+        chat, script = self._chat, self._script
+        match self._config.strategy:
+            case Strategy.NONE:
+                return len(self.first_prefix())
+            case Strategy.DROP_MIDDLE:  # all that precedes the first image token
+                return len(self.first_prefix()) + len(text_ids(chat, tuple(opening)))
+            case Strategy.DROP_ALL:
+                states = [script.initial_state]
+            case _:  # the prefix tells how far the steps are, in words that differ in length
+                ids = [step.id for step in script.steps]
+                states = [dict.fromkeys(ids, state) for state in StepState]
+        knowledge = next((text.content for text in opening if text.is_knowledge), "")
+        return max(len(prefix_ids(chat, script, state, knowledge)) for state in states)
 
     def first_prefix(self) -> list[int]:
         """Token ids that open the stream."""

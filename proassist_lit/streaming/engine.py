@@ -19,6 +19,7 @@ from torch import Tensor
 from proassist_lit.errors import ProAssistError, StreamError
 from proassist_lit.model.assistant import AssistantModel
 from proassist_lit.sequence.chat import Chat
+from proassist_lit.streaming.arrivals import opening
 from proassist_lit.streaming.branch import Branch
 from proassist_lit.streaming.config import ContextSource, Strategy, StreamConfig
 from proassist_lit.streaming.house import House
@@ -166,9 +167,10 @@ class Engine:
     def _make_house(self, num_slots: int) -> House:
         cache = SlotCache(self._model, num_slots, self._config.max_context)
         margin = self._margin()
+        rises = any(thresholds.rise is not None for thresholds in self._thresholds)
         return House(
             cache, self._thresholds, self._rotation, self._num_tokens_per_img, self._max_block,
-            margin=margin, reads_alone=margin > 0 and self._config.rule.looks_back,
+            margin=margin, reads_alone=margin > 0 and (rises or self._config.rule.looks_back),
             step_rows=STEP_ROWS.get(self._model.device.type, STEP_ROWS_ELSEWHERE),
         )  # fmt: skip
 
@@ -189,6 +191,7 @@ class Engine:
             num_tokens_per_img=self._num_tokens_per_img,
             has_dst=self._model.dst_head is not None,
             start_frame_idx=recording.start_frame_idx,
+            opening=opening(recording.script, self._config.context),
             name=recording.name,
         )
         slot = Slot(house, place, index, recording, features, Branch(stream, list(rows)))

@@ -16,9 +16,10 @@ from proassist_lit.sequence.chat import Chat
 from proassist_lit.sequence.ground_truth import references
 from proassist_lit.sequence.rules import PROASSIST
 from proassist_lit.sequence.script import Script, Text, read_script
-from proassist_lit.streaming.arrivals import Said, arriving
+from proassist_lit.streaming.arrivals import Said, arriving, opening
 from proassist_lit.streaming.compat import reference_config
 from proassist_lit.streaming.config import StreamConfig
+from proassist_lit.streaming.decoder import Decoder, make_decoder
 from proassist_lit.streaming.engine import Engine
 from proassist_lit.streaming.policy import Thresholds
 from proassist_lit.streaming.recording import Recording
@@ -34,6 +35,7 @@ def stream_conversation(
     features: Tensor,
     config: StreamConfig,
     *,
+    decoder: Decoder | None = None,
     on_frame: Callable[[FrameOutput], None] | None = None,
 ) -> Transcript:
     """Answer one recorded stream, frame by frame.
@@ -44,6 +46,7 @@ def stream_conversation(
         conversation: prompt, steps, and what the user says when.
         features: (F, K, E), one row per frame of the conversation.
         config: thresholds and limits.
+        decoder: how tokens are fed; None for what ``stream.kernels`` says.
         on_frame: called after every frame, for progress.
     """
     script = read_script(conversation)
@@ -56,7 +59,9 @@ def stream_conversation(
         fps=conversation.fps,
         num_tokens_per_img=features.shape[1],
         start_frame_idx=conversation.start_frame_idx,
+        opening=opening(script, config.context),
         name=conversation.id,
+        decoder=decoder,
     )
     session.check_length(script)
     frames = _play(session, script, features, on_frame)
@@ -70,6 +75,7 @@ def stream_as_reference(
     features: Tensor,
     config: StreamConfig,
     *,
+    decoder: Decoder | None = None,
     on_frame: Callable[[FrameOutput], None] | None = None,
 ) -> Transcript:
     """Answer one recorded stream as ProAssist's released code does, faults included.
@@ -83,6 +89,7 @@ def stream_as_reference(
         conversation: prompt, steps, and what the user says when.
         features: (F, K, E), one row per frame of the conversation.
         config: threshold and limits, which the reference must know.
+        decoder: how tokens are fed; None for what ``stream.kernels`` says.
         on_frame: called after every frame, for progress.
 
     Raises:
@@ -99,6 +106,7 @@ def stream_as_reference(
         num_tokens_per_img=features.shape[1],
         start_frame_idx=conversation.start_frame_idx,
         name=conversation.id,
+        decoder=decoder or make_decoder(model, config.kernels),
     )
     frames = _play(session, script, features, on_frame)
     return make_transcript(conversation, read_script(conversation), frames)
@@ -209,6 +217,7 @@ def stream_conversations(
                 yield number, answered.row, make_transcript(conversations[number], script, frames)
     else:
         answer = stream_as_reference if compat else stream_conversation
+        decoder = make_decoder(model, config.kernels)
 
         def on_frame(_: FrameOutput) -> None:
             if on_frames is not None:
@@ -221,8 +230,9 @@ def stream_conversations(
                 )
                 try:
                     transcript = answer(
-                        model, chat, conversation, features(number), own, on_frame=on_frame
-                    )
+                        model, chat, conversation, features(number), own,
+                        decoder=decoder, on_frame=on_frame,
+                    )  # fmt: skip
                 except ProAssistError as error:
                     errors.append(error)
                 else:

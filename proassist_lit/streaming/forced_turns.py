@@ -108,7 +108,6 @@ def forced_turns(
     begun = policy or DecisionPolicy()
     speaks, waits = _decide(_probs(model, hidden[decisions]), heard, begun, says)
     losses, right = _score_words(model, hidden, sequence.labels.to(device))
-    decoder = decoder or make_decoder(model)
     is_word = sequence.labels != IGNORE_INDEX
 
     lasts = [i for i, m in enumerate(heard) if _has_utterance(m)]
@@ -122,6 +121,7 @@ def forced_turns(
         words = torch.arange(decisions[last] + 1, end)[is_word[decisions[last] + 1 : end]]
         texts = None
         if max_new_tokens:
+            decoder = decoder or make_decoder(model)  # it may pack a copy of all weights
             opening = len(chat.opening_ids(Role.ASSISTANT)) if chat.format.train_openings else 0
             start = int(words[0]) + opening
             cache.crop(start)

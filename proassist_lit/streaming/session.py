@@ -43,6 +43,7 @@ class Session:
         fps: frames per second.
         num_tokens_per_img: K.
         start_frame_idx: index of the first frame in the video.
+        opening: what is said before the first frame, as far as it is known: it may have to stay.
         name: name of the stream, for messages.
         decoder: how tokens are fed; None for the fastest way that fits the backbone.
         encode: makes (K, E) features of an (H, W, 3) uint8 picture, for live use.
@@ -62,6 +63,7 @@ class Session:
         fps: float,
         num_tokens_per_img: int,
         start_frame_idx: int = 0,
+        opening: Sequence[Text] = (),
         name: str = "stream",
         decoder: Decoder | None = None,
         encode: Callable[[Any], Tensor] | None = None,
@@ -77,6 +79,7 @@ class Session:
             num_tokens_per_img=num_tokens_per_img,
             has_dst=model.dst_head is not None,
             start_frame_idx=start_frame_idx,
+            opening=opening,
             name=name,
         )
         self._cache = KVCache(model.lm.config.num_hidden_layers)

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from proassist_lit.errors import ConfigError, StreamError
 from proassist_lit.sequence.builder import text_ids
 from proassist_lit.sequence.chat import Chat, Role
-from proassist_lit.sequence.script import KNOWLEDGE, Script, Text
+from proassist_lit.sequence.script import Script, Text
 from proassist_lit.streaming.arrivals import Said, user_words
 from proassist_lit.streaming.config import ContextSource, Strategy, StreamConfig
 from proassist_lit.streaming.context import ContextManager, Cut, summary_query
@@ -56,6 +56,7 @@ class Stream:
         num_tokens_per_img: K.
         has_dst: whether the model decides on updates.
         start_frame_idx: index of the first frame in the video.
+        opening: what is said before the first frame, as far as it is known: it may have to stay.
         name: name of the stream, for messages.
 
     Attributes:
@@ -80,6 +81,7 @@ class Stream:
         num_tokens_per_img: int,
         has_dst: bool,
         start_frame_idx: int = 0,
+        opening: Sequence[Text] = (),
         name: str = "stream",
     ) -> None:
         if config.theta_speak is None or config.theta_dst is None:
@@ -91,7 +93,9 @@ class Stream:
         self.name, self.config, self.chat = name, config, chat
         self._script, self._fps, self._num_tokens_per_img = script, fps, num_tokens_per_img
         self.has_dst = has_dst and bool(script.steps)
-        self._context = ContextManager(chat, script, config, name=name)
+        self._context = ContextManager(
+            chat, script, config, num_tokens_per_img=num_tokens_per_img, opening=opening, name=name
+        )
         self.thresholds = Thresholds.of(config)
         self._speaking = DecisionPolicy.to_speak(config)
         self._updating = DecisionPolicy.to_update(config)
@@ -181,7 +185,7 @@ class Stream:
         self.length += len(ids) + self._num_tokens_per_img
         for text in before:
             self._reference_state, _ = apply_updates(self._reference_state, text.updates)
-            if text.role is Role.SYSTEM and text.content.startswith(KNOWLEDGE):
+            if text.is_knowledge:
                 self._knowledge = self._knowledge or text.content
         return ids
 

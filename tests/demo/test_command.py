@@ -64,16 +64,40 @@ def test_the_demo_serves_the_run_and_the_tasks_that_are_asked_for(
         (["--port", "99999"], "--port 99999: the server cannot listen there"),
         (["--max-sessions", "0"], "--max-sessions 0: must be at least 1"),
         (["--task", "nowhere"], "task 'nowhere': is no JSON file and no recording"),
+        (["--set", "stream.reserve=20"], "stream.reserve is 20, but one frame and what may be"),
     ],
 )
 def test_what_is_wrong_is_told_before_anything_is_served(
     run: TrainedRun,  # noqa: F811
     options: list[str],
     message: str,
+    monkeypatch: pytest.MonkeyPatch,
     capsys: Captured,
 ) -> None:
+    monkeypatch.setattr(
+        "proassist_lit.demo.server.make_server", lambda *_: pytest.fail("it is served")
+    )
     assert main(["demo", str(run.folder), "--device", "cpu", "--port", "0", *options]) == 2
     assert re.search(f"error: .*{message}", capsys.readouterr().err)
+
+
+def test_tasks_of_one_name_are_refused(
+    run: TrainedRun,  # noqa: F811
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: Captured,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(
+        "proassist_lit.demo.server.make_server", lambda *_: pytest.fail("it is served")
+    )
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "tea.json").write_text('{"prompt": "Help."}')
+    asked = ["--task", "a/tea.json", "--task", run.conversation.id, "--task", "b/tea.json"]
+    assert main(["demo", str(run.folder), "--device", "cpu", "--port", "0", *asked]) == 2
+    said = capsys.readouterr().err
+    assert "--task a/tea.json and --task b/tea.json are both called 'tea'; leave one out" in said
 
 
 def test_an_address_that_is_taken_is_told(

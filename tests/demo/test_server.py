@@ -9,6 +9,8 @@ import sys
 import threading
 import time
 import tracemalloc
+from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -71,6 +73,22 @@ def test_thresholds_change_for_one_session_only() -> None:
         assert not all(answer["speak"] for answer in theirs)
         one.send({"type": "thresholds", "speak": 3.5, "dst": 1.0})  # of a sum, say
         assert not one.watch(4)[0]["speak"]
+
+
+def test_a_rise_decides_until_the_threshold_of_speaking_is_moved() -> None:
+    assistant = tiny_assistant()
+    assistant = replace(assistant, config=replace(assistant.config, rise=0.01))
+    with serving(assistant) as served, served.client() as client:
+        client.send({"type": "thresholds", **client.welcome["thresholds"], "dst": 1})
+        answers = client.watch(*range(12))
+        probs = [answer["speak_prob"] for answer in answers]
+        rises = [False, *(now - before > 0.01 for before, now in pairwise(probs))]
+        wanted = [p >= 0.5 or rose for p, rose in zip(probs, rises, strict=True)]
+        assert [answer["speak"] for answer in answers] == wanted
+        assert wanted != [p >= 0.5 for p in probs]
+        client.send({"type": "thresholds", "speak": 0.4, "dst": 1})
+        answers = client.watch(*range(12, 24))
+        assert [a["speak"] for a in answers] == [a["speak_prob"] >= 0.4 for a in answers]
 
 
 def test_a_busy_server_drops_frames_and_keeps_the_latest() -> None:

@@ -13,8 +13,10 @@ from proassist_lit.evaluation.result import EvaluationResult
 from proassist_lit.evaluation.thresholds import Candidates
 from proassist_lit.metrics.match_windows import MatchWindow
 from proassist_lit.metrics.summary import evaluate_transcripts
+from proassist_lit.model.assistant import AssistantModel
 from proassist_lit.streaming.calibrate import threshold_candidates
-from proassist_lit.streaming.config import SpeakRule
+from proassist_lit.streaming.config import Kernels, SpeakRule
+from proassist_lit.streaming.decoder import Decoder, make_decoder
 from proassist_lit.streaming.engine import Engine
 from proassist_lit.streaming.policy import DecisionPolicy, Thresholds
 from tests.evaluation.fakes import CONFIG, make_evaluator
@@ -190,6 +192,22 @@ def test_words_at_the_turns_of_the_reference_are_scored_where_asked_for() -> Non
     assert {"forced_bleu_4", "forced_rouge_l", "forced_cider"} <= set(scores)
     plain = make_evaluator()._forcing.scores(model, data, 0.5)
     assert {k: v for k, v in scores.items() if k in plain} == plain
+
+
+def test_those_words_are_computed_by_the_configured_kernels(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made: list[Kernels] = []
+
+    def noting(model: AssistantModel, kernels: Kernels = Kernels.AUTO) -> Decoder:
+        made.append(kernels)
+        return make_decoder(model, kernels)
+
+    monkeypatch.setattr("proassist_lit.evaluation.forced.make_decoder", noting)
+    evaluator = make_evaluator(replace(CONFIG, kernels=Kernels.TORCH))
+    forcing = replace(evaluator._forcing, max_new_tokens=6)
+    forcing.scores(tiny_model(), evaluator._data["test"], 0.5)
+    assert made == [Kernels.TORCH]
 
 
 def test_windows_of_the_configuration_reach_the_matching(plain: EvaluationResult) -> None:

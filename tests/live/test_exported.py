@@ -88,6 +88,14 @@ def test_a_folder_does_without_its_data(
     assert re.search("'tea_1': is no JSON file and no recording .*, which is not here", said)
 
 
+def test_the_demo_of_a_folder_without_its_data_asks_for_a_task(
+    exported: Path, capsys: Captured
+) -> None:
+    pytest.importorskip("fastapi", reason="the extra demo is not installed")
+    assert main(["demo", str(exported), "--device", "cpu", "--port", "0", *GONE]) == 2
+    assert "data that the assistant was trained on is not here" in capsys.readouterr().err
+
+
 def test_a_folder_knows_how_the_features_of_its_data_were_made(
     run: TrainedRun, film: Path, tmp_path: Path, capsys: Captured
 ) -> None:

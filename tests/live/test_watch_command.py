@@ -178,10 +178,12 @@ def test_a_damaged_video_is_answered_as_far_as_it_goes(
         (["--encoder", "thumbnail8"], r"thumbnail8: its features are 192 wide"),
         (["--encoder", "eyes"], r"encoder 'eyes': known are thumbnail2"),
         (["--set", "stream.theta=1"], r"no key 'theta'"),
+        (["--set", "stream.context=reference"],
+         r"stream\.context=reference: a live stream has no .*--set stream\.context=own"),
         (["--font", "none.ttf", "--mp4"], r"--font none\.ttf: cannot be read as a font"),
         (["--checkpoint", "best"], r"best\.ckpt: there is no such checkpoint"),
     ],
-)
+)  # fmt: skip
 def test_what_is_wrong_is_told_before_anything_is_watched(
     run: TrainedRun, film: Path, options: list[str], message: str, capsys: Captured
 ) -> None:

@@ -208,6 +208,13 @@ def test_a_fault_before_the_first_answer_is_raised(loaded: LoadedRun, tmp_path: 
         watch_video(loaded.assistant, Task(name="", prompt=""), tmp_path / "none.mp4", {})
 
 
+def test_knowledge_without_room_is_refused_before_anything_is_watched(loaded: LoadedRun) -> None:
+    told = Text(role=Role.SYSTEM, content="Task knowledge:" + 4000 * " wash it.")
+    loaded.assistant.session(Task(name="tea", prompt="Help."))
+    with pytest.raises(ConfigError, match="leaves no room for frames of 1 in"):
+        loaded.assistant.session(Task(name="tea", prompt="Help.", opening=(told,)))
+
+
 def test_thresholds_of_a_session_may_be_set_between_frames(loaded: LoadedRun) -> None:
     session = loaded.assistant.session(Task(name="", prompt="Help."))
     frame = torch.zeros(1, 48)

@@ -9,6 +9,8 @@ from proassist_lit.streaming.calibrate import (
     best_threshold,
     threshold_candidates,
 )
+from proassist_lit.streaming.compat import reference_config
+from proassist_lit.streaming.config import Strategy, StreamConfig
 from proassist_lit.streaming.policy import NEVER
 
 
@@ -79,6 +81,18 @@ def test_a_model_that_knows_nothing_does_not_always_say_yes() -> None:
 
 def test_a_probability_shared_by_too_many_frames_lies_below_the_threshold() -> None:
     assert 0.3 < best_threshold(torch.full((10,), 0.3), torch.tensor([1] + [0] * 9)) < 0.31
+
+
+def test_a_threshold_above_saturated_probabilities_is_one_for_the_reference_too() -> None:
+    probs, labels = torch.tensor([1.0] * 9 + [0.5]), torch.tensor([1] + [0] * 9)
+
+    theta = best_threshold(probs, labels)
+
+    largest = torch.nextafter(torch.tensor(1.0), torch.tensor(0.0))
+    assert float(largest) < theta <= 1.0  # of all frames, those with P(speak) = 1 speak
+    config = StreamConfig(theta_speak=theta, strategy=Strategy.NONE)
+    assert reference_config(config).not_talk_threshold > 0.0  # 0 would be its next token
+    assert theta not in threshold_candidates(probs, labels, 5)[1:]
 
 
 def test_candidates_fire_half_as_often_to_twice_as_often_as_the_best() -> None:

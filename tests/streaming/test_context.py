@@ -107,7 +107,7 @@ def test_a_summary_that_is_longer_when_it_is_read_is_cut() -> None:
     long = Stammering(chat.format, chat.tokenizer)
     context = ContextManager(long, read_script(dialogue()), replace(
         CONFIG, strategy=Strategy.SUMMARIZE, max_context=150, reserve=60
-    ), name="kitchen")  # fmt: skip
+    ), num_tokens_per_img=1, name="kitchen")  # fmt: skip
     assert context._fitted("so far") == "so far"  # six tokens
     kept = context._fitted("so far good so far")
     assert "so far good so far".startswith(kept)

@@ -9,18 +9,21 @@ from torch import Tensor
 from proassist_lit.data.conversation import FramesTurn, SystemTurn, UserTurn
 from proassist_lit.errors import ConfigError, FeatureError, StreamError
 from proassist_lit.judge.dialogue import assistant_lines, reference_lines
+from proassist_lit.model.assistant import AssistantModel
 from proassist_lit.sequence.ground_truth import references
 from proassist_lit.sequence.rules import OURS, PROASSIST, SequenceRules
 from proassist_lit.sequence.script import read_script
 from proassist_lit.streaming.arrivals import Said, heard
 from proassist_lit.streaming.compat import reference_config
-from proassist_lit.streaming.config import ContextSource, Strategy, StreamConfig
+from proassist_lit.streaming.config import ContextSource, Kernels, Strategy, StreamConfig
+from proassist_lit.streaming.decoder import Decoder, make_decoder
 from proassist_lit.streaming.engine import Engine
 from proassist_lit.streaming.evaluate import (
     stream_as_reference,
     stream_conversation,
     stream_conversations,
 )
+from proassist_lit.streaming.policy import Thresholds
 from proassist_lit.streaming.reference import ReferenceSession
 from proassist_lit.types import FrameOutput, Transcript
 from tests.fakes import VISION_SIZE, dialogue, random_features, tiny_model
@@ -85,6 +88,31 @@ def test_one_bad_stream_does_not_stop_the_others(
             assert (got.speak, got.text, got.updates) == (want.speak, want.text, want.updates)
             torch.testing.assert_close(got.speak_prob, want.speak_prob, rtol=0, atol=1e-6)
             assert (got.dst_prob is None) == compat  # the reference asks no such head
+
+
+@pytest.mark.parametrize("compat", [False, True], ids=["sessions", "reference"])
+def test_one_decoder_of_the_configured_kernels_answers_all_streams(
+    compat: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Engine, "fits", staticmethod(lambda _: False))
+    made: list[Kernels] = []
+
+    def noting(model: AssistantModel, kernels: Kernels = Kernels.AUTO) -> Decoder:
+        made.append(kernels)
+        return make_decoder(model, kernels)
+
+    for user in ("evaluate", "session", "reference"):
+        where = f"proassist_lit.streaming.{user}.make_decoder"
+        monkeypatch.setattr(where, noting, raising=False)
+    records = [dialogue(video_uid=f"video{i}") for i in range(2)]
+    answered = stream_conversations(
+        tiny_model(), marked_chat(), records, lambda _: random_features(10),
+        replace(CONFIG, kernels=Kernels.TORCH), num_tokens_per_img=1, compat=compat,
+        thresholds=[Thresholds(0.6, 0.6), Thresholds(0.4, 0.6)],
+    )  # fmt: skip
+
+    assert len(list(answered)) == 4
+    assert made == [Kernels.TORCH]
 
 
 def by_hand(config: StreamConfig, rules: SequenceRules) -> tuple[FrameOutput, ...]:

@@ -246,6 +246,15 @@ def test_a_word_after_a_wrong_one_is_not_counted(monkeypatch: pytest.MonkeyPatch
     assert all(turn.num_right_words == turn.num_words for turn in others)
 
 
+def test_what_writes_is_made_only_where_words_are_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = "proassist_lit.streaming.forced_turns.make_decoder"
+    monkeypatch.setattr(made, lambda *_: pytest.fail("a decoder is made"))
+    script, features = read_script(dialogue()), random_features(10)
+    assert forced_turns(
+        tiny_model(), word_chat(), script, features, theta_speak=0.5, max_seq_len=LONG
+    )
+
+
 def test_a_long_conversation_is_gone_through_as_far_as_it_fits() -> None:
     model, chat = tiny_model(), word_chat()
     script, features = read_script(dialogue()), random_features(10)
