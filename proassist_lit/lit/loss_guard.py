@@ -107,6 +107,21 @@ class LossGuard(L.Callback):
         """Read what is left, so that nothing bad is validated."""
         self._read(trainer)
 
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Stop where the loss on val is no number, which training alone would not show.
+
+        Raises:
+            TrainingError: it is none.
+        """
+        loss = float(trainer.callback_metrics.get("val/loss", 0.0))
+        if not math.isfinite(loss):
+            raise TrainingError(
+                f"training stopped at step {trainer.global_step}: the loss on val is {loss}, but "
+                "those on train are numbers. A record of val has features that are no numbers "
+                "(encode its video again), or the weights are too large (lower "
+                f"trainer.optimizer.lr). {self._way_on()}"
+            )
+
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Read what is left, so that nothing bad is evaluated."""
         self._read(trainer)
@@ -174,22 +189,24 @@ class LossGuard(L.Callback):
         )
 
     def _message(self, trainer: L.Trainer, batch: _Seen, fault: str) -> str:
+        return (
+            f"training stopped at step {batch.step}: {fault}. Batch {batch.batch_idx} of epoch "
+            f"{batch.epoch} holds {', '.join(_records(trainer, batch))}. {self._way_on()}"
+        )
+
+    def _way_on(self) -> str:
+        """How to go on after a fault."""
         last = self._run.last_checkpoint
-        if last.exists():
-            remedy = (
-                f"The last good checkpoint is {last} (step {step_of(str(last))}); go on from it "
-                f"with hydra.run.dir={self._run.path} resume=auto and something changed "
-                "(trainer.optimizer.lr, trainer.gradient_clip, trainer.precision, mended "
-                "features), or begin anew, also with another seed or other conversations."
-            )
-        else:
-            remedy = (
+        if not last.exists():
+            return (
                 "No checkpoint was written yet; begin anew with a lower trainer.optimizer.lr, or "
                 "mend the conversations."
             )
         return (
-            f"training stopped at step {batch.step}: {fault}. Batch {batch.batch_idx} of epoch "
-            f"{batch.epoch} holds {', '.join(_records(trainer, batch))}. {remedy}"
+            f"The last good checkpoint is {last} (step {step_of(str(last))}); go on from it "
+            f"with hydra.run.dir={self._run.path} resume=auto and something changed "
+            "(trainer.optimizer.lr, trainer.gradient_clip, trainer.precision, mended "
+            "features), or begin anew, also with another seed or other conversations."
         )
 
 

@@ -19,7 +19,10 @@ class Patience(EarlyStopping):
     """
 
     def __init__(self, patience: int) -> None:
-        super().__init__("val/loss", patience=patience, mode="min", check_on_train_epoch_end=False)
+        super().__init__(
+            "val/loss", patience=patience, mode="min", check_on_train_epoch_end=False,
+            check_finite=False,  # the guard of the loss tells of it
+        )  # fmt: skip
 
     @property
     def is_over(self) -> bool:

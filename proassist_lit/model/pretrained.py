@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,12 @@ def load_tokenizer(backbone: str) -> Any:
     return _read(AutoTokenizer, backbone, "tokenizer")
 
 
+def _own_gpu() -> int:
+    """The GPU of this process, before a Trainer has told it to use that."""
+    rank = os.environ.get("LOCAL_RANK", os.environ.get("SLURM_LOCALID", "0"))
+    return int(rank) % torch.cuda.device_count()
+
+
 def load_model(backbone: str, *, dtype: torch.dtype = torch.float32, four_bit: bool = False) -> Any:
     """Causal language model, or the text side of a vision-language model.
 
@@ -51,7 +58,7 @@ def load_model(backbone: str, *, dtype: torch.dtype = torch.float32, four_bit: b
     config = _load_config(backbone)
     options: dict[str, Any] = {"dtype": dtype}
     if four_bit:
-        device = {"": torch.cuda.current_device()} if torch.cuda.is_available() else None
+        device = {"": _own_gpu()} if torch.cuda.is_available() else None
         options = {
             "dtype": torch.bfloat16, "quantization_config": quantization(), "device_map": device
         }  # fmt: skip

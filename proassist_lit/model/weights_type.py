@@ -9,11 +9,14 @@ from torch import Tensor, nn
 def cast_weights(module: nn.Module, dtype: torch.dtype) -> None:
     """Give the parameters of ``module`` the type ``dtype``; its buffers keep theirs.
 
+    So do parameters of integers: weights in 4 bits are packed into bytes.
+
     ``module.to(dtype)`` would round the frequencies of rotary positions, too: in bfloat16 by up to
     0.4 %, which is radians at the end of a long context, and not what a backbone has learnt.
     """
     for parameter in module.parameters():
-        parameter.data = parameter.data.to(dtype)
+        if parameter.is_floating_point():
+            parameter.data = parameter.data.to(dtype)
 
 
 def trained_type(weight: Tensor) -> torch.dtype:

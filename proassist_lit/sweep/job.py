@@ -60,7 +60,9 @@ def run_once(
 
 def is_first_process() -> bool:
     """Whether this is the first, mostly the only, of the processes that work on one job."""
-    return all(os.environ.get(name, "0") == "0" for name in _RANKS)
+    # Within Slurm torchrun numbers the nodes by itself; Slurm's own number may be another.
+    ranks = ("RANK",) if "TORCHELASTIC_RUN_ID" in os.environ else _RANKS
+    return all(os.environ.get(name, "0") == "0" for name in ranks)
 
 
 def _run(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -180,6 +181,19 @@ def test_level_goes_with_the_checkpoint(tmp_path: Path, monkeypatch: pytest.Monk
     resumed.guard.on_load_checkpoint(resumed.trainer, resumed.module, saved)
     with pytest.raises(TrainingError, match=r"step 0: the loss of the batch is 10\.1, above"):
         resumed.step(10.1)
+
+
+@pytest.mark.parametrize("loss", [math.nan, math.inf])
+def test_loss_on_val_that_is_no_number_stops_training(
+    loss: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loop = Loop(tmp_path, monkeypatch)
+    loop.step(2.0)
+    loop.trainer.callback_metrics = {"val/loss": torch.tensor(2.5)}
+    loop.guard.on_validation_end(loop.trainer, loop.module)
+    loop.trainer.callback_metrics = {"val/loss": torch.tensor(loss)}
+    with pytest.raises(TrainingError, match=rf"step 1: the loss on val is {loss}, .*No checkpoint"):
+        loop.guard.on_validation_end(loop.trainer, loop.module)
 
 
 def test_spike_factor_that_every_loss_exceeds_is_refused() -> None:

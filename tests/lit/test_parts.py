@@ -117,6 +117,16 @@ def test_weights_of_sixteen_bits_are_not_trained_by_mistake() -> None:
     check_trained_types(model)
 
 
+def test_packed_weights_are_not_cast() -> None:
+    packed = torch.arange(256, dtype=torch.uint8)
+    module = torch.nn.Linear(2, 2)
+    module.packed = torch.nn.Parameter(packed.clone(), requires_grad=False)
+    cast_weights(module, torch.bfloat16)
+    assert module.packed.dtype is torch.uint8
+    assert torch.equal(module.packed, packed)
+    assert module.weight.dtype is torch.bfloat16
+
+
 def test_streams_that_go_on_behind_what_was_learnt_are_told_of() -> None:
     def settings(max_context: int) -> RunConfig:
         stream = StreamConfig(max_context=max_context, reserve=512)

@@ -41,6 +41,10 @@ def test_validations_without_a_lower_loss_are_counted() -> None:
     assert validate(Patience(2), 3.0, 2.5, 2.6, 2.5).should_stop
 
 
+def test_a_loss_that_is_no_number_ends_nothing_in_silence() -> None:
+    assert not validate(Patience(2), 3.0, float("nan")).should_stop
+
+
 def test_the_end_is_explained(capsys: pytest.CaptureFixture[str]) -> None:
     patience = Patience(2)
     trainer = validate(patience, 2.5, 2.6, 2.7)

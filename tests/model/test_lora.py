@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import LlamaConfig
 
 from proassist_lit.errors import ConfigError
+from proassist_lit.model import pretrained
 from proassist_lit.model.assistant import AssistantModel
 from proassist_lit.model.backbone import build_backbone, build_tokenizer
 from proassist_lit.model.checkpoint import saved_names
@@ -126,6 +128,33 @@ def test_targets_can_be_chosen_and_are_checked() -> None:
 def test_settings_are_checked(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         LoraConfig(**settings)
+
+
+@pytest.mark.parametrize(
+    ("environment", "gpu"),
+    [({}, 0), ({"LOCAL_RANK": "3"}, 3), ({"SLURM_LOCALID": "5"}, 1), ({"LOCAL_RANK": "4"}, 0)],
+)
+def test_weights_in_four_bits_go_to_the_gpu_of_their_process(
+    environment: dict[str, str], gpu: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("LOCAL_RANK", "SLURM_LOCALID"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    monkeypatch.setattr(pretrained, "_load_config", lambda _: LlamaConfig())
+    monkeypatch.setattr(pretrained, "quantization", lambda: None)
+    asked: dict[str, object] = {}
+
+    def read(*_: object, **options: object) -> object:
+        asked.update(options)
+        raise ConfigError("read")
+
+    monkeypatch.setattr(pretrained, "_read", read)
+    with pytest.raises(ConfigError, match="read"):
+        pretrained.load_model("x", four_bit=True)
+    assert asked["device_map"] == {"": gpu}
 
 
 def test_four_bits_say_what_they_need(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

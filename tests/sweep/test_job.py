@@ -11,7 +11,7 @@ from proassist_lit.config import RunConfig
 from proassist_lit.config_schema import read_config
 from proassist_lit.errors import ConfigError
 from proassist_lit.job_result import JobResult, Pruned
-from proassist_lit.sweep.job import run_once
+from proassist_lit.sweep.job import is_first_process, run_once
 
 
 class Job:
@@ -102,6 +102,26 @@ def test_further_process_of_a_job_leaves_the_books_to_the_first(
     with FileLock(tmp_path / ".lock"):  # the first process is at work
         assert run_once(lambda config, _: config.seed, RunConfig(seed=3), tmp_path) == 3
     assert [path.name for path in tmp_path.iterdir()] in ([], [".lock"])
+
+
+@pytest.mark.parametrize(
+    ("environment", "is_first"),
+    [
+        ({}, True),
+        ({"SLURM_PROCID": "1"}, False),
+        ({"LOCAL_RANK": "1"}, False),  # of Lightning's own launch
+        ({"TORCHELASTIC_RUN_ID": "x", "RANK": "0", "LOCAL_RANK": "0", "SLURM_PROCID": "1"}, True),
+        ({"TORCHELASTIC_RUN_ID": "x", "RANK": "8", "LOCAL_RANK": "0", "SLURM_PROCID": "0"}, False),
+    ],
+)
+def test_the_launcher_says_who_is_first(
+    environment: dict[str, str], is_first: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("TORCHELASTIC_RUN_ID", "RANK", "LOCAL_RANK", "SLURM_PROCID"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert is_first_process() is is_first
 
 
 def test_further_process_of_a_finished_job_does_not_wait_for_the_first(
