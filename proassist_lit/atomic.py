@@ -35,7 +35,10 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def remove_parts(path: Path) -> None:
-    """Remove what writers of ``path`` left behind who were killed; none may be at work."""
+    """Remove what writers of ``path`` left behind who were killed; none may be at work.
+
+    The name may be a pattern, ``*.ckpt``.
+    """
     for part in path.parent.glob(f".{path.name}.*.part"):
         part.unlink(missing_ok=True)
 

@@ -14,6 +14,7 @@ from proassist_lit.config import RunConfig
 from proassist_lit.errors import CheckpointError, ConfigError
 from proassist_lit.lit.best_checkpoints import BestCheckpoint, TopCheckpoints
 from proassist_lit.lit.callbacks import StreamingEvaluation
+from proassist_lit.lit.checkpoint_io import AtomicCheckpointIO
 from proassist_lit.lit.datamodule import ConversationDataModule
 from proassist_lit.lit.devices import refusals_of_lightning
 from proassist_lit.lit.last_checkpoint import LastCheckpoint
@@ -167,12 +168,14 @@ def build_trainer(
         ConfigError: Lightning refuses the settings.
     """
     trainer = config.trainer
+    numbers = precision_of(trainer)
     return L.Trainer(
         accelerator=trainer.accelerator,
         devices=trainer.devices if trainer.devices == "auto" else int(trainer.devices),
         num_nodes=trainer.num_nodes,
         strategy=build_strategy(trainer),
-        **precision_of(trainer),
+        plugins=[AtomicCheckpointIO(), *numbers.pop("plugins", ())],
+        **numbers,
         max_steps=trainer.max_steps,
         max_epochs=trainer.max_epochs,
         val_check_interval=trainer.val_every_steps,

@@ -14,7 +14,7 @@ from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from rich.console import Console
 
-from proassist_lit.atomic import remove_parts, replacing
+from proassist_lit.atomic import remove_parts
 from proassist_lit.errors import TrainingError
 from proassist_lit.lit.requeue import SIGNALS, requeue
 from proassist_lit.run_directory import RunDirectory
@@ -60,7 +60,7 @@ class LastCheckpoint(Checkpoint):
         self._saved_step = trainer.global_step
         self._asked = trainer.global_step, time.monotonic()
         if trainer.is_global_zero:
-            remove_parts(self._run.last_checkpoint)
+            remove_parts(self._run.checkpoints / "*.ckpt")
         for number in SIGNALS:
             self._handlers[number] = signal.signal(number, self._note_signal)
 
@@ -158,10 +158,7 @@ class LastCheckpoint(Checkpoint):
         target = self._run.last_checkpoint
         if trainer.is_global_zero:
             self._run.set_metrics_aside()
-            with replacing(target) as temporary:
-                trainer.save_checkpoint(temporary)
-        else:
-            trainer.save_checkpoint(target)  # it takes part; the first process writes
+        trainer.save_checkpoint(target)  # all processes take part; the first one writes
         self._is_due, self._saved_step = False, trainer.global_step
 
     def _told_to_stop(self, trainer: L.Trainer, *, at_once: bool = False) -> str:
