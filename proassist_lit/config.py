@@ -120,6 +120,11 @@ class RunConfig:
                 f"objective.{idle} has no effect with model.decision={self.model.decision.value}, "
                 f"whose silence is weighed by objective.{instead}; leave it at 1."
             )
+        if learns_token and not self.model.dst and self.objective.pos_weight != 1.0:
+            raise ConfigError(
+                "objective.pos_weight weighs yes-or-no decisions, but model.decision=silent_token "
+                "learns a token and model.dst=false leaves no other head; leave it at 1."
+            )
 
     def _check_relevance(self) -> None:
         if self.model.decision is not Decision.INFORMATIVE_RELEVANCE:

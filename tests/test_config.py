@@ -97,12 +97,17 @@ def test_two_heads_to_speak_are_refused_where_they_cannot_learn(
             r"speaking_binary_weight has no effect .*=silent_token, .*\.silent_logit_weight; leave",
         ),
         (
+            ModelConfig(decision=Decision.SILENT_TOKEN, dst=False),
+            ObjectiveConfig(kind=ObjectiveKind.TOKEN_PROB, pos_weight=5.0),
+            r"pos_weight weighs yes-or-no .* model\.dst=false leaves no other head; leave it at 1",
+        ),
+        (
             ModelConfig(),
             ObjectiveConfig(silent_logit_weight=0.1),
             r"silent_logit_weight has no effect .*objective\.speaking_binary_weight; leave it at 1",
         ),
     ],
-    ids=["silent_token", "head"],
+    ids=["silent_token", "pos_weight", "head"],
 )
 def test_weights_without_effect_are_refused(
     model: ModelConfig, objective: ObjectiveConfig, message: str
