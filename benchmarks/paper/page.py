@@ -41,9 +41,9 @@ def write_page(
     before = {} if everything else _sections(out)
     parts = [*_head(plan, study)]
     for table in plan.tables:
-        again = [name for name in table.rows if study.is_changed(name)]
+        again = any(study.is_there(name) for name in table.rows)
         if table.title in before and (not again or (only and table.name not in only)):
-            older = [n for n in table.rows if n in again or study.is_older(n)]
+            older = [n for n in table.rows if study.is_changed(n) or study.is_older(n)]
             parts += _kept(before[table.title], [plan.rows[name].label for name in older])
             continue
         parts += [f"## {table.title}", "", table.about.strip(), "", *_table(table, plan, study)]

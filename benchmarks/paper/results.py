@@ -65,7 +65,8 @@ class Study:
 
     Attributes:
         outdated: kept runs whose row is gone or has other settings now; they are left out.
-        changed: rows that the directory has runs of, or that lost kept ones.
+        there: rows that the directory has runs of, or that lost kept ones.
+        changed: those of them whose runs are not the kept ones.
 
     Raises:
         ConfigError: the directory is missing, or a run in it cannot be read.
@@ -82,7 +83,10 @@ class Study:
             for name in plan.rows
             for path in (directory / name).glob("seed*/metrics.json")
         ]
-        self.changed = {run.row for run in (*found, *self.outdated)}
+        gone = {run.row for run in self.outdated}
+        same = {run.to_line() for run in valid}
+        self.there = gone | {run.row for run in found}
+        self.changed = gone | {run.row for run in found if run.to_line() not in same}
         runs = {(run.row, run.seed): run for run in (*valid, *found)}
         self.runs = {
             name: [runs[place] for place in sorted(runs) if place[0] == name] for name in plan.rows
@@ -92,6 +96,10 @@ class Study:
     def all_runs(self) -> list[Run]:
         """Every run, by row and seed."""
         return [run for runs in self.runs.values() for run in runs]
+
+    def is_there(self, row: str) -> bool:
+        """Whether the directory has runs of it, or of the row whose runs it evaluates."""
+        return not self.there.isdisjoint({row, self._plan.rows[row].of})
 
     def is_changed(self, row: str) -> bool:
         """Whether it, or the row whose runs it evaluates, has other runs than those kept."""

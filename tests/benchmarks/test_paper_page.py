@@ -294,6 +294,15 @@ def test_what_evaluates_a_row_that_was_run_again_is_older(tmp_path: Path) -> Non
     assert "was written: Again. Compare" in out.read_text()
 
 
+def test_the_same_runs_read_again_are_not_older(tmp_path: Path) -> None:
+    tables = [replace(table(n), name=n, title=f"About {n}") for n in ("one", "two")]
+    plan, out = plan_of(*tables), tmp_path / "results.md"
+    write_page(plan, study_of(tmp_path, {"one": (0.5,), "two": (1 / 3,)}, plan), out)
+    kept = read_runs(tmp_path / "results" / "runs.jsonl")
+    write_page(plan, Study(tmp_path / "study", plan, kept), out, only=["one"])
+    assert "Older" not in out.read_text()
+
+
 def test_page_draws_how_the_losses_fell(tmp_path: Path) -> None:
     plan = plan_of(table("one", "again", learning=True))
     for row, seed, losses in (("one", 1, "4,,2"), ("one", 2, "6,,"), ("again", 1, "9,,9")):
