@@ -209,26 +209,18 @@ def _splitter(
 ) -> Callable[[Conversation], list[Conversation]]:
     """What splits a conversation into parts that fit into ``data.max_seq_len``.
 
-    Those for training leave out long silence, with ``every_frame`` nothing. It raises a
-    ``RecordError`` that names the record if one does not fit at all.
+    Those for training leave out long silence, with ``every_frame`` nothing.
     """
-
-    def split(conversation: Conversation) -> list[Conversation]:
-        try:
-            return split_conversation(
-                conversation,
-                chat,
-                config.splitting,
-                num_tokens_per_img=config.data.num_tokens_per_img,
-                max_seq_len=config.data.max_seq_len,
-                seed=config.data.seed,
-                rules=config.rules,
-                every_frame=every_frame,
-            )
-        except ValueError as error:
-            raise RecordError(f"{conversation.source}: {error}") from error
-
-    return split
+    return partial(
+        split_conversation,
+        chat=chat,
+        config=config.splitting,
+        num_tokens_per_img=config.data.num_tokens_per_img,
+        max_seq_len=config.data.max_seq_len,
+        seed=config.data.seed,
+        rules=config.rules,
+        every_frame=every_frame,
+    )
 
 
 def build_collate(

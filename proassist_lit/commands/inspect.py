@@ -169,13 +169,10 @@ def _split(
     from proassist_lit.sequence.splitting import SplitConfig, SplitMethod, split_conversation
 
     splitting = SplitConfig(method=SplitMethod(method)) if method else SplitConfig()
-    try:
-        parts = split_conversation(
-            conversation, chat, splitting, num_tokens_per_img=num_tokens_per_img,
-            max_seq_len=max_seq_len, seed=DataConfig().seed, rules=rules,
-        )  # fmt: skip
-    except ValueError as error:
-        raise RecordError(f"{conversation.source}: {error}") from error
+    parts = split_conversation(
+        conversation, chat, splitting, num_tokens_per_img=num_tokens_per_img,
+        max_seq_len=max_seq_len, seed=DataConfig().seed, rules=rules,
+    )  # fmt: skip
     if not parts:
         raise RecordError(
             f"{conversation.source}: is longer than {max_seq_len} tokens, and no assistant speaks "

@@ -23,7 +23,7 @@ from proassist_lit.data.conversation import (
     UserTurn,
 )
 from proassist_lit.data.seeding import stable_rng
-from proassist_lit.errors import ConfigError
+from proassist_lit.errors import ConfigError, RecordError
 from proassist_lit.sequence.builder import frame_lengths, prefix_ids, text_ids
 from proassist_lit.sequence.chat import Chat, Role
 from proassist_lit.sequence.rules import OURS, SequenceRules
@@ -106,7 +106,8 @@ def split_conversation(
         itself if it fits or is to be cut.
 
     Raises:
-        ValueError: a single frame with its prefix and the words around it does not fit.
+        RecordError: a single frame with its prefix and the words around it does not fit; names the
+            record.
     """
     splitter = _Splitter(conversation, chat, config, num_tokens_per_img, max_seq_len, rules)
     if config.method is SplitMethod.CUT or splitter.fits_whole():
@@ -204,10 +205,10 @@ class _Splitter:
             if reached is not None and used + self._summary_tokens(reached) <= self._max_seq_len:
                 end, progress = last, reached
         if last == start:
-            raise ValueError(
-                f"frame {self._script.moments[start].frame_idx} with the prompt and what is said "
-                f"around it does not fit into max_seq_len = {self._max_seq_len} tokens; raise "
-                "data.max_seq_len or shorten the system prompt."
+            raise RecordError(
+                f"{self._conversation.source}: frame {self._script.moments[start].frame_idx} with "
+                "the prompt and what is said around it does not fit into max_seq_len = "
+                f"{self._max_seq_len} tokens; raise data.max_seq_len or shorten the system prompt."
             )
         return (last, "") if end is None else (end, progress)
 
