@@ -92,15 +92,13 @@ class DstMetrics(Metric):
     def _add(self, transcript: Transcript) -> None:
         frames, references = transcript.frames, transcript.references
         tolerance_frames = _tolerance_frames(transcript, self.tolerance_s)
-        predicted, expected = _updates_of_frames(transcript, tolerance_frames)
+        predicted, expected, num_step_matched = _counted_updates(transcript, tolerance_frames)
         self.num_predicted += len(predicted)
         self.num_reference += len(expected)
         self.num_matched += len(
             _matched_pairs(predicted, expected, tolerance_frames, key=_whole_update)
         )
-        self.num_step_matched += len(
-            _matched_pairs(predicted, expected, tolerance_frames, key=lambda u: u.id)
-        )
+        self.num_step_matched += num_step_matched
         known = [
             dict(frame.state) == dict(reference.state)
             for frame, reference in zip(frames, references, strict=True)
@@ -143,7 +141,7 @@ def match_updates(
         None in place of the one that is missing.
     """
     tolerance_frames = _tolerance_frames(transcript, tolerance_s)
-    predicted, expected = _updates_of_frames(transcript, tolerance_frames)
+    predicted, expected, _ = _counted_updates(transcript, tolerance_frames)
     pairs = _matched_pairs(predicted, expected, tolerance_frames, key=_whole_update)
     found: list[tuple[Update, int | None, int | None]] = [
         (predicted[i][1], predicted[i][0], expected[j][0]) for i, j in pairs
@@ -163,13 +161,12 @@ def _tolerance_frames(transcript: Transcript, tolerance_s: float) -> int:
     return int(tolerance_s * transcript.fps + 1e-6)
 
 
-def _updates_of_frames(
+def _counted_updates(
     transcript: Transcript, tolerance_frames: int
-) -> tuple[list[tuple[int, Update]], list[tuple[int, Update]]]:
-    """Predicted and reference updates, each with its frame.
+) -> tuple[list[tuple[int, Update]], list[tuple[int, Update]], int]:
+    """Predicted and reference updates, each with its frame, and how many are matched by step.
 
-    A predicted one for whose step there is no counterpart is left out where nobody knows what is
-    right.
+    A predicted one that is not, where nobody knows what is right, is left out.
     """
     references = transcript.references
     predicted = [(i, u) for i, frame in enumerate(transcript.frames) for u in frame.updates]
@@ -181,7 +178,7 @@ def _updates_of_frames(
         for i, found in enumerate(predicted)
         if i in answers or references[found[0]].supervised
     ]
-    return counted, expected
+    return counted, expected, len(pairs)
 
 
 def _matched_pairs(
