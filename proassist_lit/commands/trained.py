@@ -219,7 +219,7 @@ def override(config: RunConfig, overrides: Sequence[str]) -> RunConfig:
             "stream.theta_speak=0.4."
         )
     # Nothing is an empty text, as on Hydra's command line.
-    settings = [f"{text}''" if text.endswith("=") else text for text in overrides]
+    settings = [text if text.partition("=")[2] else f"{text}''" for text in overrides]
     try:
         merged = OmegaConf.merge(
             OmegaConf.create(to_plain(config)), OmegaConf.from_dotlist(settings)

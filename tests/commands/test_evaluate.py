@@ -220,6 +220,7 @@ def test_settings_are_checked_like_those_of_training() -> None:
     assert changed.stream.theta_speak == 0.25
     assert changed.evaluation.sweep_dst == [0.5]
     assert override(RunConfig(), ["data.test_files="]).data.test_files == ""
+    assert override(RunConfig(), ["data.test_files=a="]).data.test_files == "a="
     with pytest.raises(ConfigError, match=r"no key 'theta_speek'.*stream\.theta_speak"):
         override(RunConfig(), ["stream.theta_speek=0.25"])
     with pytest.raises(ConfigError, match=r"theta_speak must be in \[0, 1\]"):
