@@ -51,6 +51,8 @@ def test_select_refuses_what_is_not_there(only: str, message: str) -> None:
         ({"rows": {"a": {"label": "A"}}}, r"row a: give it an experiment, or a row"),
         ({"rows": {"a": {"label": "A", "of": "b"}}}, r"row a: of 'b' is no row that trains"),
         ({"rows": {"a": {"label": "A", "experiment": "x", "set": ["k"]}}}, "'k' is no KEY=VALUE"),
+        ({"since": {"toi": "2026-11-27 01:50"}}, r"since: there is no data set 'toi'.*'toy'"),
+        ({"since": {"toy": "2026-11-27"}}, r"since: toy: .* is no time; write 'YYYY-MM-DD HH:MM'"),
         ({"tables": [{"rows": ["b"]}]}, r"table t: there is no row 'b'"),
         ({"tables": [{"metrics": ["f2"]}]}, r"table t: there is no metric 'f2'"),
         ({"tables": [{"cook": True}]}, r"table t: row a differs in cook"),
