@@ -20,9 +20,22 @@ class OptimizerKind(StrEnum):
     steps, each of which takes longer."""
 
 
+class Schedule(StrEnum):
+    """How the learning rate goes on after the warm-up."""
+
+    COSINE = "cosine"
+    """Falls along half a cosine: slowly at first and at the end."""
+
+    LINEAR = "linear"
+    """Falls by the same amount at every step."""
+
+    CONSTANT = "constant"
+    """Stays at its peak."""
+
+
 @dataclass(kw_only=True)
 class OptimizerConfig:
-    """The optimizer, with a linear warm-up and a cosine decay of its rate."""
+    """The optimizer, with a linear warm-up of its rate and what follows it."""
 
     kind: OptimizerKind = OptimizerKind.ADAMW
     """adamw, or muon for the matrices of the layers: for models from scratch; not with fsdp2."""
@@ -39,8 +52,11 @@ class OptimizerConfig:
     warmup_steps: int = 50
     """Steps over which the rate rises from 0."""
 
+    schedule: Schedule = Schedule.COSINE
+    """cosine, linear or constant: how the rate falls from its peak after the warm-up, if at all."""
+
     final_ratio: float = 0.05
-    """Share of the peak that is left at the last step, in [0, 1]."""
+    """Share of the peak that is left at the last step, in [0, 1]; nothing to a constant rate."""
 
     def __post_init__(self) -> None:
         for name, fits, bounds in (  # nothing of it is true of a value that is no number

@@ -27,7 +27,7 @@ from proassist_lit.model.assistant import AssistantModel
 from proassist_lit.model.checkpoint import PREFIX, saved_names
 from proassist_lit.model.fused import fuse
 from proassist_lit.objectives import Losses, ObjectiveConfig, compute_losses, weigh
-from proassist_lit.optimizer_config import OptimizerConfig, OptimizerKind
+from proassist_lit.optimizer_config import OptimizerConfig, OptimizerKind, Schedule
 from proassist_lit.sequence.batching import SharedOut
 from proassist_lit.types import Batch
 
@@ -265,10 +265,13 @@ class AssistantModule(L.LightningModule):
         config = self._optimizer
         if step < config.warmup_steps:
             return (step + 1) / (config.warmup_steps + 1)
+        if config.schedule is Schedule.CONSTANT:
+            return 1.0
         rest = max(self._num_steps - config.warmup_steps, 1)
         share = min((step - config.warmup_steps) / rest, 1.0)
-        cosine = 0.5 * (1 + math.cos(math.pi * share))
-        return config.final_ratio + (1 - config.final_ratio) * cosine
+        is_linear = config.schedule is Schedule.LINEAR
+        left = 1 - share if is_linear else 0.5 * (1 + math.cos(math.pi * share))
+        return config.final_ratio + (1 - config.final_ratio) * left
 
 
 def loss_parts(losses: Losses) -> dict[str, Tensor]:
