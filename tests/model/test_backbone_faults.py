@@ -5,6 +5,8 @@ from typing import Any
 
 import huggingface_hub
 import pytest
+import torch
+from transformers import DynamicCache
 
 from proassist_lit.errors import ConfigError
 from proassist_lit.model.backbone import build_backbone, build_tokenizer
@@ -110,3 +112,41 @@ def test_models_that_would_compute_something_else_are_refused() -> None:
     lm = causal_lm("Llama4Text", num_local_experts=1, head_dim=8, attention_chunk_size=8)
     with pytest.raises(ConfigError, match=r"last_hidden_state"):
         check_backbone("llama4", lm, lm)
+
+
+def deep_llama(dtype: torch.dtype) -> Any:
+    """As deep as large models are, with weights as small as theirs."""
+    lm = causal_lm("Llama", hidden_size=64, num_hidden_layers=32, initializer_range=0.02)
+    return lm.to(dtype).eval()
+
+
+@pytest.mark.parametrize(("dtype", "passes"), [(torch.bfloat16, True), (torch.float32, False)])
+def test_what_sixteen_bits_round_apart_is_no_fault(dtype: torch.dtype, passes: bool) -> None:
+    lm = deep_llama(dtype)
+
+    def round_apart(decoder: Any, args: Any, options: Any, output: Any) -> None:
+        hidden = output.last_hidden_state
+        if hidden.shape[1] == 1:  # products of one row, by another kernel
+            hidden[..., 0] += 0.025 * hidden.abs().max()
+
+    lm.get_decoder().register_forward_hook(round_apart, with_kwargs=True)
+    if passes:
+        check_backbone("deep", lm, lm)
+        return
+    with pytest.raises(ConfigError, match="with a cache it computes something else"):
+        check_backbone("deep", lm, lm)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_a_cache_that_loses_one_key_is_refused_in_any_type(dtype: torch.dtype) -> None:
+    lm = deep_llama(dtype)
+    check_backbone("deep", lm, lm)
+
+    def lose_one(decoder: Any, args: Any, options: Any) -> None:
+        for cache in options.values():
+            if isinstance(cache, DynamicCache) and cache.get_seq_length() == 3:
+                cache.crop(-1)
+
+    lm.get_decoder().register_forward_pre_hook(lose_one, with_kwargs=True)
+    with pytest.raises(ConfigError, match="with a cache it computes something else"):
+        check_backbone("deep", lm, lm)
