@@ -35,9 +35,12 @@ class Rendezvous:
         self._environment = environment
         self._is_over = False  # whether the others know all that they will be told
         self._is_torchrun = "TORCHELASTIC_RUN_ID" in environment
-        names = ("RANK", "WORLD_SIZE") if self._is_torchrun else ("SLURM_PROCID", "SLURM_NTASKS")
-        rank, world = names
-        self.rank, self.world = int(environment.get(rank, 0)), int(environment.get(world, 1))
+        self.rank = int(environment.get("RANK" if self._is_torchrun else "SLURM_PROCID", 0))
+        self.world = (
+            int(environment.get("WORLD_SIZE", 1))
+            if self._is_torchrun
+            else _tasks_of_step(environment)
+        )
 
     @classmethod
     def of_launch(cls) -> Rendezvous | None:
@@ -122,3 +125,13 @@ class Rendezvous:
             f"the run within {PATIENCE_S:.0f} s; look at its log, and start all from one folder "
             "that every node sees."
         )
+
+
+def _tasks_of_step(environment: Mapping[str, str]) -> int:
+    """How many processes srun started, this one included; 1 without srun.
+
+    ``SLURM_NTASKS`` is what was asked for: salloc and sbatch set it where they start one process.
+    """
+    if "SLURM_STEP_NUM_TASKS" in environment:
+        return int(environment["SLURM_STEP_NUM_TASKS"])
+    return int(environment.get("SLURM_NTASKS", 1)) if "SLURM_STEP_ID" in environment else 1

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 from proassist_lit.build import Core, build_collate, build_examples
 from proassist_lit.config import RunConfig
 from proassist_lit.errors import ConfigError, TrainingError
-from proassist_lit.lit.build import build_module, precision_of
+from proassist_lit.lit.build import build_module, plugins_of
 from proassist_lit.lit.search import Search
 from proassist_lit.run_directory import RunDirectory
 from proassist_lit.sequence.examples import ExampleSet
@@ -119,7 +119,7 @@ def _search(config: RunConfig, core: Core, run: RunDirectory) -> int:
 
     def trial() -> L.Trainer:
         return L.Trainer(
-            accelerator=trainer.accelerator, devices=1, **precision_of(trainer),
+            accelerator=trainer.accelerator, devices=1, **plugins_of(trainer),
             max_steps=STEPS_PER_TRIAL, max_epochs=-1, use_distributed_sampler=False,
             gradient_clip_val=trainer.gradient_clip or None, logger=False,
             enable_checkpointing=False, enable_model_summary=False, enable_progress_bar=False,

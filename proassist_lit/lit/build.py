@@ -26,7 +26,7 @@ from proassist_lit.lit.precision import DoubleWeights, HalfWeights
 from proassist_lit.lit.profiling import build_profiler
 from proassist_lit.lit.progress_bar import EpochBar
 from proassist_lit.lit.random_state import RandomState
-from proassist_lit.lit.strategy import build_strategy
+from proassist_lit.lit.strategy import build_environment, build_strategy
 from proassist_lit.lit.throughput import ThroughputLogging
 from proassist_lit.lit.weight_average import WeightAverage
 from proassist_lit.model.assistant import AssistantModel
@@ -168,14 +168,14 @@ def build_trainer(
         ConfigError: Lightning refuses the settings.
     """
     trainer = config.trainer
-    numbers = precision_of(trainer)
+    around = plugins_of(trainer)
     return L.Trainer(
         accelerator=trainer.accelerator,
         devices=trainer.devices if trainer.devices == "auto" else int(trainer.devices),
         num_nodes=trainer.num_nodes,
         strategy=build_strategy(trainer),
-        plugins=[AtomicCheckpointIO(), *numbers.pop("plugins", ())],
-        **numbers,
+        plugins=[AtomicCheckpointIO(), *around.pop("plugins")],
+        **around,
         max_steps=trainer.max_steps,
         max_epochs=trainer.max_epochs,
         val_check_interval=trainer.val_every_steps,
@@ -211,14 +211,14 @@ def build_trainer(
     )
 
 
-def precision_of(trainer: TrainerConfig) -> dict[str, Any]:
-    """What the Trainer is told of the numbers' type."""
-    name = trainer.precision
+def plugins_of(trainer: TrainerConfig) -> dict[str, Any]:
+    """What every Trainer is told of the numbers' type and of the processes around it."""
+    name, processes = trainer.precision, build_environment()
     if trainer.rounds_weights:
-        return {"plugins": [HalfWeights(name)]}  # type: ignore[arg-type]
+        return {"plugins": [*processes, HalfWeights(name)]}  # type: ignore[arg-type]
     if name in ("64-true", "64"):
-        return {"plugins": [DoubleWeights()]}
-    return {"precision": name}
+        return {"plugins": [*processes, DoubleWeights()]}
+    return {"plugins": [*processes], "precision": name}
 
 
 def build_checkpointing(config: RunConfig, run: RunDirectory) -> list[L.Callback]:

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from proassist_lit.build import Core
 from proassist_lit.config import RunConfig
 from proassist_lit.errors import TrainingError
-from proassist_lit.lit.build import build_module, precision_of
+from proassist_lit.lit.build import build_module, plugins_of
 from proassist_lit.lit.datamodule import ConversationDataModule
 from proassist_lit.lit.search import Search
 from proassist_lit.run_directory import RunDirectory
@@ -63,7 +63,7 @@ def _search(
     trainer = config.trainer
     SEARCH.check_one_device(trainer)
     searcher = L.Trainer(
-        accelerator=trainer.accelerator, devices=1, **precision_of(trainer),
+        accelerator=trainer.accelerator, devices=1, **plugins_of(trainer),
         max_steps=NUM_STEPS, max_epochs=-1,
         gradient_clip_val=trainer.gradient_clip or None, use_distributed_sampler=False,
         logger=False, enable_checkpointing=False, enable_model_summary=False,

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import atexit
+import os
 
 import torch
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
+from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from lightning.pytorch.strategies import DDPStrategy, Strategy
 
 from proassist_lit.errors import ConfigError
 from proassist_lit.lit.sharded_strategy import ShardedStrategy
+from proassist_lit.rendezvous import Rendezvous
 from proassist_lit.sweep.launcher import is_multi_process
 from proassist_lit.trainer_config import Parallel, TrainerConfig
 
@@ -37,6 +41,17 @@ def build_strategy(trainer: TrainerConfig) -> Strategy | str:
             process_group_backend=_backend(trainer),
         )
     return "auto"
+
+
+def build_environment() -> list[LightningEnvironment]:
+    """What a process that Slurm started alone tells the Trainer: it starts further ones by itself.
+
+    Lightning goes by ``SLURM_NTASKS``, which salloc and sbatch set as well, and would refuse those
+    tasks or wait for processes that nobody started.
+    """
+    if "SLURM_NTASKS" not in os.environ or TorchElasticEnvironment.detect():
+        return []
+    return [] if Rendezvous.of_launch() is not None else [LightningEnvironment()]
 
 
 def _backend(trainer: TrainerConfig) -> str | None:

@@ -8,6 +8,11 @@ import lightning as L
 import pytest
 from lightning.fabric.plugins.precision import precision
 from lightning.pytorch.accelerators import CUDAAccelerator, MPSAccelerator
+from lightning.pytorch.plugins.environments import (
+    LightningEnvironment,
+    SLURMEnvironment,
+    TorchElasticEnvironment,
+)
 
 from proassist_lit.config import RunConfig
 from proassist_lit.data.config import DataConfig
@@ -81,3 +86,36 @@ def test_what_lightning_refuses_is_told_as_a_fault_of_the_settings(tmp_path: Pat
     config = RunConfig(trainer=TrainerConfig(accelerator="gpus"))
     with pytest.raises(ConfigError, match=r"^trainer: Lightning refuses these settings: .+ Change"):
         build_trainer(config, RunDirectory(tmp_path), callback, logs)
+
+
+SRUN = {"SLURM_STEP_ID": "0", "SLURM_NTASKS_PER_NODE": "2", "SLURM_LOCALID": "0"}
+TORCHRUN = dict.fromkeys(("RANK", "LOCAL_RANK", "GROUP_RANK"), "0") | {
+    "TORCHELASTIC_RUN_ID": "x", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("devices", "environment", "kind"),
+    [
+        ("1", {"SLURM_NTASKS": "8"}, LightningEnvironment),
+        ("2", {"SLURM_NTASKS": "8", "SLURM_NTASKS_PER_NODE": "8"}, LightningEnvironment),
+        ("2", {"SLURM_NTASKS": "2", **SRUN}, SLURMEnvironment),
+        ("2", {"SLURM_NTASKS": "8", **TORCHRUN}, TorchElasticEnvironment),
+    ],
+)
+@pytest.mark.parametrize("precision", ["32-true", "bf16-true", "64-true"])
+def test_processes_are_those_that_were_started_not_those_that_slurm_was_asked_for(
+    devices: str, environment: dict[str, str], kind: type, precision: str, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    common = {"SLURM_JOB_ID": "7", "SLURM_PROCID": "0", "SLURM_JOB_NAME": "train"}
+    for name, value in {**common, "SLURM_NODEID": "0", "MASTER_PORT": "1", **environment}.items():
+        monkeypatch.setenv(name, value)
+    callback: Any = L.Callback()
+    logs: Any = SimpleNamespace(loggers=[], identity=callback)
+    trainer = TrainerConfig(accelerator="cpu", devices=devices, precision=precision)
+
+    built = build_trainer(RunConfig(trainer=trainer), RunDirectory(tmp_path), callback, logs)
+
+    assert type(built._accelerator_connector.cluster_environment) is kind
+    assert built.world_size == int(devices)
