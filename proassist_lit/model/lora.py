@@ -109,7 +109,8 @@ def merged(lm: Any) -> Iterator[None]:
     """Plain weights for a while: additions and new rows are in the matrices, nothing is beside.
 
     The trained modules are set aside as they are and come back untouched, so that training goes
-    on to the bit. Meanwhile the matrices that are added to are in memory twice.
+    on to the bit. Meanwhile the matrices that are added to are in memory twice, and those in 4 bits
+    whole as well.
 
     Args:
         lm: a backbone, with additions or without.
@@ -122,21 +123,24 @@ def merged(lm: Any) -> Iterator[None]:
 
 
 def merge(lm: Any) -> Aside:
-    """Put plain layers in the place of those with additions and of new rows.
+    """Put plain layers in the place of those with additions, of those in 4 bits and of new rows.
 
     Returns:
         What stood there, for ``put_back``.
     """
     aside: Aside = []
     rows: dict[int, nn.Parameter] = {}
-    for name, module in list(lm.named_modules()):
+    modules = dict(lm.named_modules())
+    for name, module in modules.items():
+        parent, _, last = name.rpartition(".")
+        holder = modules[parent]
+        if isinstance(holder, LoraLayer | EmbeddingRows | OutputRows):  # is in its place by then
+            continue
         plain = _plain(module)
         if plain is None:
             continue
         if isinstance(module, EmbeddingRows | OutputRows):  # tied ones stay tied
             plain.weight = rows.setdefault(id(module.rows), plain.weight)
-        parent, _, last = name.rpartition(".")
-        holder = lm.get_submodule(parent)
         aside.append((holder, last, module))
         setattr(holder, last, plain.train(module.training).requires_grad_(False))
     return aside
@@ -150,15 +154,14 @@ def put_back(aside: Aside) -> None:
 
 @torch.no_grad()
 def _plain(module: Any) -> Any:
-    """A module without additions that computes the same; None if ``module`` has none."""
+    """A plain module that computes the same; None if ``module`` is one."""
     if isinstance(module, EmbeddingRows | OutputRows):
         return module.plain()
     if not isinstance(module, LoraLayer):
-        return None
+        return _dequantized(module) if _is_quantized(module) else None
     layer: Any = module
     base = layer.get_base_layer()
-    quantized = hasattr(base.weight, "quant_state")
-    plain = _dequantized(base) if quantized else copy.deepcopy(base)
+    plain = _dequantized(base) if _is_quantized(base) else copy.deepcopy(base)
     plain.weight += _delta(layer)
     return plain
 
@@ -172,6 +175,11 @@ def _delta(layer: Any) -> Tensor:
     a, b = layer.lora_A[ADAPTER].weight, layer.lora_B[ADAPTER].weight
     product: Tensor = b.to(trained_type(b)) @ a.to(trained_type(a)) * layer.scaling[ADAPTER]
     return product.T if layer.fan_in_fan_out else product
+
+
+def _is_quantized(module: Any) -> bool:
+    """Whether it is a layer of bitsandbytes."""
+    return hasattr(getattr(module, "weight", None), "quant_state")
 
 
 def _dequantized(base: Any) -> Any:

@@ -88,9 +88,22 @@ def load_model(backbone: str, *, dtype: torch.dtype = torch.float32, four_bit: b
         )
     if source is not TextSide:
         check_backbone(backbone, model, lm)
+    if four_bit:
+        _forget_quantization(model)
     # Rows are padded by length here; the token of that name may be one that is to be learnt.
     lm.get_input_embeddings().padding_idx = None
     return lm
+
+
+def _forget_quantization(model: Any) -> None:
+    """Leave 4 bits out of what is written of a model: additions, or whole weights with them in.
+
+    Files that name them are read as weights packed into bytes.
+    """
+    model.hf_quantizer = None
+    for config in (model.config, model.config.get_text_config()):
+        if hasattr(config, "quantization_config"):
+            del config.quantization_config
 
 
 def _load_config(backbone: str) -> Any:

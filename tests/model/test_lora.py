@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from transformers import LlamaConfig
+from transformers import AutoModelForCausalLM, LlamaConfig
 
 from proassist_lit.errors import ConfigError
+from proassist_lit.exchange.write import write_backbone
 from proassist_lit.model import pretrained
 from proassist_lit.model.assistant import AssistantModel
 from proassist_lit.model.backbone import build_backbone, build_tokenizer
@@ -155,6 +157,29 @@ def test_weights_in_four_bits_go_to_the_gpu_of_their_process(
     with pytest.raises(ConfigError, match="read"):
         pretrained.load_model("x", four_bit=True)
     assert asked["device_map"] == {"": gpu}
+
+
+def test_nothing_that_is_written_of_a_backbone_in_four_bits_names_them(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    lm = causal_lm("Llama")
+    monkeypatch.setattr(pretrained, "_load_config", lambda _: lm.config)
+    monkeypatch.setattr(pretrained, "quantization", lambda: None)
+
+    def read(*_: object, **__: object) -> tuple[Any, dict[str, list[str]]]:
+        lm.config.quantization_config = {"quant_method": "bitsandbytes", "load_in_4bit": True}
+        lm.hf_quantizer = object()  # as transformers leaves a model
+        return lm, {"missing_keys": []}
+
+    monkeypatch.setattr(pretrained, "_read", read)
+    loaded = pretrained.load_model("x", four_bit=True)
+    add_lora(loaded, LoraConfig(rank=2))
+
+    write_backbone(loaded, tmp_path)
+
+    assert "quantization_config" not in json.loads((tmp_path / "config.json").read_text())
+    assert loaded.hf_quantizer is None
+    AutoModelForCausalLM.from_pretrained(tmp_path)
 
 
 def test_four_bits_say_what_they_need(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
