@@ -41,7 +41,7 @@ from proassist_lit.rendezvous import Rendezvous
 from proassist_lit.report.runs import multirun_table
 from proassist_lit.run_directory import RunDirectory
 from proassist_lit.sweep.job import is_first_process, run_once
-from proassist_lit.sweep.launcher import check_processes
+from proassist_lit.sweep.launcher import check_processes, take_gpu
 from proassist_lit.sweep.settings import SearchSettings
 from proassist_lit.sweep.trial import VARIABLE, Trial
 
@@ -187,7 +187,9 @@ def _run_hydra(
 
 
 def _run_of_sweep(job: Job, config: RunConfig, run_dir: Path, settings: HydraConf) -> float | None:
-    check_processes(config.trainer, settings.launcher.get("_target_", ""))
+    launcher = settings.launcher.get("_target_", "")
+    check_processes(config.trainer, launcher)
+    take_gpu(settings.job.num, launcher)
     trial = Trial.of_job(settings, _sweep_dir(settings))
     with _environment({VARIABLE: trial.to_text() if trial else None}):
         return run_once(job, config, run_dir)

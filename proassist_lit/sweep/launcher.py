@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from importlib.util import find_spec
 
 from proassist_lit.errors import ConfigError
@@ -14,6 +15,11 @@ _ONE_PROCESS_EACH = {
     "hydra_plugins.hydra_submitit_launcher.submitit_launcher.LocalLauncher": "submitit_local",
 }
 """Launchers that give a job one process, by their ``_target_``."""
+
+_SIDE_BY_SIDE = ("joblib", "submitit_local")
+"""Those of them that run several jobs at a time on one machine."""
+
+_VISIBLE = "CUDA_VISIBLE_DEVICES"
 
 _NEEDED = {
     "hydra/launcher=joblib": ("hydra_plugins.hydra_joblib_launcher", "sweep"),
@@ -69,6 +75,28 @@ def check_processes(trainer: TrainerConfig, target: str) -> None:
         "processes (hydra/launcher=submitit_slurm hydra.launcher.tasks_per_node=N), or start each "
         "job by a command of its own (docs/sweeps.md)."
     )
+
+
+def take_gpu(job_num: int, target: str) -> None:
+    """Leave a job one GPU of several, where others run beside it: all would take the first one.
+
+    By what the process sees, so that Trainer, searches, 4-bit weights and evaluation agree. CUDA
+    looks once: a process that gets further jobs keeps the GPU of its first.
+
+    Args:
+        job_num: number of the job in its multirun.
+        target: ``_target_`` of the launcher.
+    """
+    if _ONE_PROCESS_EACH.get(target) not in _SIDE_BY_SIDE:
+        return
+    import torch
+
+    num_gpus = torch.cuda.device_count()
+    if num_gpus < 2 or torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        return
+    seen = os.environ.get(_VISIBLE)
+    names = seen.split(",") if seen else [str(gpu) for gpu in range(num_gpus)]
+    os.environ[_VISIBLE] = names[job_num % num_gpus]
 
 
 def is_multi_process(trainer: TrainerConfig) -> bool:

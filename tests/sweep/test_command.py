@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 import shlex
 import subprocess
@@ -10,6 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 from optuna.trial import FrozenTrial
 
@@ -173,6 +175,21 @@ def test_multi_process_job_of_a_multirun_is_refused(app: App) -> None:
     assert app.jobs == []
     assert "error: job 0-default-seed1: trainer.devices=2 starts several" in app.err
     assert "hydra/launcher=basic" in app.err
+
+
+def test_jobs_under_joblib_take_a_gpu_of_those_that_are_seen(
+    app: App, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "7,5")
+    monkeypatch.setattr(
+        torch.cuda, "device_count", lambda: len(os.environ["CUDA_VISIBLE_DEVICES"].split(","))
+    )
+    here = ("hydra/launcher=joblib", "hydra.launcher.n_jobs=1")  # in this process
+    assert app("-m", "seed=1,2", "hydra/launcher=basic") == 0
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == "7,5"
+    assert app("-m", "seed=3,4", *here) == 0
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == "7"
+    assert [config.seed for config, _ in app.jobs] == [1, 2, 3, 4]
 
 
 def test_sweep_started_again_runs_what_is_missing(app: App) -> None:

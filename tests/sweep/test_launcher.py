@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import os
+
 import pytest
 import torch
 
 from proassist_lit.errors import ConfigError
 from proassist_lit.sweep import launcher
-from proassist_lit.sweep.launcher import check_installed, check_processes
+from proassist_lit.sweep.launcher import check_installed, check_processes, take_gpu
 from proassist_lit.trainer_config import TrainerConfig
 
 BASIC = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
@@ -57,6 +59,50 @@ def test_auto_means_as_many_as_there_are(
         return
     with pytest.raises(ConfigError, match=r"trainer\.devices=auto starts several processes"):
         check_processes(trainer, BASIC)
+
+
+@pytest.fixture
+def four_gpus(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """The environment of a process that sees four GPUs unless it is told of fewer."""
+    environment: dict[str, str] = {}
+    monkeypatch.setattr(os, "environ", environment)
+
+    def count() -> int:
+        names = environment.get("CUDA_VISIBLE_DEVICES")
+        return 4 if names is None else len(names.split(","))
+
+    monkeypatch.setattr(torch.cuda, "device_count", count)
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: False)
+    return environment
+
+
+@pytest.mark.parametrize(
+    ("target", "visible", "job_num", "left"),
+    [
+        (JOBLIB, None, 0, "0"), (JOBLIB, None, 6, "2"), (LOCAL, "0,1,2,3", 7, "3"),
+        (JOBLIB, "5,2", 3, "2"), (JOBLIB, "GPU-aa,GPU-bb", 2, "GPU-aa"), (JOBLIB, "7", 3, "7"),
+        (BASIC, None, 6, None), (SLURM, None, 6, None), ("others.Launcher", None, 6, None),
+    ],
+)  # fmt: skip
+def test_jobs_side_by_side_take_a_gpu_each(
+    target: str, visible: str | None, job_num: int, left: str | None, four_gpus: dict[str, str]
+) -> None:
+    if visible is not None:
+        four_gpus["CUDA_VISIBLE_DEVICES"] = visible
+    take_gpu(job_num, target)
+    assert four_gpus.get("CUDA_VISIBLE_DEVICES") == left
+
+
+def test_a_process_keeps_the_gpu_of_its_first_job(
+    four_gpus: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    take_gpu(2, JOBLIB)
+    take_gpu(3, JOBLIB)
+    assert four_gpus["CUDA_VISIBLE_DEVICES"] == "2"
+    del four_gpus["CUDA_VISIBLE_DEVICES"]
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)  # it no longer looks
+    take_gpu(3, JOBLIB)
+    assert "CUDA_VISIBLE_DEVICES" not in four_gpus
 
 
 def test_names_of_launchers_are_those_that_hydra_uses() -> None:
