@@ -17,6 +17,7 @@ from proassist_lit.errors import CheckpointError
 from proassist_lit.lit.muon import Muon
 from proassist_lit.lit.parts import check_gradients
 from proassist_lit.lit.sharding import is_sharded, shard
+from proassist_lit.lit.weight_average import weights_of_training
 from proassist_lit.losses import SumCount
 from proassist_lit.micro_batches import (
     compute_losses_in_parts,
@@ -76,6 +77,8 @@ class AssistantModule(L.LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Put in what was left out; what else is missing remains an error.
 
+        A run without an average goes on from the weights of training, not from those of the model.
+
         Raises:
             CheckpointError: the optimizer is another one, or moves other tensors.
         """
@@ -89,7 +92,8 @@ class AssistantModule(L.LightningModule):
             # Layers in 4 bits write more than they read.
             if name not in names and name in known
         }
-        checkpoint["state_dict"] = own | checkpoint["state_dict"]
+        weights = weights_of_training(checkpoint, self)
+        checkpoint["state_dict"] = own | checkpoint["state_dict"] | weights
 
     def _check_optimizer(self, checkpoint: dict[str, Any]) -> None:
         states = checkpoint.get("optimizer_states")

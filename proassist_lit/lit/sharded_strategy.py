@@ -17,6 +17,7 @@ from torch.optim import Optimizer
 
 from proassist_lit.errors import CheckpointError
 from proassist_lit.lit.module import AssistantModule
+from proassist_lit.lit.weight_average import weights_of_training
 from proassist_lit.model.assistant import AssistantModel
 from proassist_lit.model.checkpoint import PREFIX, saved_names
 
@@ -59,7 +60,8 @@ class ShardedStrategy(ModelParallelStrategy):
         from_first = StateDictOptions(
             full_state_dict=True, broadcast_from_rank0=True, strict=False
         )  # what was left out stays as the model has it
-        set_model_state_dict(module, saved["state_dict"], options=from_first)
+        weights = saved["state_dict"] | weights_of_training(saved, module)
+        set_model_state_dict(module, weights, options=from_first)
         names = {parameter: name for name, parameter in module.named_parameters()}
         for optimizer, state in zip(self.optimizers, saved["optimizer_states"], strict=True):
             own = [names[p] for group in optimizer.param_groups for p in group["params"]]

@@ -123,6 +123,32 @@ class WeightAverage(L.Callback):
             self._trained[name].copy_(tensor)
 
 
+def weights_of_training(
+    checkpoint: Mapping[str, Any], module: L.LightningModule
+) -> dict[str, Tensor]:
+    """What a run without an average goes on with, where the checkpoint's model is one.
+
+    A run with an average puts them in place itself.
+
+    Args:
+        checkpoint: of any run.
+        module: of the run that goes on.
+
+    Returns:
+        Weights by name, a tied one by all of its names; empty where the model itself is meant.
+    """
+    states = checkpoint.get("callbacks", {})
+    weights = states.get(WeightAverage.__qualname__, {}).get("weights", {})
+    if not weights:
+        return {}
+    own: list[L.Callback] = module.trainer.callbacks  # type: ignore[attr-defined]
+    if any(isinstance(callback, WeightAverage) for callback in own):
+        return {}
+    found = {id(p): weights[name] for name, p in module.named_parameters() if name in weights}
+    named = module.named_parameters(remove_duplicate=False)
+    return {name: found[id(p)] for name, p in named if id(p) in found}
+
+
 def _dtype(parameter: nn.Parameter) -> torch.dtype:
     """Of the average: a step is lost in the rounding of 16 bits."""
     return torch.promote_types(parameter.dtype, torch.float32)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -14,11 +15,16 @@ from torch import Tensor, nn
 
 from proassist_lit.config import RunConfig
 from proassist_lit.errors import ConfigError
+from proassist_lit.lit import sharded_strategy
 from proassist_lit.lit.callbacks import StreamingEvaluation
 from proassist_lit.lit.module import AssistantModule
-from proassist_lit.lit.weight_average import WeightAverage
+from proassist_lit.lit.sharded_strategy import ShardedStrategy
+from proassist_lit.lit.weight_average import WeightAverage, weights_of_training
+from proassist_lit.objectives import ObjectiveConfig
+from proassist_lit.optimizer_config import OptimizerConfig
 from proassist_lit.trainer_config import TrainerConfig
 from proassist_lit.types import Batch
+from tests.fakes import tiny_model
 from tests.lit import resuming
 from tests.lit.resuming import curves, fit, stop_at
 
@@ -126,6 +132,46 @@ def test_training_goes_on_with_both() -> None:
     for each in (loop, resumed):
         each.step(7.0)
     assert resumed.hook("on_validation_start") == loop.hook("on_validation_start")
+
+
+def test_training_goes_on_without_the_average_by_the_weights_it_had() -> None:
+    loop, other = Loop().begin(), Tied()
+    loop.step(5.0)
+    saved = loop.save()
+    checkpoint = {"callbacks": {"WeightAverage": saved["average"]}}
+    other.trainer = SimpleNamespace(callbacks=[])
+    found = weights_of_training(checkpoint, cast(Any, other))
+    assert {name: float(t) for name, t in found.items()} == {
+        "first.weight": 5.0, "second.weight": 5.0,
+    }  # fmt: skip
+
+    other.trainer.callbacks = [WeightAverage(0.9)]  # it puts them in place itself
+    assert weights_of_training(checkpoint, cast(Any, other)) == {}
+    assert weights_of_training({}, cast(Any, Tied())) == {}
+
+
+def test_shards_go_on_without_the_average_by_the_same_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = AssistantModule(tiny_model(), ObjectiveConfig(), OptimizerConfig(), num_steps=1)
+    trainer: Any = SimpleNamespace(callbacks=[])
+    module.trainer = trainer
+    averages = {name: tensor.clone() for name, tensor in module.state_dict().items()}
+    name = "model.projector.0.weight"
+    weights = {name: averages[name] + 1}
+    path = tmp_path / "last.ckpt"
+    callbacks = {"WeightAverage": {"weights": weights, "average": {name: averages[name]}}}
+    torch.save({"state_dict": averages, "optimizer_states": [], "callbacks": callbacks}, path)
+
+    given: dict[str, Tensor] = {}
+    monkeypatch.setattr(
+        sharded_strategy, "set_model_state_dict", lambda _, state, options: given.update(state)
+    )
+    strategy = ShardedStrategy(1)
+    monkeypatch.setattr(strategy, "broadcast", lambda path: path)
+    strategy._lightning_module = module
+    strategy.load_checkpoint(path, weights_only=True)
+    assert all(torch.equal(given[n], t) for n, t in (averages | weights).items())
 
 
 def test_average_of_16_bits_keeps_what_rounding_would_lose() -> None:
@@ -244,3 +290,25 @@ def test_average_is_validated_streamed_kept_and_left(
     assert len(seen) >= 2
     for state in (*seen, saved["state_dict"], left):
         assert all(torch.equal(state[name], tensor) for name, tensor in average.items())
+
+
+@pytest.mark.road
+@pytest.mark.usefixtures("unharmed")
+def test_run_goes_on_without_an_average_from_the_weights_of_training(
+    whole: tuple[Path, dict[str, Tensor]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, average = whole
+    shutil.copytree(folder, tmp_path / "run")
+    last = torch.load(folder / "checkpoints/last.ckpt", weights_only=True)
+    weights = last["callbacks"]["WeightAverage"]["weights"]
+    begun: dict[str, Tensor] = {}
+    start = AssistantModule.on_train_start
+
+    def look(self: AssistantModule) -> None:
+        start(self)
+        begun.update({name: tensor.clone() for name, tensor in self.state_dict().items()})
+
+    monkeypatch.setattr(AssistantModule, "on_train_start", look)
+    fit(resuming.config(folder.parent / "data", steps=8), tmp_path / "run")
+    assert any(not torch.equal(weights[name], average[name]) for name in weights)
+    assert all(torch.equal(begun[name], tensor) for name, tensor in weights.items())
