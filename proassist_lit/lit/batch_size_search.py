@@ -16,6 +16,7 @@ from proassist_lit.config import RunConfig
 from proassist_lit.errors import ConfigError, TrainingError
 from proassist_lit.lit.build import build_module, plugins_of
 from proassist_lit.lit.search import Search
+from proassist_lit.lit.weight_average import room_for_average
 from proassist_lit.run_directory import RunDirectory
 from proassist_lit.sequence.examples import ExampleSet
 from proassist_lit.types import Batch, Example
@@ -126,6 +127,10 @@ def _search(config: RunConfig, core: Core, run: RunDirectory) -> int:
             default_root_dir=run.path,
         )  # fmt: skip
 
+    # Lightning's search runs no callbacks: the copy that the average holds beside a step is taken
+    # here. At validation there is a second one, in the room that the gradients have left.
+    device = trial().strategy.root_device
+    room = room_for_average(trained.values(), device) if trainer.ema_decay else []
     with isolate_rng():
         found = Tuner(trial()).scale_batch_size(
             module, datamodule=longest, mode="binsearch", steps_per_trial=STEPS_PER_TRIAL,
@@ -141,6 +146,7 @@ def _search(config: RunConfig, core: Core, run: RunDirectory) -> int:
                     f"{max(examples.lengths)} tokens, is too large for the device; lower "
                     "data.max_seq_len, or set trainer.gradient_checkpointing=full."
                 ) from error
+    del room
     with torch.no_grad():
         for name, parameter in trained.items():
             parameter.copy_(before[name])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import lightning as L
@@ -147,6 +147,11 @@ def weights_of_training(
     found = {id(p): weights[name] for name, p in module.named_parameters() if name in weights}
     named = module.named_parameters(remove_duplicate=False)
     return {name: found[id(p)] for name, p in named if id(p) in found}
+
+
+def room_for_average(trained: Iterable[nn.Parameter], device: torch.device) -> list[Tensor]:
+    """Memory on ``device`` as large as the average of ``trained``; its numbers mean nothing."""
+    return [torch.empty_like(p, dtype=_dtype(p), device=device) for p in trained]
 
 
 def _dtype(parameter: nn.Parameter) -> torch.dtype:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import weakref
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +19,7 @@ from proassist_lit.errors import ConfigError, TrainingError
 from proassist_lit.lit import batch_size_search
 from proassist_lit.lit.batch_size_search import check_has_limit, with_found_batch_size
 from proassist_lit.lit.module import AssistantModule
+from proassist_lit.lit.weight_average import room_for_average
 from proassist_lit.run_directory import RunDirectory
 from proassist_lit.trainer_config import TrainerConfig
 from proassist_lit.types import Batch
@@ -91,6 +93,46 @@ def test_as_many_of_the_longest_as_fit(
     device.seen.clear()
     assert with_found_batch_size(settings, core, run, resumes=True) == changed
     assert device.seen == []
+
+
+@pytest.mark.filterwarnings("ignore")  # of Lightning: not tested here
+@pytest.mark.parametrize("decay", [0.0, 0.9])
+def test_room_for_the_average_is_taken_while_it_looks(
+    decay: float, built: tuple[RunConfig, Core, list[int]],
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    settings, core, _ = built
+    trained = [p for p in core.model.parameters() if p.requires_grad]
+    taken: list[weakref.ref[Tensor]] = []
+    alive: list[int] = []
+
+    def take(*args: Any) -> list[Tensor]:
+        room = room_for_average(*args)
+        taken.extend(map(weakref.ref, room))
+        assert [t.shape for t in room] == [p.shape for p in trained]
+        assert {t.dtype for t in room} == {torch.float32}
+        return room
+
+    def step(self: AssistantModule, *_: Any) -> Tensor:
+        alive.append(sum(ref() is not None for ref in taken))
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
+
+    monkeypatch.setattr(batch_size_search, "room_for_average", take)
+    monkeypatch.setattr(AssistantModule, "training_step", step)
+    monkeypatch.setattr(batch_size_search, "check_has_limit", lambda _: None)
+    with pytest.raises(TrainingError, match="too large for the device"):
+        with_found_batch_size(
+            asking(settings, 2, ema_decay=decay), core, RunDirectory(tmp_path / "run"),
+            resumes=False,
+        )  # fmt: skip
+    assert len(alive) >= 2
+    assert set(alive) == {len(trained) if decay else 0}
+
+
+def test_room_for_the_average_is_as_exact_as_the_average() -> None:
+    weights = [torch.nn.Parameter(torch.zeros(2, 3, dtype=torch.bfloat16))]
+    (room,) = room_for_average(weights, torch.device("cpu"))
+    assert (room.shape, room.dtype) == ((2, 3), torch.float32)
 
 
 @pytest.mark.filterwarnings("ignore")  # of Lightning: not tested here
