@@ -168,14 +168,12 @@ def build_trainer(
         ConfigError: Lightning refuses the settings.
     """
     trainer = config.trainer
-    around = plugins_of(trainer)
     return L.Trainer(
         accelerator=trainer.accelerator,
         devices=trainer.devices if trainer.devices == "auto" else int(trainer.devices),
         num_nodes=trainer.num_nodes,
         strategy=build_strategy(trainer),
-        plugins=[AtomicCheckpointIO(), *around.pop("plugins")],
-        **around,
+        **plugins_of(trainer),
         max_steps=trainer.max_steps,
         max_epochs=trainer.max_epochs,
         val_check_interval=trainer.val_every_steps,
@@ -212,13 +210,16 @@ def build_trainer(
 
 
 def plugins_of(trainer: TrainerConfig) -> dict[str, Any]:
-    """What every Trainer is told of the numbers' type and of the processes around it."""
-    name, processes = trainer.precision, build_environment()
+    """What every Trainer is told, one that searches too: the processes, the files, the numbers.
+
+    Lightning's searches write a checkpoint as well, to put the model back.
+    """
+    name, others = trainer.precision, [*build_environment(), AtomicCheckpointIO()]
     if trainer.rounds_weights:
-        return {"plugins": [*processes, HalfWeights(name)]}  # type: ignore[arg-type]
+        return {"plugins": [*others, HalfWeights(name)]}  # type: ignore[arg-type]
     if name in ("64-true", "64"):
-        return {"plugins": [*processes, DoubleWeights()]}
-    return {"plugins": [*processes], "precision": name}
+        return {"plugins": [*others, DoubleWeights()]}
+    return {"plugins": others, "precision": name}
 
 
 def build_checkpointing(config: RunConfig, run: RunDirectory) -> list[L.Callback]:
