@@ -125,6 +125,14 @@ class RunConfig:
                 "objective.pos_weight weighs yes-or-no decisions, but model.decision=silent_token "
                 "learns a token and model.dst=false leaves no other head; leave it at 1."
             )
+        names = [f"objective.{name}" for name in ("dst_gen_weight", "dst_binary_weight")
+                 if getattr(self.objective, name) != 1.0]  # fmt: skip
+        if names and not self.model.dst:
+            has, them = ("has", "it") if len(names) == 1 else ("have", "them")
+            raise ConfigError(
+                f"{', '.join(names)} {has} no effect with model.dst=false, which learns no "
+                f"updates; leave {them} at 1."
+            )
 
     def _check_relevance(self) -> None:
         if self.model.decision is not Decision.INFORMATIVE_RELEVANCE:

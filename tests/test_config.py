@@ -102,12 +102,22 @@ def test_two_heads_to_speak_are_refused_where_they_cannot_learn(
             r"pos_weight weighs yes-or-no .* model\.dst=false leaves no other head; leave it at 1",
         ),
         (
+            ModelConfig(dst=False),
+            ObjectiveConfig(dst_gen_weight=2.0),
+            r"objective\.dst_gen_weight has no effect with model\.dst=false, .*; leave it at 1",
+        ),
+        (
+            ModelConfig(dst=False),
+            ObjectiveConfig(dst_gen_weight=0.0, dst_binary_weight=0.0),
+            r"dst_gen_weight, objective\.dst_binary_weight have no effect .*; leave them at 1",
+        ),
+        (
             ModelConfig(),
             ObjectiveConfig(silent_logit_weight=0.1),
             r"silent_logit_weight has no effect .*objective\.speaking_binary_weight; leave it at 1",
         ),
     ],
-    ids=["silent_token", "pos_weight", "head"],
+    ids=["silent_token", "pos_weight", "dst", "dst_both", "head"],
 )
 def test_weights_without_effect_are_refused(
     model: ModelConfig, objective: ObjectiveConfig, message: str
