@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -75,10 +75,13 @@ def build_core(
     names = config.evaluation.windows if windows is None else windows
     check_windows(names, {name for split in data.values() for name in split.datasets})
     vision_size = _vision_size(data)
+    streamed = data
+    if not config.rules.feed_updates:  # examples still learn from them what is relevant
+        streamed = {split: found.without_updates() for split, found in data.items()}
     if tokenizer_folder is not None:
         tokenizer = AutoTokenizer.from_pretrained(tokenizer_folder)
     else:
-        tokenizer = build_tokenizer(config.model, lambda: training_texts(data["train"]))
+        tokenizer = build_tokenizer(config.model, lambda: training_texts(streamed["train"]))
     model = build_model(config, tokenizer, vision_size)
     chat = model.chat
     assert chat is not None
@@ -86,7 +89,7 @@ def build_core(
     if not config.streams_as_reference:  # now, not after an hour of training
         room_to_write(chat, config.stream, config.data.num_tokens_per_img)
         for split in (split for split in data if split != "train"):
-            for conversation in data[split].conversations:  # refuses prompts that leave no room
+            for conversation in streamed[split]:  # refuses prompts that leave no room
                 script = read_script(conversation)
                 ContextManager(
                     chat, script, config.stream,
@@ -94,7 +97,7 @@ def build_core(
                     opening=opening(script, config.stream.context), name=conversation.id,
                 )  # fmt: skip
     evaluator = Evaluator(
-        data,
+        streamed,
         config.stream,
         TeacherForcing(
             chat,
@@ -195,6 +198,11 @@ def build_examples(config: RunConfig, core: Core, split: str) -> ExampleSet:
     )
     begins_trained = config.model.init_from and "dst_head" not in config.model.init_new
     if train and config.model.dst and not begins_trained and not examples.decides_updates:
+        if not config.rules.feed_updates:
+            raise ConfigError(
+                f"compat={config.compat.value} tracks no state of a task, so nothing teaches when "
+                "to update it (model.dst=true); set model.dst=false."
+            )
         raise RecordError(
             f"{data.conversations[0].source} and {len(data) - 1} others: no conversation lists the "
             "steps of its task, so nothing teaches when to update their state (model.dst=true); "
@@ -247,7 +255,8 @@ def _hidden_id(config: RunConfig, core: Core) -> int | None:
     """The end of turn, where the DST extension's rules take it for padding."""
     end = core.chat.end_of_turn_id
     pads_with_end = core.chat.tokenizer.pad_token_id in (None, end)
-    return end if config.rules == DST_EXTENSION and pads_with_end else None
+    rules = replace(config.rules, feed_updates=True)
+    return end if rules == DST_EXTENSION and pads_with_end else None
 
 
 def _of_single_turns(

@@ -160,7 +160,7 @@ class RunConfig:
     @property
     def rules(self) -> SequenceRules:
         """Whose rules make the sequences."""
-        return rules_for(self.compat is Compat.PROASSIST, self.model.chat)
+        return rules_for(self.compat is Compat.PROASSIST, self.model.chat, dst=self.model.dst)
 
     @property
     def streams_as_reference(self) -> bool:

@@ -13,7 +13,7 @@ import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from proassist_lit import build
-from proassist_lit.build import build_collate, build_core, build_examples, packs
+from proassist_lit.build import Core, build_collate, build_core, build_examples, packs
 from proassist_lit.config import Compat, RunConfig
 from proassist_lit.data.config import DataConfig
 from proassist_lit.data.dataset import ConversationSet
@@ -23,6 +23,7 @@ from proassist_lit.errors import ConfigError, FeatureError, RecordError
 from proassist_lit.evaluation.config import EvaluationConfig
 from proassist_lit.lit.build import build_datamodule
 from proassist_lit.model.config import ModelConfig, TinyConfig
+from proassist_lit.sequence.chat import Role
 from proassist_lit.sequence.splitting import SplitConfig
 from proassist_lit.streaming.config import Strategy, StreamConfig
 
@@ -62,9 +63,9 @@ def test_compat_chooses_who_answers_the_streams(compat: Compat, cache: Path) -> 
 
     metrics = core.evaluator.quick(core.model, 1).metrics
 
-    # The reference has no head for the state, so it has no decisions of it that could be scored.
-    assert {"val_stream/speak_f1", "val_stream/dst_update_f1"} <= set(metrics)
-    assert ("val_stream/dst_f1" in metrics) == (compat is Compat.NONE)
+    # The reference tracks no state, so it has neither decisions nor updates that could be scored.
+    assert "val_stream/speak_f1" in metrics
+    assert any("/dst_" in name for name in metrics) == (compat is Compat.NONE)
 
 
 def test_similarity_that_cannot_be_loaded_is_refused_before_all_else(
@@ -173,7 +174,8 @@ def test_batches_are_packed_where_rules_and_backbone_allow_it(cache: Path) -> No
     assert made(model=dst) == (True, 1)
     hides = build_core(config(cache, model=dst, compat=Compat.PROASSIST))
     hides.chat.tokenizer.pad_token_id = None  # the end of turn stands for padding, and is hidden
-    assert not packs(config(cache, model=dst, compat=Compat.PROASSIST), hides)
+    for model in (dst, replace(dst, dst=False)):
+        assert not packs(config(cache, model=model, compat=Compat.PROASSIST), hides)
 
 
 def test_training_leaves_out_long_silence_and_evaluation_does_not(cache: Path) -> None:
@@ -208,6 +210,42 @@ def test_training_without_any_state_to_learn_is_refused(cache: Path) -> None:
     new = replace(made.model, init_from="elsewhere", init_new=("dst_head",))
     with pytest.raises(RecordError, match="lists the steps"):
         build_examples(replace(made, model=new), core, "train")
+
+
+def test_a_run_without_a_head_for_the_state_is_as_on_data_without_steps(cache: Path) -> None:
+    def made(*, steps: bool) -> tuple[RunConfig, Core]:
+        run = config(cache)
+        data = replace(run.data, dialogue=replace(run.data.dialogue, steps=steps), max_seq_len=320)
+        run = replace(run, data=data, model=replace(run.model, dst=False))
+        return run, build_core(run)
+
+    (run, core), (plain_run, plain) = made(steps=True), made(steps=False)
+
+    assert all(conversation.steps for conversation in core.data["val"])
+    assert core.chat.tokenizer.get_vocab() == plain.chat.tokenizer.get_vocab()
+    opening = core.chat.opening_ids(Role.DST)[0]
+    for split in ("train", "val"):
+        examples, expected = (build_examples(*c, split) for c in ((run, core), (plain_run, plain)))
+        assert len(examples) == len(expected) > len(core.data[split])  # in parts
+        for i in range(len(examples)):
+            ours, theirs = examples[0, i], expected[0, i]
+            assert opening not in ours.input_ids.tolist()
+            for f in fields(ours):
+                mine, other = getattr(ours, f.name), getattr(theirs, f.name)
+                assert torch.equal(mine, other) if isinstance(mine, torch.Tensor) else mine == other
+    ours, theirs = (c.evaluator.quick(c.model, 1) for c in (core, plain))
+    assert ours.metrics == theirs.metrics
+    assert not any("dst" in name for name in ours.metrics)
+    assert ours.transcripts == theirs.transcripts
+    baselines = core.evaluator._unlooking("test")
+    assert not any(transcript.steps for found in baselines.values() for transcript in found)
+    assert baselines == plain.evaluator._unlooking("test")
+
+
+def test_rules_that_know_no_state_cannot_teach_it(cache: Path) -> None:
+    run = config(cache, compat=Compat.PROASSIST)
+    with pytest.raises(ConfigError, match=r"compat=proassist tracks no state .*model\.dst=false"):
+        build_examples(run, build_core(run), "train")
 
 
 def test_a_backbone_that_cannot_pack_is_told_of_and_padded(cache: Path) -> None:

@@ -66,11 +66,12 @@ class LoadedRun:
     data: Mapping[str, ConversationSet]
 
     def task(self, wanted: str) -> Task:
-        """A task by its JSON file, or by a recording's name."""
+        """A task by its JSON file, or by a recording's name; with the steps that are followed."""
         from proassist_lit.live.task import find_task
 
         splits = ("test", "val", "train")
-        return find_task(wanted, [c for split in splits for c in self.data.get(split, ())])
+        found = find_task(wanted, [c for split in splits for c in self.data.get(split, ())])
+        return found if self.assistant.model.dst_head is not None else found.without_steps()
 
     def no_task(self) -> Task:
         """The prompt of the training recordings alone.

@@ -66,6 +66,11 @@ def add_parser(commands: Any) -> None:
         "extension (default: none, ours)",
     )
     parser.add_argument(
+        "--no-dst",
+        action="store_true",
+        help="the sequence of a model without a state (model.dst=false): no steps, no updates",
+    )
+    parser.add_argument(
         "--rho",
         type=float,
         metavar="SHARE",
@@ -120,7 +125,7 @@ def inspect(arguments: argparse.Namespace) -> int:
     chat, tokens = choose_chat(conversations, arguments.tokenizer, arguments.chat)
     num_tokens_per_img = arguments.tokens or conversation.num_tokens_per_img
     max_seq_len = arguments.max_seq_len or DataConfig().max_seq_len
-    rules = rules_for(arguments.compat != "none", chat.format.name)
+    rules = rules_for(arguments.compat != "none", chat.format.name, dst=not arguments.no_dst)
     parts = _split(conversation, chat, arguments.splitting, num_tokens_per_img, max_seq_len, rules)
     if arguments.part > len(parts):
         raise ConfigError(

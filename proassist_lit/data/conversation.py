@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from proassist_lit.types import StepState, Update
@@ -134,3 +134,24 @@ class Conversation:
     def num_frames(self) -> int:
         """How many frames are watched."""
         return self.end_frame_idx - self.start_frame_idx
+
+    def without_updates(self) -> Conversation:
+        """The same as a record without state tracking: frames that only updates parted adjoin."""
+        turns: list[Turn] = []
+        parted = False
+        for turn in self.turns:
+            if isinstance(turn, DstTurn):
+                parted = True
+                continue
+            last = turns[-1] if turns else None
+            if (
+                parted
+                and isinstance(last, FramesTurn)
+                and isinstance(turn, FramesTurn)
+                and last.supervised == turn.supervised
+            ):
+                turns[-1] = replace(last, end=turn.end)
+            else:
+                turns.append(turn)
+            parted = False
+        return replace(self, turns=tuple(turns), steps=(), initial_state={})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -60,6 +60,10 @@ class ConversationSet:
 
     def __iter__(self) -> Iterator[Conversation]:
         return iter(self.conversations)
+
+    def without_updates(self) -> ConversationSet:
+        """The same records without state tracking."""
+        return replace(self, conversations=tuple(c.without_updates() for c in self.conversations))
 
     def features(self, conversation: Conversation) -> Tensor:
         """(F, K, E) float32 features of the frames that ``conversation`` watches."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +43,10 @@ class Task:
     def script(self) -> Script:
         """What a stream begins with."""
         return Script(prompt=self.prompt, steps=self.steps, initial_state=dict(self.initial_state))
+
+    def without_steps(self) -> Task:
+        """The same for a model that keeps track of none."""
+        return replace(self, steps=(), initial_state={})
 
     def arrivals(self, *, first_frame: int = 0, recorded: bool = False) -> dict[int, list[Text]]:
         """What is heard before which frame.

@@ -172,7 +172,8 @@ class ModelConfig:
     """Shape of the decision heads."""
 
     dst: bool = True
-    """Whether the model has a second head, for state updates."""
+    """Whether the model has a second head, for state updates; without, it neither learns nor is
+    told any, whatever steps the records list."""
 
     dst_output_head: bool = False
     """Whether dst spans have their own output matrix instead of the language model's."""

@@ -53,7 +53,7 @@ def facts(view: ExampleView) -> list[tuple[str, str]]:
         ("updates, language-model loss", f"{number(view.dst_tokens)} tokens of dst spans"),
         ("speak decisions", _decisions(view, dst=False)),
         ("update decisions", _decisions(view, dst=True) if view.has_updates
-                             else "none: the record lists no steps"),
+                             else "none: the record lists no steps, or they are not told"),
     ]  # fmt: skip
 
 

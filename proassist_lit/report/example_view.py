@@ -128,7 +128,7 @@ def view_example(
         num_tokens=len(sequence.input_ids),
         num_prefix_tokens=int(sequence.image_mask.int().argmax()),
         num_record_frames=conversation.num_frames,
-        has_updates=bool(conversation.steps) or rules.label_every_frame,
+        has_updates=rules.feed_updates and bool(conversation.steps or rules.label_every_frame),
         response_tokens=int((sequence.labels != IGNORE_INDEX).sum()),
         dst_tokens=int((sequence.dst_labels != IGNORE_INDEX).sum()),
         parts=tuple(read_parts(sequence, cells, chat)),

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from proassist_lit.sequence.chat import Chat, Role
-from proassist_lit.sequence.ground_truth import relevance_labels
 from proassist_lit.sequence.script import Moment, Script, Text, adjoins
 from proassist_lit.sequence.system_turn import system_text
 from proassist_lit.types import IGNORE_INDEX, StepState
@@ -110,7 +109,7 @@ def build_sequence(
     *,
     num_tokens_per_img: int,
     max_seq_len: int,
-    relevance: bool = False,
+    relevance: Sequence[int | None] | None = None,
 ) -> TokenSequence:
     """Write ``script`` as one token sequence.
 
@@ -120,7 +119,8 @@ def build_sequence(
         num_tokens_per_img: K, image tokens per frame.
         max_seq_len: most tokens; a longer script ends at the last frame, with all that follows
             it, that fits. Nothing after the cut is supervised.
-        relevance: whether the frames are labelled relevant or not.
+        relevance: what ``ground_truth.relevance_labels`` says of the frames, None where nobody
+            learns it. It may know of steps that the script does not tell.
 
     Returns:
         The sequence; it holds at least one frame, if the script does.
@@ -173,9 +173,7 @@ def build_sequence(
         frame_indices=torch.tensor([moment.frame_idx for moment in kept], dtype=torch.int64),
         frames_turns=torch.tensor([moment.frames_turn for moment in kept], dtype=torch.int64),
         has_event=torch.tensor([moment.has_event for moment in kept], dtype=torch.bool),
-        relevance_labels=_label_tensor(relevance_labels(script)[: len(kept)])
-        if relevance
-        else None,
+        relevance_labels=None if relevance is None else _label_tensor(relevance[: len(kept)]),
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 
 from torch import Tensor
 from torch.utils.data import Dataset
@@ -12,6 +12,7 @@ from proassist_lit.data.conversation import Conversation
 from proassist_lit.errors import RecordError
 from proassist_lit.sequence.builder import TokenSequence, build_sequence
 from proassist_lit.sequence.chat import Chat
+from proassist_lit.sequence.ground_truth import relevance_labels
 from proassist_lit.sequence.rules import OURS, SequenceRules
 from proassist_lit.sequence.sampling import sample_decisions
 from proassist_lit.sequence.script import read_script
@@ -40,10 +41,13 @@ def build_example_sequence(
     Raises:
         RecordError: not even the first frame fits, naming the record.
     """
+    labels = None
+    if relevance:  # known by the updates, whether or not they are written
+        labels = relevance_labels(read_script(conversation, replace(rules, feed_updates=True)))
     try:
         return build_sequence(
             read_script(conversation, rules), chat,
-            num_tokens_per_img=num_tokens_per_img, max_seq_len=max_seq_len, relevance=relevance,
+            num_tokens_per_img=num_tokens_per_img, max_seq_len=max_seq_len, relevance=labels,
         )  # fmt: skip
     except ValueError as error:
         raise RecordError(f"{conversation.source}: {error}") from error

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +27,9 @@ class SequenceRules:
         keep_event_frames: a frame at which anything is said, by whomever, is always trained on.
         overview_needs_event: the steps are told only if the source lists them and something is said
             at the first frame.
+        feed_updates: the steps are told, and updates of their state written. Otherwise neither is,
+            as a stream of a model without a head for them never writes any; of the steps only what
+            is relevant is still known.
     """
 
     join_utterances: bool = True
@@ -40,14 +43,19 @@ class SequenceRules:
     sample_by_turn: bool = False
     keep_event_frames: bool = False
     overview_needs_event: bool = False
+    feed_updates: bool = True
 
 
 OURS = SequenceRules()
 
 PROASSIST = SequenceRules(
-    join_utterances=False, join_frames=False, decide_summaries=True, sample_by_turn=True
+    join_utterances=False,
+    join_frames=False,
+    decide_summaries=True,
+    sample_by_turn=True,
+    feed_updates=False,
 )
-"""ProAssist's released collator, arXiv:2506.05904."""
+"""ProAssist's released collator, arXiv:2506.05904. It knows no state of a task."""
 
 DST_EXTENSION = SequenceRules(
     join_utterances=False,
@@ -62,13 +70,15 @@ DST_EXTENSION = SequenceRules(
 """The collator of ProAssist's DST extension."""
 
 
-def rules_for(compat: bool, chat: str) -> SequenceRules:
+def rules_for(compat: bool, chat: str, *, dst: bool = True) -> SequenceRules:
     """The rules that make the sequences of a run.
 
     Args:
         compat: a reference system's instead of ours.
         chat: name of the chat format; by it the two reference systems are told apart.
+        dst: whether the model decides on updates; without, they are in no sequence.
     """
-    if not compat:
-        return OURS
-    return DST_EXTENSION if chat == "dst_ext" else PROASSIST
+    rules = OURS
+    if compat:
+        rules = DST_EXTENSION if chat == "dst_ext" else PROASSIST
+    return rules if dst else replace(rules, feed_updates=False)

@@ -68,7 +68,8 @@ class Moment:
         before: text that arrives after the frame before and precedes this frame's image tokens.
         spans: what is written right after the frame: dst, then assistant.
         speak_label: 1 an assistant span follows, 0 not, None neither.
-        dst_label: the same for the dst span; None for every frame of a record without steps.
+        dst_label: the same for the dst span; None for every frame of a record without steps, and
+            where the rules write no updates.
         frames_turn: number of the frames turn it belongs to.
         has_event: whether anybody says anything at this frame.
         supervised: whether it is known what to do at this frame, if nothing is done.
@@ -106,7 +107,7 @@ class Script:
 
     Attributes:
         prompt: content of the first system turn, without the steps.
-        steps: steps of the task.
+        steps: steps of the task, as far as they are told.
         initial_state: state of every step at the beginning.
         moments: one entry a frame, in order.
         after: text after the last frame.
@@ -126,6 +127,8 @@ def read_script(conversation: Conversation, rules: SequenceRules = OURS) -> Scri
     dst span, consecutive assistant turns one assistant span (joined by a space); ``rules`` may tell
     otherwise. Assistant or dst turns that do not follow a frame are text before the next frame.
     """
+    if not rules.feed_updates:
+        conversation = conversation.without_updates()
     turns = list(conversation.turns)
     prompt = ""
     if turns and isinstance(turns[0], SystemTurn):
@@ -264,7 +267,7 @@ def _label(script: Script, conversation: Conversation, rules: SequenceRules) -> 
                 continue
             elif moment.spans or silent or rules.label_every_frame:
                 setattr(moment, name, 0)
-        if not script.steps and not rules.label_every_frame:
+        if not rules.feed_updates or not (script.steps or rules.label_every_frame):
             moment.dst_label = None
 
 

@@ -176,7 +176,7 @@ class _Splitter:
         rules: SequenceRules,
     ) -> None:
         self._conversation, self._chat, self._config = conversation, chat, config
-        self._max_seq_len = max_seq_len
+        self._max_seq_len, self._feeds_updates = max_seq_len, rules.feed_updates
         self._script = read_script(conversation, rules)
         self._lengths = frame_lengths(self._script, chat, num_tokens_per_img)
         # What is said after the last frame goes with it: a part has both or neither.
@@ -248,7 +248,11 @@ class _Splitter:
     def next_start(self, end: int, num_context_frames: int) -> int:
         """First frame of the part after frame ``end - 1``: some frames before its first turn."""
         last = self.num_frames - 1
-        frames = [min(p.frame, last) for p in self._placed if p.frame >= end]
+        frames = [
+            min(placed.frame, last)
+            for placed in self._placed
+            if placed.frame >= end and (self._feeds_updates or not isinstance(placed.turn, DstTurn))
+        ]
         if end > last or not frames:
             return self.num_frames
         return max(end, min(frames) - num_context_frames)
@@ -299,8 +303,8 @@ class _Splitter:
         return " ".join(text.strip() for text in (summary, *knowledge[:1]) if text)
 
     def _state_at(self, start: int) -> dict[str, StepState]:
-        """State of the steps that the prefix of a part from ``start`` tells."""
-        state = dict(self._script.initial_state)
+        """State of the steps where a part from ``start`` begins; its prefix may tell it."""
+        state = dict(self._conversation.initial_state)
         if self._config.method is SplitMethod.DROP_ALL:
             return state
         for placed in self._placed:

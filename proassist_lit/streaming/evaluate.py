@@ -49,6 +49,7 @@ def stream_conversation(
         decoder: how tokens are fed; None for what ``stream.kernels`` says.
         on_frame: called after every frame, for progress.
     """
+    conversation = followed(model, conversation)
     script = read_script(conversation)
     _check_length(conversation, script, features)
     session = Session(
@@ -81,7 +82,7 @@ def stream_as_reference(
     """Answer one recorded stream as ProAssist's released code does, faults included.
 
     It is set beside the same references as any other: what it loses of the dialogue is missing
-    from its context, not from what it is measured by.
+    from its context, not from what it is measured by. But it tracks no state of a task.
 
     Args:
         model: in evaluation mode; its dst head, if any, is not asked.
@@ -95,6 +96,7 @@ def stream_as_reference(
     Raises:
         ConfigError: a setting has no counterpart in the reference.
     """
+    conversation = conversation.without_updates()
     script = read_script(conversation, PROASSIST)
     _check_length(conversation, script, features)
     session = ReferenceSession(
@@ -143,6 +145,11 @@ def _play(
         if on_frame is not None:
             on_frame(frames[-1])
     return frames
+
+
+def followed(model: AssistantModel, conversation: Conversation) -> Conversation:
+    """What ``model`` can follow of ``conversation``: no state, if it decides on no updates."""
+    return conversation if model.dst_head is not None else conversation.without_updates()
 
 
 def make_transcript(
@@ -197,6 +204,7 @@ def stream_conversations(
     errors: list[ProAssistError] = []
     rows = list(thresholds or [Thresholds.of(config)])
     if in_one_pass(model, compat=compat):
+        conversations = [followed(model, conversation) for conversation in conversations]
         recordings = [
             Recording(
                 name=conversation.id,

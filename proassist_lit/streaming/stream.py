@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from proassist_lit.errors import ConfigError, StreamError
 from proassist_lit.sequence.builder import text_ids
@@ -54,7 +54,7 @@ class Stream:
         config: thresholds and limits; both thresholds must be set.
         fps: frames per second.
         num_tokens_per_img: K.
-        has_dst: whether the model decides on updates.
+        has_dst: whether the model decides on updates; if not, the steps are not told.
         start_frame_idx: index of the first frame in the video.
         opening: what is said before the first frame, as far as it is known: it may have to stay.
         name: name of the stream, for messages.
@@ -91,10 +91,12 @@ class Stream:
             )
         self._room = room_to_write(chat, config, num_tokens_per_img)
         self.name, self.config, self.chat = name, config, chat
-        self._script, self._fps, self._num_tokens_per_img = script, fps, num_tokens_per_img
+        self._fps, self._num_tokens_per_img = fps, num_tokens_per_img
         self.has_dst = has_dst and bool(script.steps)
+        # Who decides on no updates has learnt from sequences without steps.
+        told = script if has_dst else replace(script, steps=())
         self._context = ContextManager(
-            chat, script, config, num_tokens_per_img=num_tokens_per_img, opening=opening, name=name
+            chat, told, config, num_tokens_per_img=num_tokens_per_img, opening=opening, name=name
         )
         self.thresholds = Thresholds.of(config)
         self._speaking = DecisionPolicy.to_speak(config)

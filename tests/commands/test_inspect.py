@@ -77,6 +77,20 @@ def test_inspect_takes_the_settings_of_training(data: Path, capsys: Captured) ->
     assert "9 of 10; cut at the longest sequence allowed" in capsys.readouterr().out
 
 
+def test_inspect_shows_what_a_model_without_a_state_is_trained_on(
+    data: Path, capsys: Captured
+) -> None:
+    argv = ["inspect", str(data), "--index", "2", "--objective", "per_token"]
+    assert main(argv) == 0
+    assert "S1->start" in capsys.readouterr().out
+    assert main([*argv, "--no-dst"]) == 0
+    out = capsys.readouterr().out
+    assert "S1->start" not in out
+    assert "Steps:" not in out
+    assert re.search(r"updates, language-model loss +0 tokens", out)
+    assert re.search(r"update decisions +none: .* or they are not told", out)
+
+
 @pytest.mark.parametrize("splitting", SplitMethod)
 def test_inspect_shows_the_parts_that_training_sees(
     splitting: SplitMethod, tmp_path: Path, capsys: Captured

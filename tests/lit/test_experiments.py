@@ -113,6 +113,7 @@ def test_experiment_runs_two_steps(
             "compat=proassist",
             "stream.strategy=drop_middle",
             "stream.theta_speak=0.999",  # at 1 the next token decides
+            "model.dst=false",
             "model.chat=llama3",
             "model.separator=EOS",
         ),

@@ -4,11 +4,15 @@ import json
 import re
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
+from proassist_lit.commands.assistant import LoadedRun
 from proassist_lit.data.conversation import FramesTurn, SystemTurn, UserTurn
 from proassist_lit.errors import ConfigError, RecordError
+from proassist_lit.live.assistant import LiveAssistant
 from proassist_lit.live.task import find_task, parse_task, read_task, task_of_recording
 from proassist_lit.live.thresholds import with_thresholds
 from proassist_lit.live.user_words import Saying, heard_at, parse_saying
@@ -16,7 +20,7 @@ from proassist_lit.sequence.chat import Role
 from proassist_lit.sequence.script import Text
 from proassist_lit.streaming.config import SpeakRule, StreamConfig
 from proassist_lit.types import StepState
-from tests.fakes import NOT_STARTED, STEPS, dialogue
+from tests.fakes import NOT_STARTED, STEPS, dialogue, tiny_model
 
 RECORDING = dialogue(
     (
@@ -120,3 +124,16 @@ def test_thresholds_are_those_of_the_last_split_unless_given() -> None:
     assert (found.theta_speak, found.theta_dst) == (0.9, 0.2)
     with pytest.raises(ConfigError, match=r"no theta_dst: it was not eval.*stream.theta_dst=0\.5"):
         with_thresholds(config, {})
+
+
+@pytest.mark.parametrize("dst", [True, False])
+def test_a_model_without_a_head_for_the_state_is_given_no_steps(tmp_path: Path, dst: bool) -> None:
+    path = tmp_path / "tea.json"
+    path.write_text(json.dumps({"prompt": "Help.", "knowledge": "Tea.", "steps": ["boil water"]}))
+    assistant = SimpleNamespace(model=tiny_model(dst=dst))
+    loaded = LoadedRun(cast(LiveAssistant, assistant), {})
+
+    task = loaded.task(str(path))
+
+    assert bool(task.steps) == bool(task.initial_state) == dst
+    assert replace(task, steps=(), initial_state={}) == read_task(path).without_steps()

@@ -23,6 +23,7 @@ from proassist_lit.data.conversation import (
 )
 from proassist_lit.sequence.builder import build_sequence
 from proassist_lit.sequence.chat import FORMATS, Chat, chat_format
+from proassist_lit.sequence.ground_truth import relevance_labels
 from proassist_lit.sequence.script import KNOWLEDGE, SUMMARY_QUERY, read_script
 from proassist_lit.types import StepState, Transition, Update
 from tests.fakes import SEPARATOR, WordTokenizer
@@ -66,12 +67,13 @@ class Case:
     num_tokens_per_img: int
 
     def build(self, max_seq_len: int = 10**9, *, relevance: bool = False):
+        script = read_script(self.conversation)
         return build_sequence(
-            read_script(self.conversation),
+            script,
             self.chat,
             num_tokens_per_img=self.num_tokens_per_img,
             max_seq_len=max_seq_len,
-            relevance=relevance,
+            relevance=relevance_labels(script) if relevance else None,
         )
 
 

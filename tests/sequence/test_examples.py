@@ -8,8 +8,12 @@ from torch import Tensor
 
 from proassist_lit.data.collate import collate, pack
 from proassist_lit.errors import RecordError
-from proassist_lit.types import Batch
-from tests.fakes import tiny_model
+from proassist_lit.sequence.builder import TokenSequence
+from proassist_lit.sequence.chat import Role
+from proassist_lit.sequence.examples import build_example_sequence
+from proassist_lit.sequence.rules import OURS, SequenceRules
+from proassist_lit.types import IGNORE_INDEX, Batch
+from tests.fakes import dialogue, tiny_model, word_chat
 from tests.sequence.batches import example_set
 
 
@@ -105,3 +109,21 @@ def test_the_first_token_of_a_packed_conversation_is_not_learnt_from_the_one_bef
 def test_pack_refuses_nothing() -> None:
     with pytest.raises(ValueError, match="got no examples"):
         pack([])
+
+
+def test_what_is_relevant_is_learnt_from_updates_that_are_not_written() -> None:
+    def made(rules: SequenceRules) -> TokenSequence:
+        return build_example_sequence(
+            dialogue(), word_chat(), num_tokens_per_img=1, max_seq_len=4096, rules=rules,
+            relevance=True,
+        )  # fmt: skip
+
+    written, unwritten = made(OURS), made(replace(OURS, feed_updates=False))
+
+    assert 0 < int((written.relevance_labels == 1).sum()) < len(written.relevance_labels)
+    assert torch.equal(unwritten.relevance_labels, written.relevance_labels)
+    opening = word_chat().opening_ids(Role.DST)[0]
+    assert opening in written.input_ids.tolist()
+    assert opening not in unwritten.input_ids.tolist()
+    assert (unwritten.dst_labels == IGNORE_INDEX).all()
+    assert (unwritten.dst_update_labels == -1).all()

@@ -19,7 +19,13 @@ from proassist_lit.data.conversation import (
 from proassist_lit.data.sources.dst import row_to_conversation
 from proassist_lit.sequence.builder import build_sequence
 from proassist_lit.sequence.ground_truth import references
-from proassist_lit.sequence.rules import DST_EXTENSION, OURS, PROASSIST, SequenceRules
+from proassist_lit.sequence.rules import (
+    DST_EXTENSION,
+    OURS,
+    PROASSIST,
+    SequenceRules,
+    rules_for,
+)
 from proassist_lit.sequence.sampling import sample_decisions
 from proassist_lit.sequence.script import SUMMARY_QUERY, Script, read_script
 from proassist_lit.types import Transition, Update
@@ -214,3 +220,37 @@ def test_steps_are_told_where_a_row_or_a_later_part_of_it_begins() -> None:
     told = [bool(read_script(c, DST_EXTENSION).steps) for c in (events, later, part)]
     assert told == [True, False, True]
     assert all(read_script(c, OURS).steps for c in (events, later, part))
+
+
+@pytest.mark.parametrize(
+    "rules", [OURS, PROASSIST, DST_EXTENSION], ids=["ours", "proassist", "dst"]
+)
+def test_without_updates_a_record_reads_as_one_that_tracks_no_state(rules: SequenceRules) -> None:
+    turns = (
+        *DIALOGUE,
+        UserTurn(content="wait"),
+        UPDATE,
+        FramesTurn(start=20, end=22),
+        UPDATE,
+        FramesTurn(start=22, end=24, supervised=False),
+        UPDATE,
+    )
+    stateless = [turn for turn in turns if not isinstance(turn, DstTurn)]
+    first = stateless.index(FramesTurn(start=11, end=14))
+    stateless[first : first + 2] = [FramesTurn(start=11, end=15)]  # only an update parted them
+    rules = replace(rules, feed_updates=False)
+
+    script = read_script(dialogue(turns), rules)
+
+    assert script == read_script(dialogue(stateless, steps=()), rules)
+    assert not any(text.updates for m in script.moments for text in (*m.before, *m.spans))
+    assert not script.steps
+    assert {m.dst_label for m in script.moments} == {None}
+    assert not any(reference.updates or reference.state for reference in references(script))
+
+
+def test_a_model_that_decides_on_no_updates_is_fed_none() -> None:
+    for compat, chat in ((False, "compact"), (True, "dst_ext"), (True, "compact")):
+        rules = rules_for(compat, chat)
+        assert rules_for(compat, chat, dst=False) == replace(rules, feed_updates=False)
+        assert rules.feed_updates == (rules is not PROASSIST)

@@ -16,6 +16,8 @@ from proassist_lit.data.conversation import (
 from proassist_lit.errors import ConfigError
 from proassist_lit.sequence.builder import TokenSequence, build_sequence, prefix_ids
 from proassist_lit.sequence.chat import Role
+from proassist_lit.sequence.examples import build_example_sequence
+from proassist_lit.sequence.rules import OURS
 from proassist_lit.sequence.script import SUMMARY_QUERY, read_script
 from proassist_lit.sequence.splitting import SplitConfig, SplitMethod, split_conversation
 from proassist_lit.types import IGNORE_INDEX, StepState, Transition, Update
@@ -221,3 +223,39 @@ def test_settings_are_checked() -> None:
         SplitConfig(min_context_s=5, max_context_s=4)
     with pytest.raises(ConfigError, match="at least 1, got 0"):
         SplitConfig(max_summary_tokens=0)
+
+
+@pytest.mark.parametrize("method", SPLIT)
+def test_without_updates_the_parts_are_those_of_a_record_that_tracks_no_state(
+    method: SplitMethod,
+) -> None:
+    talk, rules = long_talk(), replace(OURS, feed_updates=False)
+    # An update that alone would draw the beginning of a part towards it.
+    turns = list(talk.turns)
+    place = turns.index(FramesTurn(start=76, end=96))
+    update = DstTurn(updates=(Update("S2", Transition.START),))
+    turns[place : place + 1] = [FramesTurn(start=76, end=78), update, FramesTurn(start=78, end=96)]
+    talk = replace(talk, turns=tuple(turns))
+    config = SplitConfig(method=method, min_context_s=1, max_context_s=1)
+    options = {"num_tokens_per_img": 1, "seed": 1, "rules": rules}
+
+    for max_seq_len in range(70, 140):
+        options["max_seq_len"] = max_seq_len
+        parts = split_conversation(talk, CHAT, config, **options)
+
+        expected = split_conversation(talk.without_updates(), CHAT, config, **options)
+        assert [part.without_updates() for part in parts] == expected
+        if method is SplitMethod.DROP_ALL:
+            continue
+        # The parts themselves still know what is relevant: as much as the whole.
+        whole = dict(zip(range(10, talk.end_frame_idx), relevance(talk), strict=True))
+        for part in parts:
+            frames = range(part.start_frame_idx, part.end_frame_idx)
+            assert relevance(part) == [whole[frame] for frame in frames]
+
+
+def relevance(talk: Conversation) -> list[int]:
+    return build_example_sequence(
+        talk, CHAT, num_tokens_per_img=1, max_seq_len=10**6,
+        rules=replace(OURS, feed_updates=False), relevance=True,
+    ).relevance_labels.tolist()  # fmt: skip

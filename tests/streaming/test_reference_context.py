@@ -214,7 +214,7 @@ def test_turns_equal_those_of_the_formatter(name: str) -> None:
 
 def test_steps_and_their_state_are_told_and_never_change() -> None:
     formatter = chat()
-    script = read_script(dialogue(TURNS, steps=STEPS), PROASSIST)
+    script = read_script(dialogue(TURNS, steps=STEPS), replace(PROASSIST, feed_updates=True))
     session = ReferenceSession(
         tiny_model(), formatter, script, CONFIG, fps=2.0, num_tokens_per_img=1
     )

@@ -10,8 +10,10 @@ import torch
 
 from proassist_lit.sequence.builder import TokenSequence, build_sequence, prefix_ids
 from proassist_lit.sequence.chat import Chat, Role
+from proassist_lit.sequence.rules import rules_for
 from proassist_lit.sequence.script import Moment, Script, Text, read_script
-from proassist_lit.streaming.config import Strategy
+from proassist_lit.streaming.config import ContextSource, Strategy
+from proassist_lit.streaming.evaluate import stream_conversation
 from proassist_lit.types import FrameOutput, StepState, Transition, Update, format_updates
 from tests.fakes import Words, dialogue, random_features, tiny_model, word_chat
 from tests.streaming.sessions import (
@@ -211,3 +213,32 @@ def test_strategy_goes_on_from_the_right_prefix(
         else:
             assert one.context_len < 80 - 24
     assert outputs[-1].state["S2"] is StepState.COMPLETED  # the state outlives the context
+
+
+@pytest.mark.parametrize("name", ["compact", "chatml"])
+@pytest.mark.parametrize("context", ContextSource)
+def test_a_model_that_decides_on_no_updates_is_streamed_what_it_was_trained_on(
+    context: ContextSource, name: str
+) -> None:
+    model, chat = tiny_model(dst=False), word_chat(name)
+    features, talk = random_features(10), dialogue()
+    own = context is ContextSource.OWN
+    config = replace(CONFIG, context=context, words=own)
+    model.words = Words(chat, UTTERANCES, DST)
+    frames = stream_conversation(
+        model, chat, talk, features, config, decoder=model.noting_decoder()
+    ).frames
+    fed = torch.cat(model.fed, dim=1)
+
+    script = read_script(talk, rules_for(False, name, dst=False))
+    if own:  # what it said itself, in place of the reference
+        assert any(o.speak for o in frames)
+        for moment, output in zip(script.moments, frames, strict=True):
+            moment.spans = spans(output)
+    sequence = build_sequence(script, chat, num_tokens_per_img=1, max_seq_len=10**6)
+    with torch.no_grad():
+        want = model.embed(
+            sequence.input_ids[None], sequence.image_mask[None], features.flatten(0, 1)
+        )
+    torch.testing.assert_close(fed, want[:, : fed.shape[1]], atol=1e-12, rtol=0)
+    assert frames[-1].context_len == len(sequence.input_ids)

@@ -15,7 +15,7 @@ from proassist_lit.data.conversation import (
 )
 from proassist_lit.errors import StreamError
 from proassist_lit.sequence.builder import build_sequence, prefix_ids
-from proassist_lit.sequence.chat import FORMATS
+from proassist_lit.sequence.chat import FORMATS, Role
 from proassist_lit.sequence.ground_truth import references
 from proassist_lit.sequence.script import Script, read_script
 from proassist_lit.streaming.arrivals import arriving, heard
@@ -114,3 +114,22 @@ def test_a_span_of_the_reference_that_the_context_has_no_room_for_is_refused(
     for _ in range(2):  # it stays as it was
         with pytest.raises(StreamError, match=rf"frame {frame}: {message}"):
             watch(stream, script, frame)
+
+
+@pytest.mark.parametrize("strategy", [Strategy.DROP_ALL, Strategy.DST_REFRESH])
+def test_who_decides_on_no_updates_is_told_no_steps(strategy: Strategy) -> None:
+    script, chat = read_script(dialogue()), word_chat()
+    config = replace(CONFIG, strategy=strategy, max_context=64, reserve=32)
+    stream = Stream(chat, script, config, fps=2.0, num_tokens_per_img=1, has_dst=False)
+    prompt = [*chat.bos_ids, *chat.turn_ids(Role.SYSTEM, "please help")]
+
+    outputs = []
+    for _ in range(60):
+        stream.begin()
+        assert stream.prefix == prompt  # after a cut, too
+        stream.decide(0.0, 1.0)
+        stream.cut = None
+        outputs.append(stream.end())
+
+    assert any(output.event for output in outputs)
+    assert not any(output.dst for output in outputs)
