@@ -242,6 +242,7 @@ def test_without_updates_a_record_reads_as_one_that_tracks_no_state(rules: Seque
 
     script = read_script(dialogue(turns), rules)
 
+    assert dialogue(turns).without_updates() == dialogue(stateless, steps=())
     assert script == read_script(dialogue(stateless, steps=()), rules)
     assert not any(text.updates for m in script.moments for text in (*m.before, *m.spans))
     assert not script.steps
