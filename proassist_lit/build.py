@@ -111,6 +111,7 @@ def build_core(
         config.evaluation,
         num_tokens_per_img=config.data.num_tokens_per_img,
         compat=config.streams_as_reference,
+        matching=config.matching,
     )
     return Core(data, chat, model, evaluator)
 

@@ -8,6 +8,7 @@ from enum import StrEnum
 from proassist_lit.data.config import DataConfig
 from proassist_lit.errors import ConfigError
 from proassist_lit.evaluation.config import EvaluationConfig
+from proassist_lit.metrics.matching import MatchConfig
 from proassist_lit.model.config import Decision, ModelConfig
 from proassist_lit.objectives import ObjectiveConfig, ObjectiveKind, Turns
 from proassist_lit.sequence.rules import PROASSIST, SequenceRules, rules_for
@@ -24,9 +25,9 @@ class Compat(StrEnum):
     """Ours."""
 
     PROASSIST = "proassist"
-    """ProAssist's released code, faults included, to compare with published numbers: its sequences
-    and its way through a stream. With model.chat=dst_ext only the sequences, those of its DST
-    extension; streams are then answered by our rules."""
+    """ProAssist's released code, faults included, to compare with published numbers: its sequences,
+    its way through a stream and its matching of utterances. With model.chat=dst_ext the sequences
+    are those of its DST extension, and streams are answered by our rules."""
 
 
 class WandbMode(StrEnum):
@@ -161,6 +162,12 @@ class RunConfig:
     def rules(self) -> SequenceRules:
         """Whose rules make the sequences."""
         return rules_for(self.compat is Compat.PROASSIST, self.model.chat, dst=self.model.dst)
+
+    @property
+    def matching(self) -> MatchConfig:
+        """How generated utterances are matched to those of the reference."""
+        released = self.compat is Compat.PROASSIST
+        return MatchConfig(compat_abs_cosine=released, compat_drop_zero_cost=released)
 
     @property
     def streams_as_reference(self) -> bool:

@@ -94,14 +94,16 @@ def evaluate(arguments: argparse.Namespace) -> int:
     )
     out.write_result(result)
     dashboard = gather_dashboard(
-        result, core.evaluator.similarity, windows=config.evaluation.match_windows()
-    )
+        result, core.evaluator.similarity,
+        windows=config.evaluation.match_windows(), matching=config.matching,
+    )  # fmt: skip
     DashboardFiles(out).show(dashboard, 0)
     notes["duration"] = f"{time.monotonic() - started:.0f} s"
     report = gather_report(
         config.name, RunDirectory(folder), result, core.data, core.evaluator.similarity,
         config_yaml=(out.path / "config.yaml").read_text(encoding="utf-8"), notes=notes,
-        max_streams=config.evaluation.report_streams, windows=config.evaluation.match_windows(),
+        max_streams=config.evaluation.report_streams,
+        windows=config.evaluation.match_windows(), matching=config.matching,
     )  # fmt: skip
     write_report(out.report, report)
     core.evaluator.clear_answers()

@@ -74,7 +74,7 @@ def report(arguments: argparse.Namespace) -> int:
         config_yaml=config_file.read_text(encoding="utf-8"),
         notes=json.loads(notes.read_text(encoding="utf-8")) if notes.is_file() else {},
         max_streams=config.evaluation.report_streams if many is None else many,
-        windows=config.evaluation.match_windows(), earlier=earlier,
+        windows=config.evaluation.match_windows(), matching=config.matching, earlier=earlier,
     )  # fmt: skip
     with writing_to("--out", out):
         write_report(out, page)

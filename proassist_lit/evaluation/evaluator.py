@@ -18,6 +18,7 @@ from proassist_lit.evaluation.progress import StreamProgress
 from proassist_lit.evaluation.result import EvaluationResult, SweepPoint
 from proassist_lit.evaluation.streamer import Streamer
 from proassist_lit.evaluation.thresholds import Candidates
+from proassist_lit.metrics.matching import MatchConfig
 from proassist_lit.metrics.meteor import Meteor
 from proassist_lit.metrics.similarity import Similarity
 from proassist_lit.metrics.summary import evaluate_by_dataset, evaluate_transcripts
@@ -43,6 +44,7 @@ class Evaluator:
         settings: what is tried and measured.
         num_tokens_per_img: K.
         compat: streams are answered as ProAssist's released code does.
+        matching: costs and thresholds by which utterances are matched; None for the defaults.
     """
 
     def __init__(
@@ -55,9 +57,10 @@ class Evaluator:
         *,
         num_tokens_per_img: int,
         compat: bool = False,
+        matching: MatchConfig | None = None,
     ) -> None:
         self._data, self._config, self._forcing = data, config, forcing
-        self.similarity, self._settings = similarity, settings
+        self.similarity, self.matching, self._settings = similarity, matching, settings
         self._num_tokens_per_img, self._compat = num_tokens_per_img, compat
         self._meteor = Meteor() if settings.meteor else None
         self._evaluated: Streamer | None = None
@@ -211,15 +214,16 @@ class Evaluator:
         scores = evaluate_by_dataset(
             share(transcripts), self.similarity,
             names=sorted({t.dataset for t in transcripts}),
-            windows=self._settings.match_windows(), meteor=self._meteor,
+            windows=self._settings.match_windows(), config=self.matching, meteor=self._meteor,
         )  # fmt: skip
         result.metrics |= {f"{prefix}/{name}": value for name, value in scores.items()}
 
     def _scores(self, transcripts: Sequence[Transcript]) -> dict[str, float]:
         """Metrics of all ``transcripts``; each process scores its share, and metrics add up."""
         return evaluate_transcripts(
-            share(transcripts), self.similarity, windows=self._settings.match_windows()
-        )
+            share(transcripts), self.similarity,
+            windows=self._settings.match_windows(), config=self.matching,
+        )  # fmt: skip
 
 
 class _Teller:

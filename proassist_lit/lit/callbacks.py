@@ -63,7 +63,10 @@ class StreamingEvaluation(L.Callback):
             result = self._evaluator.quick(pl_module.model, self._num_streams)
         self.latest = {k: v for k, v in result.metrics.items() if isinstance(v, float)}
         if trainer.is_global_zero:
-            glance = gather_glance(result, self._evaluator.similarity, windows=self._windows)
+            glance = gather_glance(
+                result, self._evaluator.similarity,
+                windows=self._windows, matching=self._evaluator.matching,
+            )  # fmt: skip
             self._show(glance, trainer.global_step)
 
     def evaluate(self, trainer: L.Trainer, module: AssistantModule) -> EvaluationResult:
@@ -76,7 +79,10 @@ class StreamingEvaluation(L.Callback):
         if trainer.is_global_zero:
             result.metrics |= self._best
             self._run.write_result(result)
-            dashboard = gather_dashboard(result, self._evaluator.similarity, windows=self._windows)
+            dashboard = gather_dashboard(
+                result, self._evaluator.similarity,
+                windows=self._windows, matching=self._evaluator.matching,
+            )  # fmt: skip
             self._show(dashboard, trainer.global_step)
         return result
 

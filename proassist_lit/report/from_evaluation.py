@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from proassist_lit.evaluation.result import EvaluationResult
 from proassist_lit.metrics.match_windows import MatchWindow
-from proassist_lit.metrics.matching import UtteranceMatch
+from proassist_lit.metrics.matching import MatchConfig, UtteranceMatch
 from proassist_lit.metrics.similarity import Similarity
 from proassist_lit.metrics.utterances import match_transcripts
 from proassist_lit.report.dashboard import Dashboard, Picture
@@ -27,6 +27,7 @@ def gather_dashboard(
     similarity: Similarity,
     *,
     windows: Mapping[str, MatchWindow] | None = None,
+    matching: MatchConfig | None = None,
 ) -> Dashboard:
     """What is shown of a whole evaluation.
 
@@ -34,9 +35,10 @@ def gather_dashboard(
         result: metrics, transcripts and sweep.
         similarity: embeds the texts, as it did for the metrics.
         windows: match windows by data set that go before the built-in ones.
+        matching: costs and thresholds by which utterances are matched; None for the defaults.
     """
     matches = {
-        split: match_transcripts(streams, similarity, windows)
+        split: match_transcripts(streams, similarity, windows, matching)
         for split, streams in result.transcripts.items()
     }
     return Dashboard(
@@ -55,6 +57,7 @@ def gather_glance(
     similarity: Similarity,
     *,
     windows: Mapping[str, MatchWindow] | None = None,
+    matching: MatchConfig | None = None,
 ) -> Dashboard:
     """What is shown while training goes on: metrics and pictures of a few streams of val.
 
@@ -62,9 +65,10 @@ def gather_glance(
         result: metrics as they are to be named, and the streams.
         similarity: embeds the texts.
         windows: match windows by data set that go before the built-in ones.
+        matching: costs and thresholds by which utterances are matched; None for the defaults.
     """
     streams = result.transcripts.get(PICTURED_SPLIT, [])
-    matches = match_transcripts(streams, similarity, windows)
+    matches = match_transcripts(streams, similarity, windows, matching)
     return Dashboard(metrics=result.metrics, pictures=_pictures(result, streams, matches))
 
 

@@ -12,6 +12,7 @@ from proassist_lit.data.dataset import ConversationSet
 from proassist_lit.evaluation.result import EvaluationResult
 from proassist_lit.metrics.decision_curves import DecisionCurves, decision_curves
 from proassist_lit.metrics.match_windows import MatchWindow, match_window
+from proassist_lit.metrics.matching import MatchConfig
 from proassist_lit.metrics.similarity import Similarity
 from proassist_lit.metrics.speaking import HEADS
 from proassist_lit.metrics.utterances import match_transcript
@@ -39,6 +40,7 @@ def gather_report(
     notes: Mapping[str, str],
     max_streams: int,
     windows: Mapping[str, MatchWindow] | None = None,
+    matching: MatchConfig | None = None,
     earlier: RunDirectory | None = None,
 ) -> RunReport:
     """Put together the report of a finished evaluation.
@@ -53,6 +55,7 @@ def gather_report(
         notes: git commit, versions, duration, machine.
         max_streams: streams of each split that are shown.
         windows: match windows by data set that go before the built-in ones.
+        matching: costs and thresholds by which utterances are matched; None for the defaults.
         earlier: another run to compare with.
     """
     conversations = {split: {c.id: c for c in data[split]} for split in data}
@@ -65,6 +68,7 @@ def gather_report(
             result,
             similarity,
             windows,
+            matching,
         )
         for split, transcripts in reversed(result.transcripts.items())
         for transcript in transcripts[:max_streams]
@@ -116,9 +120,11 @@ def stream_view(
     result: EvaluationResult,
     similarity: Similarity,
     windows: Mapping[str, MatchWindow] | None = None,
+    matching: MatchConfig | None = None,
 ) -> StreamView:
     """One stream with its matches and, where its conversation is at hand, its filmstrip."""
-    match = match_transcript(transcript, similarity, match_window(transcript.dataset, windows))
+    window = match_window(transcript.dataset, windows)
+    match = match_transcript(transcript, similarity, window, matching)
     theta_dst = result.config.theta_dst
     assert theta_dst is not None
     indices = [frame.frame_idx for frame in transcript.frames]

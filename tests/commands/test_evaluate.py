@@ -6,19 +6,23 @@ import json
 import re
 import shutil
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from proassist_lit.commands.main import main
 from proassist_lit.commands.trained import find_checkpoint, override
-from proassist_lit.config import RunConfig
+from proassist_lit.config import Compat, RunConfig
 from proassist_lit.config_schema import write_config
 from proassist_lit.errors import CheckpointError, ConfigError
 from proassist_lit.evaluation.config import EvaluationConfig
 from proassist_lit.lit.run import train
+from proassist_lit.metrics.matching import MatchConfig, UtteranceMatch, match_utterances
 from proassist_lit.model.checkpoint import load_weights
+from proassist_lit.streaming.config import Strategy
 from tests.evaluation.test_answers import answered_frames
 from tests.fakes import tiny_model
 from tests.lit.test_run import config
@@ -286,3 +290,34 @@ def test_a_checkpoint_that_would_run_code_is_refused(tmp_path: Path) -> None:
     torch.save({"state_dict": {}, "evil": Evil()}, tmp_path / "w.ckpt")
     with pytest.raises(CheckpointError, match=r"w\.ckpt: cannot be read.*UnpicklingError"):
         load_weights(tiny_model(), tmp_path / "w.ckpt")
+
+
+@pytest.mark.road
+@pytest.mark.filterwarnings("ignore")
+def test_with_compat_everything_is_matched_as_the_reference_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    used: list[MatchConfig | None] = []
+
+    def noted(*args: Any, **settings: Any) -> UtteranceMatch:
+        used.append(settings["config"])
+        return match_utterances(*args, **settings)
+
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    monkeypatch.setattr("proassist_lit.metrics.utterances.match_utterances", noted)
+    small = config(tmp_path, steps=2)
+    small = replace(
+        small,
+        compat=Compat.PROASSIST,
+        model=replace(small.model, dst=False),
+        stream=replace(small.stream, strategy=Strategy.DROP_MIDDLE),
+    )
+    run = tmp_path / "run"
+    write_config(small, run / "config.yaml")
+    train(small, run)
+    for command in (["evaluate", str(run)], ["report", str(run)]):
+        assert main(command) == 0
+
+    released = MatchConfig(compat_abs_cosine=True, compat_drop_zero_cost=True)
+    assert [rules for rules in used if rules != released] == []
+    assert len(used) > 10

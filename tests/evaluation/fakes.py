@@ -13,7 +13,8 @@ from proassist_lit.data.dataset import ConversationSet
 from proassist_lit.evaluation.config import EvaluationConfig
 from proassist_lit.evaluation.evaluator import Evaluator
 from proassist_lit.evaluation.forced import TeacherForcing
-from proassist_lit.metrics.similarity import HashedWordSimilarity
+from proassist_lit.metrics.matching import MatchConfig
+from proassist_lit.metrics.similarity import HashedWordSimilarity, Similarity
 from proassist_lit.streaming.config import StreamConfig
 from tests.fakes import dialogue, random_features, word_chat
 
@@ -32,6 +33,8 @@ def make_evaluator(
     settings: EvaluationConfig | None = None,
     *,
     datasets: tuple[str, ...] = ("toy",),
+    similarity: Similarity | None = None,
+    matching: MatchConfig | None = None,
 ) -> Evaluator:
     """Three streams a split; they belong to ``datasets`` in turn."""
 
@@ -49,7 +52,8 @@ def make_evaluator(
         data,
         config,
         TeacherForcing(word_chat(), 4096, stream=config),
-        HashedWordSimilarity(),
+        similarity or HashedWordSimilarity(),
         settings or EvaluationConfig(candidates=1),
         num_tokens_per_img=1,
+        matching=matching,
     )
