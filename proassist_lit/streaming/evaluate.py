@@ -118,7 +118,11 @@ class _Steps(Protocol):
     """Either session."""
 
     def step(
-        self, frame: Any, texts: str | Sequence[Text] = (), *, said: Said | None = None
+        self,
+        frame: Any,
+        user_text: str | Sequence[Text] | None = None,
+        *,
+        said: Said | None = None,
     ) -> FrameOutput:
         """Watch one frame and answer."""
 

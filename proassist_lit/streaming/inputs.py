@@ -13,11 +13,11 @@ from proassist_lit.sequence.chat import Role
 from proassist_lit.sequence.script import Text
 
 
-def as_texts(texts: str | Sequence[Text]) -> tuple[Text, ...]:
-    """Turns of text; a string is what a user says, an empty one is nothing."""
-    if isinstance(texts, str):
-        return (Text(role=Role.USER, content=texts),) if texts else ()
-    return tuple(texts)
+def as_texts(user_text: str | Sequence[Text] | None) -> tuple[Text, ...]:
+    """Turns of text; a string is what a user says, an empty one is nothing, as is None."""
+    if isinstance(user_text, str):
+        return (Text(role=Role.USER, content=user_text),) if user_text else ()
+    return tuple(user_text or ())
 
 
 def read_features(frame: Any, encode: Callable[[Any], Tensor] | None) -> Tensor:

@@ -103,14 +103,18 @@ class ReferenceSession:
 
     @torch.inference_mode()
     def step(
-        self, frame: Any, texts: str | Sequence[Text] = (), *, said: Said | None = None
+        self,
+        frame: Any,
+        user_text: str | Sequence[Text] | None = None,
+        *,
+        said: Said | None = None,
     ) -> FrameOutput:
         """Watch one frame and answer.
 
         Args:
             frame: (K, E) features of the frame, or, with an encoder, its (H, W, 3) uint8 picture.
-            texts: what arrived since the frame before: a user's words, or turns of text, of which
-                only those of users and system are heard.
+            user_text: what arrived since the frame before: a user's words, or turns of text, of
+                which only those of users and system are heard; None where nothing did.
             said: what the reference says at this frame; fed before the next one with
                 ``use_gt_context``, otherwise not looked at.
 
@@ -127,7 +131,7 @@ class ReferenceSession:
         check_features(features, self._num_tokens_per_img, where)
         self._check_room(where)
         image = self._model.project(features.to(self._model.device))  # it may refuse
-        texts = [text for text in as_texts(texts) if text.role in (Role.SYSTEM, Role.USER)]
+        texts = [t for t in as_texts(user_text) if t.role in (Role.SYSTEM, Role.USER)]
 
         ids = self._pending + self._read(texts)
         call = self._generate(ids, image, self._config.max_length)

@@ -116,13 +116,18 @@ class Session:
 
     @torch.inference_mode()
     def step(
-        self, frame: Any, texts: str | Sequence[Text] = (), *, said: Said | None = None
+        self,
+        frame: Any,
+        user_text: str | Sequence[Text] | None = None,
+        *,
+        said: Said | None = None,
     ) -> FrameOutput:
         """Watch one frame and answer.
 
         Args:
             frame: (K, E) features of the frame, or, with an encoder, its (H, W, 3) uint8 picture.
-            texts: what arrived since the frame before: a user's words, or turns of text.
+            user_text: what arrived since the frame before: a user's words, or turns of text;
+                None where nothing did.
             said: what the reference says at this frame, with ``stream.context=reference``.
 
         Returns:
@@ -140,7 +145,7 @@ class Session:
         stream.check()
         image = model.project(features.to(model.device))  # before anything changes: it may refuse
 
-        ids = stream.begin(inputs.as_texts(texts), said)
+        ids = stream.begin(inputs.as_texts(user_text), said)
         hidden = self._decoder(
             torch.cat([model.embed_ids(ids), image]) if ids else image, self._cache
         )

@@ -184,6 +184,11 @@ def test_only_users_and_system_are_heard() -> None:
 
     assert both == open_session(tiny_model(dst=False), formatter).step(frame, "how many")
     assert both.user_text == "how many"
+    named = open_session(tiny_model(dst=False), formatter).step(frame, user_text="how many")
+    assert named == both
+    silence = open_session(tiny_model(dst=False), formatter).step(frame, None)
+    assert silence == open_session(tiny_model(dst=False), formatter).step(frame)
+    assert silence.user_text == ""
 
 
 @pytest.mark.parametrize(

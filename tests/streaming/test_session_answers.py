@@ -112,9 +112,12 @@ def test_words_of_a_user_may_be_given_as_plain_text() -> None:
 
     plain = open_session(model, chat).step(frame, "how many")
     turns = open_session(model, chat).step(frame, [Text(role=Role.USER, content="how many")])
+    named = open_session(model, chat).step(frame, user_text="how many")
     silence = open_session(model, chat).step(frame)
 
-    assert plain == turns
+    assert plain == turns == named
+    assert silence == open_session(model, chat).step(frame, user_text=None)
+    assert silence == open_session(model, chat).step(frame, None)
     assert plain.speak_prob != silence.speak_prob
 
 
