@@ -121,8 +121,10 @@ def _vision_size(data: Mapping[str, ConversationSet]) -> int:
     widths = {split: found.check_features() for split, found in data.items()}
     if len(set(widths.values())) > 1:
         found = ", ".join(f"{width} in {split}" for split, width in widths.items())
+        other = next(split for split, width in widths.items() if width != widths["train"])
         raise FeatureError(
-            f"features are of different widths ({found}); encode all splits with one encoder."
+            f"{data[other].conversations[0].source}: features are of different widths ({found}); "
+            "encode all splits with one encoder."
         )
     return widths["train"]
 

@@ -13,8 +13,11 @@ class RecordError(ProAssistError):
     """A conversation record or annotation file is wrong: names file, line, turn and remedy."""
 
 
-class FeatureError(ProAssistError):
-    """A feature file is missing, too short, or of another width than the model's."""
+class FeatureError(RecordError):
+    """A feature file is missing, too short, or of another width than the model's.
+
+    Names the record that asks for it, where there is one.
+    """
 
 
 class VideoError(ProAssistError):

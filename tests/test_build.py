@@ -19,7 +19,7 @@ from proassist_lit.data.config import DataConfig
 from proassist_lit.data.dataset import ConversationSet
 from proassist_lit.data.dialogue_config import DialogueConfig
 from proassist_lit.data.sources.toy import ToyConfig
-from proassist_lit.errors import ConfigError, FeatureError, RecordError
+from proassist_lit.errors import ConfigError, RecordError
 from proassist_lit.evaluation.config import EvaluationConfig
 from proassist_lit.lit.build import build_datamodule
 from proassist_lit.model.config import ModelConfig, TinyConfig
@@ -52,7 +52,7 @@ def test_splits_of_different_widths_are_refused(
 
     monkeypatch.setattr(ConversationSet, "check_features", width)
     with pytest.raises(
-        FeatureError, match=r"different widths \(48 in train, 12 in val, 48 in test\); enc"
+        RecordError, match=r"val\.jsonl:1: .*widths \(48 in train, 12 in val, 48 in test\); enc"
     ):
         build_core(config(cache))
 

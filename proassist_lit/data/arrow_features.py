@@ -78,7 +78,7 @@ class ArrowFeatureFile:
                     raise pa.ArrowInvalid("it holds no frames")
                 for grid in self.grids:
                     if stream.columns.count(grid) != 1:
-                        raise lacking_grid(self.path, grid, stream.columns)
+                        raise lacking_grid(self.path, grid, stream.columns, where=where)
                 check_window(self.path, start, end, stream.num_rows, where=where)
                 parts = [_floats(stream, grid, start, end) for grid in self.grids]
                 num_frames = stream.num_rows

@@ -81,7 +81,7 @@ class ConversationSet:
         Raises:
             FeatureError: naming the record and what to do.
         """
-        widths: dict[int, Path] = {}
+        widths: dict[int, tuple[Conversation, Path]] = {}
         seen: dict[Path, tuple[int, int, int]] = {}
         noted_fps: dict[Path, float | None] = {}
         for conversation in self.conversations:
@@ -91,7 +91,7 @@ class ConversationSet:
                 noted_fps[file.path] = _noted_fps(file.path)
             _check_fps(file.path, noted_fps[file.path], conversation)
             num_frames, _, width = seen[file.path]
-            widths.setdefault(width, file.path)
+            widths.setdefault(width, (conversation, file.path))
             if conversation.end_frame_idx > num_frames:
                 raise FeatureError(
                     f"{conversation.source}: watches frames {conversation.start_frame_idx}.."
@@ -99,10 +99,10 @@ class ConversationSet:
                     f"{num_frames - 1}; correct end_frame_idx, or encode the whole video."
                 )
         if len(widths) > 1:
-            (first, path), (second, other) = list(widths.items())[:2]
+            (first, (_, path)), (second, (record, other)) = list(widths.items())[:2]
             raise FeatureError(
-                f"{other}: features are {second} wide, but those of {path} are {first}; encode "
-                "all videos with one encoder."
+                f"{record.source}: features of {other} are {second} wide, but those of {path} are "
+                f"{first}; encode all videos with one encoder."
             )
         return next(iter(widths))
 

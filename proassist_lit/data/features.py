@@ -106,7 +106,7 @@ class FeatureFile:
 
     def _slice(self, file: Any, grid: str, where: str) -> Any:
         if grid not in file.keys():  # noqa: SIM118 - safe_open is no mapping
-            raise lacking_grid(self.path, grid, file.keys())
+            raise lacking_grid(self.path, grid, file.keys(), where=where)
         rows = file.get_slice(grid)
         check_cells(self.path, grid, rows.get_shape(), where=where)
         return rows
@@ -128,12 +128,13 @@ def damaged_file(path: Path, reason: object, *, where: str = "") -> FeatureError
     )
 
 
-def lacking_grid(path: Path, grid: str, present: Iterable[str]) -> FeatureError:
+def lacking_grid(path: Path, grid: str, present: Iterable[str], *, where: str = "") -> FeatureError:
     """The error for a file without ``grid``; ``present`` are those it has."""
     names = [name if name.isprintable() else ascii(name) for name in sorted(present)]
     return FeatureError(
-        f"feature file {path} has no grid {grid!r}, only {', '.join(names) or 'none'}; "
-        "encode the video with it, or choose another data.num_tokens_per_img."
+        f"{_asked(where)}feature file {path} has no grid {grid!r}, only "
+        f"{', '.join(names) or 'none'}; encode the video with it, or choose another "
+        "data.num_tokens_per_img."
     )
 
 

@@ -132,17 +132,30 @@ class AssistantModel(nn.Module):
         """(T, D) embeddings of token ids, of which there may be none."""
         return self.embed_tokens(torch.tensor(ids, dtype=torch.int64, device=self.device))
 
+    def check_width(self, features: Tensor, *, where: str = "") -> None:
+        """Refuse features that the projector cannot read.
+
+        Args:
+            features: (..., E).
+            where: record or frame that they are of, for the message.
+
+        Raises:
+            FeatureError: they have another width than the projector.
+        """
+        if features.shape[-1] != self.projector.vision_size:
+            raise FeatureError(
+                f"{where}{': ' if where else ''}features are {features.shape[-1]} wide, but the "
+                f"model's projector reads {self.projector.vision_size}; use the encoder that the "
+                "model was trained with."
+            )
+
     def project(self, features: Tensor) -> Tensor:
         """(..., E) features to (..., D) embeddings.
 
         Raises:
             FeatureError: the features have another width than the projector.
         """
-        if features.shape[-1] != self.projector.vision_size:
-            raise FeatureError(
-                f"features are {features.shape[-1]} wide, but the model's projector reads "
-                f"{self.projector.vision_size}; use the encoder that the model was trained with."
-            )
+        self.check_width(features)
         dtype = next(self.projector.parameters()).dtype
         out: Tensor = self.projector(features.to(dtype))
         return out

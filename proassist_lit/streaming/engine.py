@@ -196,7 +196,7 @@ class Engine:
         )
         slot = Slot(house, place, index, recording, features, Branch(stream, list(rows)))
         check_length(stream, recording.script)
-        self._model.project(features[:1].flatten(0, 1).to(self._model.device))  # it may refuse
+        self._model.check_width(features, where=f"stream {recording.name!r}")
         return slot
 
     def _step(self, slots: dict[int, Slot], house: House) -> dict[int, ProAssistError]:

@@ -51,7 +51,7 @@ def stream_conversation(
     """
     conversation = followed(model, conversation)
     script = read_script(conversation)
-    _check_length(conversation, script, features)
+    _check_features(model, conversation, script, features)
     session = Session(
         model,
         chat,
@@ -98,7 +98,7 @@ def stream_as_reference(
     """
     conversation = conversation.without_updates()
     script = read_script(conversation, PROASSIST)
-    _check_length(conversation, script, features)
+    _check_features(model, conversation, script, features)
     session = ReferenceSession(
         model,
         chat,
@@ -127,12 +127,17 @@ class _Steps(Protocol):
         """Watch one frame and answer."""
 
 
-def _check_length(conversation: Conversation, script: Script, features: Tensor) -> None:
+def _check_features(
+    model: AssistantModel, conversation: Conversation, script: Script, features: Tensor
+) -> Tensor:
+    """``features``, if they are of every frame that is watched, and of the model's width."""
     if len(features) < len(script.moments):
         raise FeatureError(
             f"{conversation.source}: the conversation watches {len(script.moments)} frames, but "
             f"there are features of {len(features)} only; encode the whole video."
         )
+    model.check_width(features, where=conversation.source)
+    return features
 
 
 def _play(
@@ -207,13 +212,18 @@ def stream_conversations(
     """
     errors: list[ProAssistError] = []
     rows = list(thresholds or [Thresholds.of(config)])
+
+    def checked(number: int) -> Tensor:
+        script = recordings[number].script
+        return _check_features(model, conversations[number], script, features(number))
+
     if in_one_pass(model, compat=compat):
         conversations = [followed(model, conversation) for conversation in conversations]
         recordings = [
             Recording(
                 name=conversation.id,
                 script=read_script(conversation),
-                features=partial(features, number),
+                features=partial(checked, number),
                 fps=conversation.fps,
                 start_frame_idx=conversation.start_frame_idx,
             )

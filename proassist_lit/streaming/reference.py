@@ -130,7 +130,8 @@ class ReferenceSession:
         where = f"stream {self._name!r}, frame {self._frame_idx}"
         check_features(features, self._num_tokens_per_img, where)
         self._check_room(where)
-        image = self._model.project(features.to(self._model.device))  # it may refuse
+        self._model.check_width(features, where=where)
+        image = self._model.project(features.to(self._model.device))
         texts = [t for t in as_texts(user_text) if t.role in (Role.SYSTEM, Role.USER)]
 
         ids = self._pending + self._read(texts)

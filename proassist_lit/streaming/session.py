@@ -143,7 +143,8 @@ class Session:
         where = f"stream {stream.name!r}, frame {stream.frame_idx}"
         inputs.check_features(features, self._num_tokens_per_img, where)
         stream.check()
-        image = model.project(features.to(model.device))  # before anything changes: it may refuse
+        model.check_width(features, where=where)
+        image = model.project(features.to(model.device))
 
         ids = stream.begin(inputs.as_texts(user_text), said)
         hidden = self._decoder(

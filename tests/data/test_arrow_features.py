@@ -113,9 +113,9 @@ def test_missing_file_names_record_file_and_remedy(tmp_path: Path) -> None:
 def test_lacking_grid_names_those_that_are_there(tmp_path: Path) -> None:
     path = write(tmp_path / "v.arrow", {n: v for n, v in grids().items() if n != "3x3"})
     with pytest.raises(
-        FeatureError, match=r"v\.arrow has no grid '3x3', only 2x2, 5x5, cls; .*num_tokens_per_img"
+        FeatureError, match=r"^a:1: .*v\.arrow has no grid '3x3', only 2x2, 5x5, cls; .*num_tokens_"
     ):
-        ArrowFeatureFile(path, ("cls", "3x3")).read(0, 1)
+        ArrowFeatureFile(path, ("cls", "3x3")).read(0, 1, where="a:1")
 
 
 @pytest.mark.parametrize("keep", [0, 2, 8, 300, 3000, -1, -4, -100])

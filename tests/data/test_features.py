@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from proassist_lit.data.features import FeatureFile, write_features
-from proassist_lit.errors import ConfigError, FeatureError
+from proassist_lit.errors import ConfigError, FeatureError, RecordError
 from proassist_lit.vision.encoders import ThumbnailEncoder, build_encoder, grids_for
 
 
@@ -75,9 +75,10 @@ def test_damaged_file_says_to_encode_again(path: Path, keep: int) -> None:
 
 def test_lacking_grid_names_those_that_are_there(path: Path) -> None:
     with pytest.raises(
-        FeatureError, match=r"video\.safetensors has no grid '3x3', only 2x2, cls; .*num_tokens"
+        RecordError,
+        match=r"^val\.jsonl:3: .*video\.safetensors has no grid '3x3', only 2x2, cls; .*num_tokens",
     ):
-        FeatureFile(path, ("cls", "3x3")).read(0, 1)
+        FeatureFile(path, ("cls", "3x3")).read(0, 1, where="val.jsonl:3")
 
 
 @pytest.mark.parametrize("shape", [(20, 9, 8), (20, 3, 8), (20, 8)])

@@ -106,7 +106,8 @@ def test_features_of_two_widths_are_refused(copy: DataConfig) -> None:
     rewrite(copy, "toy-val-00001", num_frames=900, width=12)
 
     with pytest.raises(
-        FeatureError, match=r"toy-val-00001.*are 12 wide, but those of .*00000.* are 48"
+        RecordError,
+        match=r"val\.jsonl:2: .*toy-val-00001.*are 12 wide, but those of .*00000.* are 48",
     ):
         sets["val"].check_features()
 

@@ -74,7 +74,8 @@ def test_features_that_do_not_say_how_they_were_made_are_refused(
     path = folder / "features/eyes/v0.safetensors"
     write_features(path, {"cls": torch.zeros(41, 1, 4)}, fps=2, encoder="x", rendered=False)
     assert prepare(folder, rows(*SIX), "--task", "cook") == 2
-    assert "v0.safetensors: does not say how many frames it holds" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert re.search(r"steps\.csv:2: .*v0\.safetensors does not say how many frames it", said)
 
 
 def test_of_two_files_of_features_the_one_that_training_reads_counts(folder: Path) -> None:

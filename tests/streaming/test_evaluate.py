@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from proassist_lit.data.conversation import FramesTurn, SystemTurn, UserTurn
-from proassist_lit.errors import ConfigError, FeatureError, StreamError
+from proassist_lit.errors import ConfigError, FeatureError, RecordError, StreamError
 from proassist_lit.judge.dialogue import assistant_lines, reference_lines
 from proassist_lit.model.assistant import AssistantModel
 from proassist_lit.sequence.ground_truth import references
@@ -90,6 +90,32 @@ def test_one_bad_stream_does_not_stop_the_others(
             assert (got.dst_prob is None) == compat  # the reference asks no such head
 
 
+@pytest.mark.parametrize(
+    ("fits", "compat"),
+    [(True, False), (False, False), (False, True)],
+    ids=["engine", "sessions", "reference"],
+)
+@pytest.mark.parametrize(
+    ("features", "message"),
+    [
+        (random_features(9), r"^train\.jsonl:1: .* 10 frames, but .* of 9 only; encode"),
+        (random_features(10)[..., :4], r"^train\.jsonl:1: features are 4 wide, .* 6; use the enc"),
+    ],
+    ids=["few", "narrow"],
+)
+def test_features_that_do_not_fit_name_the_record(
+    fits: bool, compat: bool, features: Tensor, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Engine, "fits", staticmethod(lambda _: fits))
+
+    answered = stream_conversations(
+        tiny_model(), marked_chat(), [dialogue()], lambda _: features, CONFIG,
+        num_tokens_per_img=1, compat=compat,
+    )  # fmt: skip
+    with pytest.raises(RecordError, match=message):
+        list(answered)
+
+
 @pytest.mark.parametrize("compat", [False, True], ids=["sessions", "reference"])
 def test_one_decoder_of_the_configured_kernels_answers_all_streams(
     compat: bool, monkeypatch: pytest.MonkeyPatch
@@ -159,7 +185,7 @@ def test_stream_as_reference_refuses_what_it_cannot_answer() -> None:
 
     with pytest.raises(FeatureError, match=r"train\.jsonl:1: .*10 frames, .*of 9 only"):
         stream_as_reference(model, chat, dialogue(), frames[:9], CONFIG)
-    with pytest.raises(FeatureError, match=f"features are 4 wide.*reads {VISION_SIZE}"):
+    with pytest.raises(FeatureError, match=rf"train\.jsonl:1: features are 4 wide.*{VISION_SIZE}"):
         stream_as_reference(model, chat, dialogue(), frames[..., :4], CONFIG)
     refresh = replace(CONFIG, strategy=Strategy.DST_REFRESH)
     with pytest.raises(ConfigError, match=r"choose stream\.strategy=drop_middle"):

@@ -22,7 +22,7 @@ def test_refusals_leave_the_session_as_it_was() -> None:
         session.step(broken)
     with pytest.raises(StreamError, match=r"frame 5: features are \(6,\), expected \(1, E\)"):
         session.step(frames[1][0])
-    with pytest.raises(FeatureError, match=r"features are 4 wide.*reads 6"):
+    with pytest.raises(FeatureError, match=r"^stream .*frame \d+: features are 4 wide.*reads 6"):
         session.step(frames[1][:, :4])
 
     other = open_session(tiny_model(dst=False), formatter)

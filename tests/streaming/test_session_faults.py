@@ -79,7 +79,7 @@ def test_session_refuses_another_number_of_tokens_per_frame() -> None:
 def test_session_refuses_features_of_another_width_and_stays_as_it_was() -> None:
     session = open_session(tiny_model(), word_chat())
 
-    with pytest.raises(FeatureError, match=r"features are 4 wide.*reads 6"):
+    with pytest.raises(FeatureError, match=r"^stream .*frame 4: features are 4 wide.*reads 6"):
         session.step(random_features(1)[0, :, :4])
 
     frame = random_features(1)[0]

@@ -84,8 +84,8 @@ def read_encoded(folder: Path, name: str, where: str) -> EncodedVideo:
         return EncodedVideo(int(made["num_frames"]), float(made["fps"]), num_tokens)
     except (KeyError, ValueError, TypeError) as error:
         raise FeatureError(
-            f"{path}: does not say how many frames it holds, and how many a second; make it by "
-            "proassist-lit encode."
+            f"{where}: {path} does not say how many frames it holds, and how many a second; make "
+            "it by proassist-lit encode."
         ) from error
 
 
