@@ -71,7 +71,7 @@ def build_core(
         ProAssistError: something in the configuration, the records or the features is wrong.
     """
     similarity = build_similarity(config.evaluation.similarity)  # a wrong one is told of at once
-    data = load_data(config.data)
+    data = load_data(config.data, allow_empty=config.allows_empty_text)
     names = config.evaluation.windows if windows is None else windows
     check_windows(names, {name for split in data.values() for name in split.datasets})
     vision_size = _vision_size(data)

@@ -164,6 +164,11 @@ class RunConfig:
         return rules_for(self.compat is Compat.PROASSIST, self.model.chat, dst=self.model.dst)
 
     @property
+    def allows_empty_text(self) -> bool:
+        """Whether assistant turns without text are read: by rules that leave them unwritten."""
+        return not self.rules.write_empty_utterances
+
+    @property
     def matching(self) -> MatchConfig:
         """How generated utterances are matched to those of the reference."""
         released = self.compat is Compat.PROASSIST

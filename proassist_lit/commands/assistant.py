@@ -116,7 +116,8 @@ def load_run(arguments: argparse.Namespace) -> LoadedRun:
         if any(s.startswith(f"stream.{name}=") for s in arguments.set)
     ]
     stream = with_thresholds(config.stream, trained.metrics, given=given)
-    data = load_data(config.data) if about is None else _data_if_here(config)
+    empty = config.allows_empty_text
+    data = load_data(config.data, allow_empty=empty) if about is None else _data_if_here(config)
     encoder = _load_encoder(trained, data, device, arguments.encoder)
     model = trained.load_model()
     make_plain(model)
@@ -147,7 +148,7 @@ def _data_if_here(config: RunConfig) -> Mapping[str, ConversationSet]:
     if not config.data.is_prepared and not is_generated(config.data):
         return {}
     try:
-        return load_data(config.data)
+        return load_data(config.data, allow_empty=config.allows_empty_text)
     except ProAssistError:
         return {}
 

@@ -112,7 +112,10 @@ def inspect(arguments: argparse.Namespace) -> int:
     objective = ObjectiveConfig(**{k: v for k, v in chosen.items() if v is not None})
     paths = find_data_files([arguments.data]).paths
     conversations: list[Conversation] = []
-    for file in map(read_data_file, track(paths, "Reading", many=8)):
+    follows_reference = arguments.compat != "none"
+    empty = not rules_for(follows_reference, arguments.chat or "").write_empty_utterances
+    for path in track(paths, "Reading", many=8):
+        file = read_data_file(path, allow_empty=empty)
         if file.faults:
             raise file.faults[0]
         conversations += file.conversations
@@ -125,7 +128,7 @@ def inspect(arguments: argparse.Namespace) -> int:
     chat, tokens = choose_chat(conversations, arguments.tokenizer, arguments.chat)
     num_tokens_per_img = arguments.tokens or conversation.num_tokens_per_img
     max_seq_len = arguments.max_seq_len or DataConfig().max_seq_len
-    rules = rules_for(arguments.compat != "none", chat.format.name, dst=not arguments.no_dst)
+    rules = rules_for(follows_reference, chat.format.name, dst=not arguments.no_dst)
     parts = _split(conversation, chat, arguments.splitting, num_tokens_per_img, max_seq_len, rules)
     if arguments.part > len(parts):
         raise ConfigError(

@@ -63,7 +63,7 @@ def report(arguments: argparse.Namespace) -> int:
                 "(proassist-lit evaluate)."
             )
     try:
-        data = load_data(config.data)
+        data = load_data(config.data, allow_empty=config.allows_empty_text)
     except ProAssistError as error:
         sys.stderr.write(f"no pictures: {error}\n")
         data = {}

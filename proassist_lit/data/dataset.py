@@ -137,8 +137,12 @@ class ConversationSet:
         return FeatureFile(self.folder / "features" / self.config.encoder / name, grids)
 
 
-def load_data(config: DataConfig) -> dict[str, ConversationSet]:
+def load_data(config: DataConfig, *, allow_empty: bool = False) -> dict[str, ConversationSet]:
     """Load (and if need be generate) the conversations of every split.
+
+    Args:
+        config: which ones.
+        allow_empty: accept assistant turns without text, of a source whose own code does.
 
     Raises:
         RecordError: a file is wrong, a split is empty, or two records that are streamed have one
@@ -148,7 +152,8 @@ def load_data(config: DataConfig) -> dict[str, ConversationSet]:
     if isinstance(source, PreparedSource):
         folder = config.source_root
         patterns = {"train": config.train_files, "val": config.val_files, "test": config.test_files}
-        records = {s: source.read(folder, pattern) for s, pattern in patterns.items() if pattern}
+        read = (source.read_empty if allow_empty else None) or source.read
+        records = {split: read(folder, pattern) for split, pattern in patterns.items() if pattern}
     else:
         folder = generate(config)
         paths = {split: folder / f"{split}.jsonl" for split in SPLITS}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from proassist_lit.data.conversation import Conversation
@@ -72,8 +73,13 @@ def find_data_files(data: Iterable[Path]) -> FoundFiles:
     return FoundFiles(paths=tuple(paths), left_out=tuple(left_out))
 
 
-def read_data_file(path: Path) -> DataFile:
-    """Read a file once, as far as it can be read; each entry as what it is meant to be."""
+def read_data_file(path: Path, *, allow_empty: bool = False) -> DataFile:
+    """Read a file once, as far as it can be read; each entry as what it is meant to be.
+
+    Args:
+        path: the file.
+        allow_empty: accept assistant turns without text in rows of the DST extension.
+    """
     try:
         path.open("rb").close()
     except OSError as error:
@@ -83,7 +89,7 @@ def read_data_file(path: Path) -> DataFile:
         return DataFile(path=path, conversations=(), faults=(fault,), is_readable=False)
     conversations: list[Conversation] = []
     faults: list[RecordError] = []
-    for checked in scan(path, _check):
+    for checked in scan(path, partial(_check, allow_empty=allow_empty)):
         if isinstance(checked, list):
             faults += checked
         else:
@@ -91,9 +97,11 @@ def read_data_file(path: Path) -> DataFile:
     return DataFile(path=path, conversations=tuple(conversations), faults=tuple(faults))
 
 
-def _check(raw: object, where: str) -> Checked:
+def _check(raw: object, where: str, *, allow_empty: bool) -> Checked:
     """A record of ours or ProAssist's, or a row of its DST extension."""
-    return check_row(raw, where) if is_dst_row(raw) else check_record(raw, where)
+    if is_dst_row(raw):
+        return check_row(raw, where, allow_empty=allow_empty)
+    return check_record(raw, where)
 
 
 def _may_hold_records(path: Path) -> bool:

@@ -28,7 +28,7 @@ def frequent_utterance(conversations: Sequence[Conversation]) -> str:
         turn.content
         for conversation in conversations
         for turn in conversation.turns
-        if isinstance(turn, AssistantTurn)
+        if isinstance(turn, AssistantTurn) and turn.content.strip()
     )
     if not counts:
         return "Okay."

@@ -215,6 +215,15 @@ def test_inspect_shows_rows_of_the_dst_extension_by_either_rules(
     assert "0 not trained on, 0 neither" in theirs
 
 
+def test_inspect_shows_empty_words_where_training_reads_them(data: Path, capsys: Captured) -> None:
+    (data / "dst.json").write_text(json.dumps([dst.with_turn(5, content="")]))
+    argv = ["inspect", str(data / "dst.json"), "--chat", "dst_ext"]
+    assert main(argv) == 2
+    assert "turn 5: 'content' is empty" in capsys.readouterr().err
+    assert main([*argv, "--compat", "proassist"]) == 0
+    assert "S2->start" in capsys.readouterr().out
+
+
 def test_inspect_shows_records_by_the_rules_of_proassist(data: Path, capsys: Captured) -> None:
     argv = ["inspect", str(data), "--objective", "per_token"]
     assert main(argv) == 0

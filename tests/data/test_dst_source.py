@@ -9,11 +9,17 @@ import numpy as np
 import pytest
 import torch
 
+from proassist_lit.build import build_core, build_examples
+from proassist_lit.config import Compat, RunConfig
 from proassist_lit.data.config import DataConfig
 from proassist_lit.data.conversation import AssistantTurn
 from proassist_lit.data.dataset import load_data
 from proassist_lit.data.sources.dst import conversation_to_row, row_to_conversation
-from proassist_lit.errors import ConfigError, FeatureError
+from proassist_lit.errors import ConfigError, FeatureError, RecordError
+from proassist_lit.evaluation.config import EvaluationConfig
+from proassist_lit.model.config import ModelConfig, TinyConfig
+from proassist_lit.sequence.script import read_script
+from proassist_lit.streaming.config import Strategy, StreamConfig
 from tests.data import test_arrow_features, test_frames
 from tests.data.dst_rows import EVENTS, row, same, told, with_turn
 
@@ -141,6 +147,38 @@ def test_rows_are_loaded_with_their_features(root: Path) -> None:
         sets["train"].check_features()
     with pytest.raises(ConfigError, match=r"data\.root is empty; name the folder"):
         DataConfig(source="dst")
+
+
+def test_rows_with_empty_words_are_read_by_the_rules_of_the_extension_alone(root: Path) -> None:
+    for split in ("train", "val"):
+        raw = with_turn(5, content="", role="assistant")
+        (root / f"wtag/{split}.json").write_text(json.dumps([raw]))
+
+    def run(compat: Compat, chat: str) -> RunConfig:
+        return RunConfig(
+            compat=compat,
+            data=config(root),
+            model=ModelConfig(
+                chat=chat, tiny=TinyConfig(hidden_size=16, num_layers=2, num_heads=2)
+            ),
+            stream=StreamConfig(strategy=Strategy.DROP_MIDDLE, max_new_tokens=2, max_dst_tokens=2),
+            evaluation=EvaluationConfig(similarity="words", candidates=1),
+        )
+
+    for refusing in (run(Compat.NONE, "dst_ext"), run(Compat.PROASSIST, "compact")):
+        with pytest.raises(RecordError, match=r"train\.json\[0\]: turn 5: 'content' is empty"):
+            build_core(refusing)
+
+    theirs = run(Compat.PROASSIST, "dst_ext")
+    core = build_core(theirs)
+    (conversation,) = core.data["train"]
+    texts = [turn.content for turn in conversation.turns if isinstance(turn, AssistantTurn)]
+    assert texts == ["Cut.", ""]
+    moments = read_script(conversation, theirs.rules).moments
+    assert all(span.content for moment in moments for span in moment.spans)
+    assert build_examples(theirs, core, "train")[0, 0].pos_frame_mask.any()
+    metrics = core.evaluator.evaluate(core.model).metrics
+    assert metrics["baseline/always_speak/test/utterance_recall"] > 0  # it says "Cut."
 
 
 def test_pictures_are_real_ones_and_no_run_depends_on_them(root: Path) -> None:

@@ -26,13 +26,21 @@ from proassist_lit.data.sources.source import PreparedSource
 from proassist_lit.errors import RecordError
 
 
-def read_dst(root: Path, pattern: str = "*/*.json") -> list[Conversation]:
+def read_dst(
+    root: Path, pattern: str = "*/*.json", *, allow_empty: bool = False
+) -> list[Conversation]:
     """Read the rows of all files below ``root`` that fit ``pattern``, in the order of their names.
+
+    Args:
+        root: folder of the data sets.
+        pattern: of the files, from ``root``.
+        allow_empty: accept assistant turns without text, as the extension's own code does.
 
     Raises:
         RecordError: there is no such folder, no file fits, or one of them has a fault.
     """
-    return [row for path in prepared_files(root, pattern) for row in read_dst_rows(path)]
+    paths = prepared_files(root, pattern)
+    return [row for path in paths for row in read_dst_rows(path, allow_empty=allow_empty)]
 
 
 def read_dst_rows(path: Path, *, allow_empty: bool = False) -> list[Conversation]:
@@ -146,4 +154,6 @@ def conversation_to_row(conversation: Conversation) -> dict[str, Any]:
     return {**restored(write_row(record), source["row"]), key: items}
 
 
-SOURCE = PreparedSource(files="prepared ProAssist data", read=read_dst)
+SOURCE = PreparedSource(
+    files="prepared ProAssist data", read=read_dst, read_empty=partial(read_dst, allow_empty=True)
+)

@@ -39,9 +39,12 @@ class PreparedSource(Source):
 
     Attributes:
         read: the conversations of the files below a folder that fit a pattern.
+        read_empty: the same, assistant turns without text among them; None where the source's own
+            code knows none.
     """
 
     read: Callable[[Path, str], list[Conversation]]
+    read_empty: Callable[[Path, str], list[Conversation]] | None = None
 
 
 class DrawnSource(Source, ABC):
