@@ -8,6 +8,8 @@ import pytest
 from proassist_lit.data.records import parse_record
 from proassist_lit.data.sources.proassist import feature_file, frames_file, read_proassist
 from proassist_lit.errors import RecordError
+from proassist_lit.sequence.rules import OURS, PROASSIST, SequenceRules
+from proassist_lit.sequence.script import read_script
 
 DATA_DIR = Path(os.environ.get("PROASSIST_DATA_DIR", Path(__file__).parents[3] / "shared/data"))
 
@@ -40,6 +42,36 @@ def test_read_proassist_reads_the_files_of_a_pattern_in_order(tmp_path: Path) ->
     assert [c.video_uid for c in read_proassist(tmp_path)] == ["d", "c", "b", "a"]
     val = read_proassist(tmp_path, "*/prepared/*_val_*.jsonl")
     assert [c.video_uid for c in val] == ["c", "b", "a"]
+
+
+@pytest.mark.parametrize(
+    ("name", "said", "only"),
+    [
+        ("summary_train_L4096_I1", {}, True),
+        ("dialog-klg-summary_train_L4096_I5+SEP", {}, True),
+        ("summary_train_L4096_I1", {"summary_only": False}, False),  # the row knows best
+        ("dialog-klg-sum_train_L4096_I1", {"summary_only": True}, True),
+        ("dialog-klg-sum_train_L4096_I1", {}, False),
+        ("summary_train", {}, False),  # a name of one's own
+    ],
+)
+@pytest.mark.parametrize("rules", [OURS, PROASSIST])
+def test_rows_of_summaries_alone_teach_no_silence(
+    name: str, said: dict, only: bool, rules: SequenceRules, tmp_path: Path
+) -> None:
+    turns = [
+        {"role": "frames", "start": 0, "end": 3},
+        {"role": "system", "content": "Please summarize the progress."},
+        {"role": "frames", "start": 3, "end": 4},
+        {"role": "assistant", "content": "The pan is washed."},
+    ]
+    write(tmp_path / f"wtag/prepared/{name}.jsonl", row(conversation=turns, metadata=said))
+
+    (conversation,) = read_proassist(tmp_path)
+    labels = [moment.speak_label for moment in read_script(conversation, rules).moments]
+
+    assert (labels.count(0) == 0) == only
+    assert labels[:2] == [None if only else 0] * 2
 
 
 def test_read_proassist_refuses_no_file_and_bad_row(tmp_path: Path) -> None:

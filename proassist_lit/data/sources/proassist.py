@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from proassist_lit.data.conversation import Conversation
@@ -12,6 +14,9 @@ from proassist_lit.errors import RecordError
 
 ENCODER = "google___siglip-so400m-patch14-384@-2"
 """Folder of the released features. (They are of the last layer, whatever the name says.)"""
+
+_OF_SUMMARIES = re.compile(r"(^|[-_])summary[-_].*L\d+_I\d+")
+"""Names of preparations that teach summaries alone; ``-sum`` marks those with summaries, too."""
 
 _ROOT = "give the folder that holds the data sets, each in a folder of its own"
 
@@ -29,7 +34,15 @@ def read_proassist(root: Path, pattern: str = "*/prepared/*.jsonl") -> list[Conv
         RecordError: there is no such folder, no file fits, or one of them has a fault.
     """
     paths = prepared_files(root, pattern)
-    return [conversation for path in paths for conversation in read_records(path)]
+    return [conversation for path in paths for conversation in _read_prepared(path)]
+
+
+def _read_prepared(path: Path) -> list[Conversation]:
+    """The rows of a file; where they do not say whether silence is learnt, its name does."""
+    rows = read_records(path)
+    if not _OF_SUMMARIES.search(path.stem):
+        return rows
+    return [replace(row, metadata={"summary_only": True, **row.metadata}) for row in rows]
 
 
 def prepared_files(root: Path, pattern: str) -> list[Path]:
