@@ -36,5 +36,9 @@ class StreamError(ProAssistError):
     """A stream cannot be processed: names the stream and the frame."""
 
 
+class ContextError(StreamError):
+    """What a stream says, or is told, does not fit into its context any more."""
+
+
 class JudgeError(ProAssistError):
     """A judge cannot be asked, or its answers cannot be kept."""

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from proassist_lit.data.conversation import Conversation
 from proassist_lit.data.dataset import ConversationSet
-from proassist_lit.evaluation.streamer import OnStream, Streamer
+from proassist_lit.evaluation.streamer import OnStream, Outcome, Streamer
 from proassist_lit.streaming.baselines import (
     borrowed_features,
     clock,
@@ -51,7 +51,7 @@ def unlooking(
 
 def blind(
     streamer: Streamer, data: ConversationSet, thresholds: Thresholds, on_stream: OnStream
-) -> dict[str, list[Transcript]]:
+) -> dict[str, list[Outcome]]:
     """``blind`` and ``blind_zeros``: the model on features that tell nothing of the stream."""
 
     def other(index: int) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -16,7 +17,7 @@ from proassist_lit.evaluation.config import EvaluationConfig
 from proassist_lit.evaluation.forced import TeacherForcing
 from proassist_lit.evaluation.progress import StreamProgress
 from proassist_lit.evaluation.result import EvaluationResult, SweepPoint
-from proassist_lit.evaluation.streamer import Streamer
+from proassist_lit.evaluation.streamer import Streamer, complete, failures
 from proassist_lit.evaluation.thresholds import Candidates
 from proassist_lit.metrics.matching import MatchConfig
 from proassist_lit.metrics.meteor import Meteor
@@ -26,7 +27,7 @@ from proassist_lit.model.as_streamed import as_streamed
 from proassist_lit.model.assistant import AssistantModel
 from proassist_lit.streaming.config import StreamConfig
 from proassist_lit.streaming.policy import Thresholds
-from proassist_lit.streaming.shards import share
+from proassist_lit.streaming.shards import rank, share
 from proassist_lit.types import Transcript
 
 OnStream = Callable[[str, Transcript], None]
@@ -68,19 +69,27 @@ class Evaluator:
     def quick(self, model: AssistantModel, num_streams: int) -> EvaluationResult:
         """Answer the first streams of val by name, while training; without baselines.
 
-        Metrics are under ``val_stream/``. The streams are the same each time.
+        Metrics are under ``val_stream/``. The streams are the same each time, but for those that
+        a model which is not trained yet talks full: they are left out, with a warning.
         """
         with _evaluating(model):
             (thresholds,) = self._candidates(model, 1).rows()
             data = self._data["val"]
             chosen = sorted(data.conversations, key=lambda conversation: conversation.id)
             chosen = chosen[:num_streams]
-            (transcripts,) = self._streamer(model).answer(
+            (outcomes,) = self._streamer(model).answer(
                 chosen, lambda number: data.features(chosen[number]), [thresholds]
             )
+        transcripts = [outcome for outcome in outcomes if isinstance(outcome, Transcript)]
+        if failed := failures(outcomes):
+            _warn(
+                f"{len(failed)} of {len(outcomes)} streams are left out of this validation, since "
+                f"they fill their context: {failed[0]}"
+            )
+        scores = self._scores(transcripts) if transcripts else {}
         return EvaluationResult(
             config=replace(self._config, theta_speak=thresholds.speak, theta_dst=thresholds.dst),
-            metrics={f"val_stream/{k}": v for k, v in self._scores(transcripts).items()},
+            metrics={f"val_stream/{k}": v for k, v in scores.items()},
             transcripts={"val": transcripts},
         )
 
@@ -94,13 +103,18 @@ class Evaluator:
         """Answer every stream of val and test; score them, and the baselines on the last of them.
 
         Thresholds that are not given are chosen on val: by a teacher-forced pass which ones to
-        try, by streaming freely with them which one to take.
+        try, by streaming freely with them which one to take. Those with which a stream of val
+        fills its context are not taken. A baseline of which a stream does has no metrics.
 
         Args:
             model: put into evaluation mode for the while.
             on_stream: called with the transcript of every finished stream that is in the result.
             answers: folder in which finished streams are kept until ``clear_answers``: after a
                 stop, the same evaluation goes on with the others; None to keep none.
+
+        Raises:
+            ProAssistError: a stream failed. One that fills its context does so with the thresholds
+                that were chosen, or with all of them.
         """
         with _evaluating(model):
             streamer = self._evaluated = self._streamer(model, answers)
@@ -116,12 +130,20 @@ class Evaluator:
                 chosen = Thresholds.of(result.config)
                 progress.describe("blind")
                 data = self._data[splits[-1]]
-                looking_away = blind(streamer, data, chosen, told.count)
+                blindly = blind(streamer, data, chosen, told.count)
             for split in splits:
                 forced = self._forcing.scores(model, self._data[split], chosen.speak)
                 result.metrics |= {f"{split}/{name}": value for name, value in forced.items()}
-        for name, transcripts in (self._unlooking(splits[-1]) | looking_away).items():
+        for name, transcripts in self._unlooking(splits[-1]).items():
             self._score(result, f"baseline/{name}/{splits[-1]}", transcripts)
+        for name, outcomes in blindly.items():
+            if failed := failures(outcomes):
+                _warn(
+                    f"baseline {name} has no metrics, since a stream of it fills its context: "
+                    f"{failed[0]}"
+                )
+            else:
+                self._score(result, f"baseline/{name}/{splits[-1]}", complete(outcomes))
         result.metrics["similarity"] = self.similarity.name
         result.metrics["threshold_choice"] = (
             "streamed on val" if candidates.streaming_decides else "given, or frames of val"
@@ -171,29 +193,58 @@ class Evaluator:
             data = self._data[split]
             answer = partial(streamer.answer, data.conversations, partial(_features, data))
             if split == "val" and len(rows) > 1:
-                answered = answer(rows, on_stream=told.count)
-                result.sweep[split] = points = [
-                    SweepPoint(
-                        theta_speak=row.speak, theta_dst=row.dst, metrics=self._scores(transcripts)
-                    )
-                    for row, transcripts in zip(rows, answered, strict=True)
-                ]
-                chosen = candidates.choose(points)
-                if chosen in rows:
-                    transcripts = answered[rows.index(chosen)]
-                else:
-                    (transcripts,) = answer([chosen], on_stream=told.count)
-                    told.progress.add(sum(len(t.frames) for t in transcripts))
+                chosen, transcripts, result.sweep[split] = self._stream_rows(
+                    streamer, candidates, rows, data, told
+                )
                 for transcript in share(transcripts):
                     told.on_stream(split, transcript)
             else:
-                (transcripts,) = answer([chosen], on_stream=told.of(split))
+                (outcomes,) = answer([chosen], on_stream=told.of(split))
+                transcripts = complete(outcomes)
             result.transcripts[split] = transcripts
             self._score(result, split, transcripts)
             result.metrics[f"{split}/theta_speak"] = chosen.speak
             result.metrics[f"{split}/theta_dst"] = chosen.dst
         result.config = replace(config, theta_speak=chosen.speak, theta_dst=chosen.dst)
         return result
+
+    def _stream_rows(
+        self,
+        streamer: Streamer,
+        candidates: Candidates,
+        rows: Sequence[Thresholds],
+        data: ConversationSet,
+        told: _Teller,
+    ) -> tuple[Thresholds, list[Transcript], list[SweepPoint]]:
+        """Stream ``data`` with all rows: the one to take, its streams, and what all led to."""
+        answer = partial(
+            streamer.answer, data.conversations, partial(_features, data), on_stream=told.count
+        )
+        answered = dict(zip(rows, answer(rows), strict=True))
+        full = [row for row in rows if failures(answered[row])]
+        points = [
+            SweepPoint(
+                theta_speak=row.speak,
+                theta_dst=row.dst,
+                metrics=self._scores(complete(answered[row])),
+            )
+            for row in rows
+            if row not in full
+        ]
+        chosen = candidates.choose(points)
+        if chosen not in answered:
+            (answered[chosen],) = answer([chosen])
+            told.progress.add(sum(c.num_frames for c in share(data.conversations)))
+            if failures(answered[chosen]):  # each by itself led to its end
+                full.append(chosen)
+                chosen = replace(chosen, dst=rows[0].dst)
+        transcripts = complete(answered[chosen])
+        if full:
+            _warn(
+                f"{len(full)} of {len(answered)} pairs of thresholds are not taken, since with "
+                f"them a stream of val fills its context: {failures(answered[full[0]])[0]}"
+            )
+        return chosen, transcripts, points
 
     def _num_frames(self, splits: Sequence[str], num_rows: int) -> int:
         """Frames that this process answers, as far as is known at the start."""
@@ -248,6 +299,12 @@ class _Teller:
 
 def _features(data: ConversationSet, number: int) -> Tensor:
     return data.features(data.conversations[number])
+
+
+def _warn(message: str) -> None:
+    """Once for all processes."""
+    if rank() == 0:
+        warnings.warn(message, stacklevel=3)
 
 
 @contextmanager

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from torch import Tensor
 
 from proassist_lit.data.conversation import Conversation
-from proassist_lit.errors import ProAssistError
+from proassist_lit.errors import ContextError, ProAssistError
 from proassist_lit.model.assistant import AssistantModel
 from proassist_lit.sequence.chat import Chat
 from proassist_lit.sequence.script import read_script
@@ -22,6 +22,25 @@ from proassist_lit.types import Transcript
 
 OnStream = Callable[[int, Transcript], None]
 """Told the place of the thresholds and the transcript of every finished stream."""
+
+Outcome = Transcript | ContextError
+"""Of a stream: its transcript, or where it filled its context."""
+
+
+def failures(outcomes: Iterable[Outcome]) -> list[ContextError]:
+    """Why streams have no transcript."""
+    return [outcome for outcome in outcomes if isinstance(outcome, ContextError)]
+
+
+def complete(outcomes: Sequence[Outcome]) -> list[Transcript]:
+    """The transcripts, where every stream has one.
+
+    Raises:
+        ContextError: that of the first stream that has none.
+    """
+    if failed := failures(outcomes):
+        raise failed[0]
+    return [outcome for outcome in outcomes if isinstance(outcome, Transcript)]
 
 
 class Streamer:
@@ -70,10 +89,12 @@ class Streamer:
         thresholds: Sequence[Thresholds],
         *,
         on_stream: OnStream = lambda _row, _transcript: None,
-    ) -> list[list[Transcript]]:
+    ) -> list[list[Outcome]]:
         """Answer ``conversations`` with each of ``thresholds``.
 
-        Where a run has several processes, each answers its share and all get the whole.
+        Where a run has several processes, each answers its share and all get the whole. That a
+        stream fills its context may be the fault of one row of thresholds alone, or of a model that
+        is not trained yet: the caller judges.
 
         Args:
             conversations: the streams.
@@ -82,12 +103,13 @@ class Streamer:
             on_stream: called for every finished stream of this process.
 
         Returns:
-            Transcripts of each row, in the order of ``conversations``.
+            What became of the streams of each row, in the order of ``conversations``.
 
         Raises:
-            ProAssistError: a stream failed; the others were finished, and kept, before.
+            ProAssistError: a stream failed in another way; the others were finished, and kept,
+                before.
         """
-        done: dict[tuple[int, int], Transcript] = {}  # number, row
+        done: dict[tuple[int, int], Outcome] = {}  # number, row
         keys: dict[tuple[int, int], str] = {}
         left: dict[tuple[int, ...], list[int]] = {}  # rows that are missing -> numbers
         for number in share(range(len(conversations))):
@@ -100,6 +122,10 @@ class Streamer:
             if missing:
                 left.setdefault(missing, []).append(number)
         failed: ProAssistError | None = None
+
+        def full(index: int, place: int, error: ContextError) -> None:
+            done[numbers[index], rows[place]] = error
+
         for rows, numbers in left.items():
             try:
                 for index, place, transcript in stream_conversations(
@@ -113,6 +139,7 @@ class Streamer:
                     num_tokens_per_img=self._num_tokens_per_img,
                     thresholds=[thresholds[row] for row in rows],
                     on_frames=self.on_frames,
+                    on_full=full,
                     compat=self._compat,
                 ):
                     number, row = numbers[index], rows[place]

@@ -85,17 +85,17 @@ class Candidates:
         """The pair to take, each threshold by the metric of its own decision.
 
         Args:
-            points: what ``rows`` led to on val. Of equals the first row wins: what single frames
-                call for.
+            points: what ``rows`` led to on val, without those that led nowhere. Of equals the
+                first row wins: what single frames call for.
         """
-        first = speak = dst = points[0]
-        if not self.speak_given:
-            beside = [point for point in points if point.theta_dst == first.theta_dst]
-            speak = max(beside, key=lambda point: point.metrics.get("utterance_f1", 0.0))
-        if not self.dst_given:
-            beside = [point for point in points if point.theta_speak == first.theta_speak]
-            dst = max(beside, key=lambda point: point.metrics.get("dst_update_f1", 0.0))
-        return Thresholds(speak.theta_speak, dst.theta_dst, self.rise)
+        speak, dst = self.speak[0], self.dst[0]
+        by_speak = [point for point in points if point.theta_dst == dst]
+        by_dst = [point for point in points if point.theta_speak == speak]
+        if not self.speak_given and by_speak:
+            speak = max(by_speak, key=lambda p: p.metrics.get("utterance_f1", 0.0)).theta_speak
+        if not self.dst_given and by_dst:
+            dst = max(by_dst, key=lambda p: p.metrics.get("dst_update_f1", 0.0)).theta_dst
+        return Thresholds(speak, dst, self.rise)
 
 
 def _tried(

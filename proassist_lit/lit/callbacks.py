@@ -39,7 +39,8 @@ class StreamingEvaluation(L.Callback):
         self._num_streams = settings.streams_on_validation
         self._windows = settings.match_windows()
         self._best: dict[str, float] = {}
-        self.latest: dict[str, float] = {}  # metrics of the last validation, val_stream/...
+        # Metrics of the last validation, val_stream/...; None where no stream was answered.
+        self.latest: dict[str, float] | None = {}
 
     def state_dict(self) -> dict[str, Any]:
         """The best loss on val so far, and its step."""
@@ -61,6 +62,9 @@ class StreamingEvaluation(L.Callback):
         assert isinstance(pl_module, AssistantModule)
         with whole(pl_module.model):
             result = self._evaluator.quick(pl_module.model, self._num_streams)
+        if not result.transcripts["val"]:  # all of them filled their context
+            self.latest = None
+            return
         self.latest = {k: v for k, v in result.metrics.items() if isinstance(v, float)}
         if trainer.is_global_zero:
             glance = gather_glance(

@@ -33,8 +33,11 @@ class Pruning(L.Callback):
         """
         if trainer.sanity_checking or trainer.state.fn != "fit":
             return
+        latest = self._evaluation.latest
+        if latest is None and self._trial.prune_by.startswith("val_stream/"):
+            return  # the model talks every stream full, as long as it is not trained
         logged = {name: float(value) for name, value in trainer.callback_metrics.items()}
-        value = self._value(logged | self._evaluation.latest)
+        value = self._value(logged | (latest or {}))
         ended = trainer.is_global_zero and self._trial.report(value, trainer.global_step)
         if trainer.strategy.broadcast(ended):
             self.pruned = True

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from torch import Tensor
 
 from proassist_lit.data.conversation import Conversation
-from proassist_lit.errors import FeatureError, ProAssistError
+from proassist_lit.errors import ContextError, FeatureError, ProAssistError
 from proassist_lit.model.assistant import AssistantModel
 from proassist_lit.sequence.chat import Chat
 from proassist_lit.sequence.ground_truth import references
@@ -185,6 +185,7 @@ def stream_conversations(
     num_tokens_per_img: int,
     thresholds: Sequence[Thresholds] | None = None,
     on_frames: Callable[[int], None] | None = None,
+    on_full: Callable[[int, int, ContextError], None] | None = None,
     compat: bool = False,
 ) -> Iterator[tuple[int, int, Transcript]]:
     """Answer many recorded streams; each is yielded when it is finished.
@@ -202,6 +203,8 @@ def stream_conversations(
         num_tokens_per_img: K.
         thresholds: answer every stream with each of these; None for those of ``config``.
         on_frames: called with the number of frames that were answered, for progress.
+        on_full: called with number, place and error of a stream that filled its context, which
+            then is no failure; None to raise it as any other.
         compat: answer as ProAssist's released code does, see ``stream_as_reference``.
 
     Yields:
@@ -211,6 +214,13 @@ def stream_conversations(
         ProAssistError: a stream failed; the others were finished and yielded before.
     """
     errors: list[ProAssistError] = []
+
+    def fail(number: int, row: int, error: ProAssistError) -> None:
+        if on_full is not None and isinstance(error, ContextError):
+            on_full(number, row, error)
+        else:
+            errors.append(error)
+
     rows = list(thresholds or [Thresholds.of(config)])
 
     def checked(number: int) -> Tensor:
@@ -233,7 +243,7 @@ def stream_conversations(
         for answered in engine.run(recordings, on_frames=on_frames):
             number, frames = answered.index, list(answered.frames)
             if answered.error is not None:
-                errors.append(answered.error)
+                fail(number, answered.row, answered.error)
             else:
                 script = recordings[number].script
                 yield number, answered.row, make_transcript(conversations[number], script, frames)
@@ -256,7 +266,7 @@ def stream_conversations(
                         decoder=decoder, on_frame=on_frame,
                     )  # fmt: skip
                 except ProAssistError as error:
-                    errors.append(error)
+                    fail(number, row, error)
                 else:
                     yield number, row, transcript
     if errors:

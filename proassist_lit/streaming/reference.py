@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from proassist_lit.errors import StreamError
+from proassist_lit.errors import ContextError
 from proassist_lit.model.assistant import AssistantModel
 from proassist_lit.sequence.chat import Chat, Role
 from proassist_lit.sequence.script import KNOWLEDGE, SUMMARY_QUERY, Script, Text
@@ -162,7 +162,7 @@ class ReferenceSession:
     def _check_room(self, where: str) -> None:
         config = self._config
         if config.strategy == "none" and len(self._cache) >= config.limit:
-            raise StreamError(
+            raise ContextError(
                 f"{where}: the context is full ({len(self._cache)} of {config.eval_max_seq_len} "
                 f"tokens, {config.reserved_seq_len} kept in reserve); raise stream.max_context or "
                 "choose a stream.strategy."

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from copy import copy
 from dataclasses import dataclass, replace
 
-from proassist_lit.errors import ConfigError, StreamError
+from proassist_lit.errors import ConfigError, ContextError
 from proassist_lit.sequence.builder import text_ids
 from proassist_lit.sequence.chat import Chat, Role
 from proassist_lit.sequence.script import Script, Text
@@ -147,11 +147,11 @@ class Stream:
         """Raise if no other frame can be watched.
 
         Raises:
-            StreamError: the context is full and the strategy is ``none``.
+            ContextError: the context is full and the strategy is ``none``.
         """
         limit = self._context.limit
         if self.config.strategy is Strategy.NONE and self.context_len >= limit:
-            raise StreamError(
+            raise ContextError(
                 f"stream {self.name!r}, frame {self.frame_idx}: the context is full "
                 f"({self.context_len} of {self.config.max_context} tokens, {self.config.reserve} "
                 "kept in reserve); raise stream.max_context or choose a stream.strategy."
@@ -165,7 +165,7 @@ class Stream:
             said: what the reference says at this frame, where it makes the context.
 
         Raises:
-            StreamError: the text, or what the reference says at the frame, is longer than the
+            ContextError: the text, or what the reference says at the frame, is longer than the
                 context has room for. Nothing has changed.
         """
         said = said or Said()
@@ -308,7 +308,7 @@ class Stream:
 
     def _require(self, what: str, num_tokens: int, left: int) -> None:
         if num_tokens > left:
-            raise StreamError(
+            raise ContextError(
                 f"stream {self.name!r}, frame {self.frame_idx}: {what} {num_tokens} tokens, but "
                 f"only {max(left, 0)} are left in stream.max_context {self.config.max_context}; "
                 "raise it, or raise stream.reserve so that the context is cut sooner."

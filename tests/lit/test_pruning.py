@@ -77,6 +77,16 @@ def test_one_process_asks_and_all_hear_the_answer() -> None:
     assert pruning.pruned
 
 
+def test_a_validation_that_answered_no_stream_reports_none() -> None:
+    def after(prune_by: str, step: int) -> FakeTrial:
+        trial = FakeTrial(9, prune_by=prune_by)
+        validate(Pruning(cast(Any, trial), cast(Any, SimpleNamespace(latest=None))), step)
+        return trial
+
+    assert after("val_stream/utterance_f1", 2).reports == []
+    assert after("val/loss", 2).reports == [(2.0, 2)]
+
+
 def test_metric_that_is_not_there_is_named() -> None:
     said = r"prune_by=val/los: validation has no such metric; the nearest is 'val/loss'"
     with pytest.raises(ConfigError, match=said):

@@ -19,6 +19,7 @@ from proassist_lit.evaluation.config import EvaluationConfig
 from proassist_lit.evaluation.evaluator import Evaluator
 from proassist_lit.streaming.shards import bring_together, rank, share, work_shared
 from tests.evaluation.fakes import CONFIG, make_evaluator
+from tests.evaluation.test_full_contexts import NARROW, with_short_stream
 from tests.fakes import dialogue, random_features, tiny_model
 
 WORLD = 2
@@ -31,6 +32,11 @@ def evaluator() -> Evaluator:
         EvaluationConfig(candidates=3),
         datasets=("toy", "wtag"),
     )
+
+
+def narrowing() -> Evaluator:
+    """One of its two thresholds fills the contexts."""
+    return make_evaluator(NARROW, EvaluationConfig(candidates=1, sweep_speak=[0.0]))
 
 
 def test_one_process_does_all() -> None:
@@ -75,13 +81,17 @@ def one_of_two(number: int, folder: Path) -> None:
     if number == 0:  # who writes the results
         assert list((folder / "answers").iterdir())
         evaluating.clear_answers()
+    narrow = with_short_stream()
+    half = narrow.quick(tiny_model(), 3)
+    swept = narrowing().evaluate(tiny_model())
     forcing, model = evaluator()._forcing, tiny_model()
     damaged = DamagedSet("val", (dialogue(), dialogue(video_uid="bad")), Path(), DataConfig())
     failures = [
         failure(lambda: forcing.decisions(model, damaged)),
         failure(lambda: forcing.scores(model, damaged, 0.5)),
     ]
-    found = (result.metrics, result.transcripts, result.sweep, own, failures)
+    full = (half.transcripts, swept.transcripts, [p.theta_speak for p in swept.sweep["val"]])
+    found = (result.metrics, result.transcripts, result.sweep, own, failures, full)
     torch.save(found, folder / f"{number}.pt")
     distributed.destroy_process_group()
 
@@ -89,13 +99,17 @@ def one_of_two(number: int, folder: Path) -> None:
 @pytest.mark.road
 def test_two_processes_find_what_one_finds(tmp_path: Path) -> None:
     alone = evaluator().evaluate(tiny_model())
+    with pytest.warns(UserWarning, match="fill their context"):
+        half = with_short_stream().quick(tiny_model(), 3)
+    with pytest.warns(UserWarning, match="fills its context"):
+        swept = narrowing().evaluate(tiny_model())
 
     multiprocessing.spawn(one_of_two, args=(tmp_path,), nprocs=WORLD)
 
     assert not (tmp_path / "answers").exists()  # nor those of the second process
     seen: list[str] = []
     for number in range(WORLD):
-        metrics, transcripts, sweep, own, failures = torch.load(
+        metrics, transcripts, sweep, own, failures, full = torch.load(
             tmp_path / f"{number}.pt", weights_only=False
         )
         assert metrics == pytest.approx(alone.metrics, abs=1e-6)  # sums in another order
@@ -103,6 +117,8 @@ def test_two_processes_find_what_one_finds(tmp_path: Path) -> None:
         assert [p.metrics for p in sweep["val"]] == [
             pytest.approx(p.metrics, abs=1e-6) for p in alone.sweep["val"]
         ]
+        # what one process's stream does not fit all leave out
+        assert full == (half.transcripts, swept.transcripts, [1.0])
         assert failures == ["bad: damaged"] * 2  # no process waits for one that failed
         assert own
         seen += own
