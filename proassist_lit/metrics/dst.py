@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -11,7 +11,7 @@ from torchmetrics import Metric
 
 from proassist_lit.errors import ConfigError
 from proassist_lit.metrics.matching import precision_recall_f1
-from proassist_lit.types import Transcript, Update
+from proassist_lit.types import StepState, Transcript, Update
 
 TOLERANCE_S = 2.0
 """Largest distance of an update from its reference, seconds, inclusive."""
@@ -45,9 +45,11 @@ class DstMetrics(Metric):
     - ``invalid``: number of pieces of dst spans that were unreadable or changed nothing.
 
     Where the source does not know what is right (``Reference.supervised``) the state is not
-    compared, and an update of a step that has no reference near is not counted.
+    compared, what is invalid is not counted, nor is an update of a step that has no reference near.
+    Of that step the state is not compared later either, until the reference updates it again.
 
-    An empty result means that no stream had steps. The state are sums, so the numbers are the
+    An empty result means that no stream had steps, or that nothing was known of them; without
+    ``joint_goal_accuracy`` no frame was supervised. The state are sums, so the numbers are the
     same for any batching and number of ranks.
 
     Args:
@@ -92,26 +94,31 @@ class DstMetrics(Metric):
     def _add(self, transcript: Transcript) -> None:
         frames, references = transcript.frames, transcript.references
         tolerance_frames = _tolerance_frames(transcript, self.tolerance_s)
-        predicted, expected, num_step_matched = _counted_updates(transcript, tolerance_frames)
+        predicted, expected, num_step_matched, passed_over = _counted_updates(
+            transcript, tolerance_frames
+        )
         self.num_predicted += len(predicted)
         self.num_reference += len(expected)
         self.num_matched += len(
             _matched_pairs(predicted, expected, tolerance_frames, key=_whole_update)
         )
         self.num_step_matched += num_step_matched
-        known = [
-            dict(frame.state) == dict(reference.state)
-            for frame, reference in zip(frames, references, strict=True)
-            if reference.supervised
-        ]
-        self.num_frames += len(known)
-        self.num_state_right += sum(known)
-        self.num_invalid += sum(frame.dst_invalid for frame in frames)
+        passed: dict[int, set[str]] = defaultdict(set)
+        for i, update in passed_over:
+            passed[i].add(update.id)
+        unknown: set[str] = set()  # steps whose state may be right, for all that is known
+        for i, (frame, reference) in enumerate(zip(frames, references, strict=True)):
+            unknown -= {update.id for update in reference.updates}
+            unknown |= passed[i]
+            if reference.supervised:
+                self.num_frames += 1
+                self.num_state_right += _but(unknown, frame.state) == _but(unknown, reference.state)
+                self.num_invalid += frame.dst_invalid
 
     def compute(self) -> dict[str, Tensor]:
-        """() float64 by name; empty if no stream had steps."""
+        """() float64 by name; empty if nothing was known of any stream with steps."""
         n = {name: int(getattr(self, name)) for name in _COUNTS}
-        if n["num_frames"] == 0:
+        if not (n["num_frames"] or n["num_predicted"] or n["num_reference"]):
             return {}
         precision, recall, f1 = precision_recall_f1(
             n["num_matched"], n["num_predicted"], n["num_reference"]
@@ -125,9 +132,10 @@ class DstMetrics(Metric):
             "dst_transition_accuracy": n["num_matched"] / n["num_step_matched"]
             if n["num_step_matched"]
             else float(num_union == 0),
-            "dst_joint_goal_accuracy": n["num_state_right"] / n["num_frames"],
-            "dst_invalid": n["num_invalid"],
         }
+        if n["num_frames"]:
+            values["dst_joint_goal_accuracy"] = n["num_state_right"] / n["num_frames"]
+        values["dst_invalid"] = n["num_invalid"]
         return {k: torch.tensor(v, dtype=torch.float64) for k, v in values.items()}
 
 
@@ -141,7 +149,7 @@ def match_updates(
         None in place of the one that is missing.
     """
     tolerance_frames = _tolerance_frames(transcript, tolerance_s)
-    predicted, expected, _ = _counted_updates(transcript, tolerance_frames)
+    predicted, expected, _, _ = _counted_updates(transcript, tolerance_frames)
     pairs = _matched_pairs(predicted, expected, tolerance_frames, key=_whole_update)
     found: list[tuple[Update, int | None, int | None]] = [
         (predicted[i][1], predicted[i][0], expected[j][0]) for i, j in pairs
@@ -161,24 +169,35 @@ def _tolerance_frames(transcript: Transcript, tolerance_s: float) -> int:
     return int(tolerance_s * transcript.fps + 1e-6)
 
 
+def _but(steps: set[str], state: Mapping[str, StepState]) -> dict[str, StepState]:
+    """``state`` without ``steps``."""
+    return {step: value for step, value in state.items() if step not in steps}
+
+
+_Placed = tuple[int, Update]
+"""An update with its frame."""
+
+
 def _counted_updates(
     transcript: Transcript, tolerance_frames: int
-) -> tuple[list[tuple[int, Update]], list[tuple[int, Update]], int]:
-    """Predicted and reference updates, each with its frame, and how many are matched by step.
+) -> tuple[list[_Placed], list[_Placed], int, list[_Placed]]:
+    """Predicted and reference updates, how many are matched by step, and what is left out.
 
-    A predicted one that is not, where nobody knows what is right, is left out.
+    Left out are predicted ones that match nothing where nobody knows what is right.
     """
     references = transcript.references
     predicted = [(i, u) for i, frame in enumerate(transcript.frames) for u in frame.updates]
     expected = [(i, u) for i, reference in enumerate(references) for u in reference.updates]
     pairs = _matched_pairs(predicted, expected, tolerance_frames, key=lambda u: u.id)
-    answers = {i for i, _ in pairs}
-    counted = [
-        found
-        for i, found in enumerate(predicted)
-        if i in answers or references[found[0]].supervised
-    ]
-    return counted, expected, len(pairs)
+    # By step alone, a wrong update may have been given the reference of a right one.
+    whole = _matched_pairs(predicted, expected, tolerance_frames, key=_whole_update)
+    answers = {i for i, _ in (*pairs, *whole)}
+    counted: list[_Placed] = []
+    passed_over: list[_Placed] = []
+    for i, found in enumerate(predicted):
+        known = i in answers or references[found[0]].supervised
+        (counted if known else passed_over).append(found)
+    return counted, expected, len(pairs), passed_over
 
 
 def _matched_pairs(

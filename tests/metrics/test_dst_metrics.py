@@ -83,6 +83,62 @@ def test_what_is_right_where_nobody_knows_is_not_asked(make_transcript) -> None:
     assert unknown["dst_joint_goal_accuracy"] == 1
 
 
+def test_updates_are_scored_where_no_frame_is_known(make_transcript) -> None:
+    updates, nowhere = {2: "S1->start", 9: "S2->start"}, range(20)
+
+    def scores(reference: dict[int, str]) -> dict[str, float]:
+        return score(
+            make_transcript(
+                20, updates=updates, ref_updates=reference, unsupervised=nowhere, num_steps=2
+            )
+        )
+
+    found = scores({3: "S1->start"})
+    assert (found["dst_update_precision"], found["dst_update_recall"]) == (1, 1)
+    assert "dst_joint_goal_accuracy" not in found
+    assert scores({}) == {}  # of which nothing is known
+
+
+def test_a_right_update_is_counted_beside_a_wrong_one_of_its_step(make_transcript) -> None:
+    updates, reference = {10: "S1->start", 12: "S1->complete"}, {11: "S1->complete"}
+
+    def scores(unsupervised: range) -> dict[str, float]:
+        return score(
+            make_transcript(
+                20, updates=updates, ref_updates=reference, unsupervised=unsupervised, num_steps=1
+            )
+        )
+
+    known, unknown = scores(range(0)), scores(range(8, 20))
+    for found in (known, unknown):
+        assert found["dst_update_precision"] == pytest.approx(1 / 2)
+        assert found["dst_update_recall"] == 1
+
+
+def test_what_is_no_fault_is_none_at_the_frames_behind(make_transcript) -> None:
+    # In the dark, S1 is started; S2 is repeated, which changes nothing. At 22 it is known of S1.
+    updates = {2: "S2->start", 10: "S1->start;S2->start", 22: "S1->complete"}
+    reference = {2: "S2->start", 22: "S1->start"}
+
+    def scores(unsupervised: range) -> dict[str, float]:
+        return score(
+            make_transcript(
+                30, updates=updates, ref_updates=reference, unsupervised=unsupervised, num_steps=2
+            )
+        )
+
+    known, unknown = scores(range(0)), scores(range(8, 16))
+    assert known["dst_joint_goal_accuracy"] == pytest.approx(10 / 30)
+    assert unknown["dst_joint_goal_accuracy"] == pytest.approx(14 / 22)  # wrong from 22 on
+    assert (known["dst_invalid"], unknown["dst_invalid"]) == (1, 0)
+
+
+def test_a_reference_that_is_missed_in_the_dark_is_a_fault(make_transcript) -> None:
+    stream = make_transcript(20, ref_updates={5: "S1->start"}, unsupervised=range(8), num_steps=1)
+    scores = score(stream)
+    assert scores["dst_update_recall"] == scores["dst_joint_goal_accuracy"] == 0
+
+
 def test_saying_nothing_scores_zero_where_updates_are_due(make_transcript) -> None:
     scores = score(make_transcript(30, ref_updates=REFERENCE, num_steps=2))
     for key in ("update_precision", "update_f1", "step_accuracy", "transition_accuracy"):
