@@ -44,7 +44,8 @@ def relevance_labels(script: Script) -> list[int | None]:
     """Which frames have to do with the task: 1 while a step is under way, else 0; None unknown.
 
     A step is under way at the frames at which it is started and completed, and at all between.
-    Nothing is known without steps.
+    Nothing is known without steps, nor where the source does not know what is right
+    (``Moment.supervised``) unless a step is under way by what it does tell.
 
     Source: MMDuet, arXiv:2411.17991, learns it from segments of a video that answer a question;
     the steps of a task in their place are our reading.
@@ -58,6 +59,7 @@ def relevance_labels(script: Script) -> list[int | None]:
         state, _ = apply_updates(state, late)
         after, _ = apply_updates(state, moment.updates)
         both = (*state.values(), *after.values())
-        labels.append(int(bool(moment.updates) or StepState.IN_PROGRESS in both))
+        under_way = bool(moment.updates) or StepState.IN_PROGRESS in both
+        labels.append(int(under_way) if under_way or moment.supervised else None)
         state = after
     return labels

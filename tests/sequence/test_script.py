@@ -159,3 +159,18 @@ def test_frames_are_relevant_while_a_step_is_under_way() -> None:
     begun = replace(dialogue(turns[:1]), initial_state={"S1": StepState.IN_PROGRESS})
     assert relevance_labels(read_script(begun)) == [1, 1]
     assert relevance_labels(read_script(dialogue(turns[:1], steps=()))) == [None, None]
+
+
+def test_frames_of_which_nobody_knows_are_relevant_while_a_step_is_or_unknown() -> None:
+    start, complete = (DstTurn(updates=(Update("S1", transition),)) for transition in Transition)
+    turns = (
+        FramesTurn(start=0, end=1),
+        FramesTurn(start=1, end=3, supervised=False),
+        start,  # at frame 2
+        FramesTurn(start=3, end=4, supervised=False),
+        FramesTurn(start=4, end=5, supervised=False),
+        complete,  # at frame 4
+        FramesTurn(start=5, end=6, supervised=False),
+        FramesTurn(start=6, end=7),
+    )
+    assert relevance_labels(read_script(dialogue(turns))) == [0, None, 1, 1, 1, None, 0]
