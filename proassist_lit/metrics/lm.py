@@ -60,7 +60,7 @@ class TeacherForcedMetrics(Metric):
         """
         self.num_turns += len(turns)
         for turn in turns:
-            self.sum_perplexity += math.exp(turn.cross_entropy)
+            self.sum_perplexity += _perplexity(turn.cross_entropy)
             self.sum_correctness += turn.num_right_words / turn.num_words
             self.sum_time_difference_s += abs(turn.late_frames) / fps
             self.sum_fluency += _fluency(turn)
@@ -73,6 +73,14 @@ class TeacherForcedMetrics(Metric):
             f"forced_{name}": getattr(self, f"sum_{name}") / int(self.num_turns) for name in _SUMS
         }
         return values | {"forced_num_turns": self.num_turns.double()}
+
+
+def _perplexity(cross_entropy: float) -> float:
+    """Its exponential, infinite where no float holds it: weights that training has blown up."""
+    try:
+        return math.exp(cross_entropy)
+    except OverflowError:
+        return math.inf
 
 
 def _fluency(turn: ForcedTurn) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -48,6 +49,12 @@ def test_forced_metrics_of_one_turn(
             "forced_num_turns": 1,
         }
     )
+
+
+def test_perplexity_that_no_number_holds_is_infinite() -> None:
+    got = scores(ON_TIME, replace(EARLY, cross_entropy=800.0))
+    assert got["forced_perplexity"] == math.inf
+    assert got["forced_correctness"] == pytest.approx((3 / 4 + 1) / 2)
 
 
 def test_forced_metrics_are_means_over_turns_not_over_words() -> None:
