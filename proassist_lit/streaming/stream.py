@@ -368,6 +368,9 @@ class Stream:
         if cut.keep:
             first, (start, _) = cut.keep[0][1], cut.keep[-1]
             self._starts = [first, *(s - start + first for s in self._starts if s > start)]
+            if start == self.length and not (self.uses_reference and self._said.spans):
+                # Nothing stays behind the prefix: there is nothing to end, nor to go on from.
+                self.pending, self._after_silence = [], False
         else:  # a new prefix, of which the cache may hold the beginning
             same = num_common(self.prefix, cut.feed)
             cut = Cut(keep=((0, same),), feed=cut.feed[same:])

@@ -111,6 +111,13 @@ def test_engine_equals_session_whatever_the_blocks_and_slots(seed: int) -> None:
         {"context": ContextSource.REFERENCE, "words": False},
         {"context": ContextSource.REFERENCE, "strategy": Strategy.DST_REFRESH, "max_context": 120},
         {"context": ContextSource.REFERENCE, "strategy": Strategy.DROP_MIDDLE, "max_context": 120},
+        {"strategy": Strategy.DROP_MIDDLE, "max_context": 120, "window_tokens": 2},
+        {
+            "context": ContextSource.REFERENCE,
+            "strategy": Strategy.DROP_MIDDLE,
+            "max_context": 120,
+            "window_tokens": 2,
+        },
     ],
     ids=lambda c: "-".join(str(v) for v in c.values()),
 )

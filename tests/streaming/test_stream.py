@@ -17,8 +17,8 @@ from proassist_lit.errors import StreamError
 from proassist_lit.sequence.builder import build_sequence, prefix_ids
 from proassist_lit.sequence.chat import FORMATS, Role
 from proassist_lit.sequence.ground_truth import references
-from proassist_lit.sequence.script import Script, read_script
-from proassist_lit.streaming.arrivals import arriving, heard
+from proassist_lit.sequence.script import Script, Text, read_script
+from proassist_lit.streaming.arrivals import Said, arriving, heard
 from proassist_lit.streaming.config import ContextSource, Strategy, StreamConfig
 from proassist_lit.streaming.stream import Stream
 from proassist_lit.types import FrameOutput, StepState, Transition, Update
@@ -133,3 +133,37 @@ def test_who_decides_on_no_updates_is_told_no_steps(strategy: Strategy) -> None:
 
     assert any(output.event for output in outputs)
     assert not any(output.dst for output in outputs)
+
+
+@pytest.mark.parametrize("words", ["one of two now", ""], ids=["words", "silence"])
+@pytest.mark.parametrize("source", ContextSource)
+def test_of_a_tail_of_which_nothing_stays_its_end_does_not_either(
+    words: str, source: ContextSource
+) -> None:
+    chat, k = word_chat("chatml", separator=True), 5
+    script = read_script(dialogue((FramesTurn(start=0, end=80),)))
+    config = replace(
+        CONFIG, context=source, words=True, strategy=Strategy.DROP_MIDDLE, max_context=140,
+        reserve=60, window_tokens=3,
+    )  # fmt: skip
+    stream = Stream(chat, script, config, fps=2.0, num_tokens_per_img=k, has_dst=True)
+    # What the reference says is nothing to a stream that has words of its own.
+    spans = (Text(role=Role.ASSISTANT, content="one of two"),)
+    said = Said(spans=spans if source is ContextSource.OWN else ())
+    cut = None
+    while cut is None:
+        stream.begin((), said)
+        stream.decide(float(bool(words)), 0.0)
+        answer = [*chat.encode(words), chat.end_of_turn_id]
+        while stream.feed() is not None:
+            stream.take(answer.pop(0))
+        if stream.end().event:
+            cut, stream.cut = stream.cut, None
+        else:
+            stream.cut = None  # words of its own, where the reference makes the context
+
+    prefix = len(prefix_ids(chat, script, script.initial_state))
+    assert stream.length == prefix
+    assert cut.keep[0] == (0, prefix)
+    assert stream.begin((), said) == []  # the next frame follows the prefix
+    assert stream.length == prefix + k
