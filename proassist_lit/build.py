@@ -32,8 +32,10 @@ from proassist_lit.sequence.script import read_script
 from proassist_lit.sequence.splitting import split_conversation
 from proassist_lit.sequence.turns import single_turns
 from proassist_lit.streaming.arrivals import opening
+from proassist_lit.streaming.config import Strategy
 from proassist_lit.streaming.context import ContextManager
 from proassist_lit.streaming.room import room_to_write
+from proassist_lit.streaming.rotation import KeyRotation
 from proassist_lit.types import Batch, Example
 
 
@@ -86,23 +88,15 @@ def build_core(
     chat = model.chat
     assert chat is not None
     check_context(config, model)
-    if not config.streams_as_reference:  # now, not after an hour of training
-        room_to_write(chat, config.stream, config.data.num_tokens_per_img)
-        for split in (split for split in data if split != "train"):
-            for conversation in streamed[split]:  # refuses prompts that leave no room
-                script = read_script(conversation)
-                ContextManager(
-                    chat, script, config.stream,
-                    num_tokens_per_img=config.data.num_tokens_per_img,
-                    opening=opening(script, config.stream.context), name=conversation.id,
-                )  # fmt: skip
+    split_whole = _splitter(config, chat, every_frame=True)
+    _check_streams(config, model, streamed, split_whole)
     evaluator = Evaluator(
         streamed,
         config.stream,
         TeacherForcing(
             chat,
             config.data.max_seq_len,
-            _splitter(config, chat, every_frame=True),
+            split_whole,
             config.rules,
             config.stream.max_new_tokens if config.evaluation.forced_words else 0,
             config.stream,
@@ -114,6 +108,32 @@ def build_core(
         matching=config.matching,
     )
     return Core(data, chat, model, evaluator)
+
+
+def _check_streams(
+    config: RunConfig,
+    model: AssistantModel,
+    data: Mapping[str, ConversationSet],
+    split_whole: Callable[[Conversation], list[Conversation]],
+) -> None:
+    """Refuse now, not after an hour of training, what evaluation would refuse."""
+    chat = model.chat
+    assert chat is not None
+    streams = [conversation for split in data if split != "train" for conversation in data[split]]
+    for conversation in streams:
+        split_whole(conversation)
+    if config.streams_as_reference:
+        return
+    if config.stream.strategy is Strategy.DROP_MIDDLE:
+        KeyRotation(model)
+    room_to_write(chat, config.stream, config.data.num_tokens_per_img)
+    for conversation in streams:  # refuses prompts that leave no room
+        script = read_script(conversation)
+        ContextManager(
+            chat, script, config.stream,
+            num_tokens_per_img=config.data.num_tokens_per_img,
+            opening=opening(script, config.stream.context), name=conversation.id,
+        )  # fmt: skip
 
 
 def _vision_size(data: Mapping[str, ConversationSet]) -> int:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import pickle
 import re
 import sys
+from collections.abc import Callable
 from dataclasses import fields, replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,7 +17,8 @@ from proassist_lit import build
 from proassist_lit.build import Core, build_collate, build_core, build_examples, packs
 from proassist_lit.config import Compat, RunConfig
 from proassist_lit.data.config import DataConfig
-from proassist_lit.data.dataset import ConversationSet
+from proassist_lit.data.conversation import FramesTurn, UserTurn
+from proassist_lit.data.dataset import ConversationSet, load_data
 from proassist_lit.data.dialogue_config import DialogueConfig
 from proassist_lit.data.sources.toy import ToyConfig
 from proassist_lit.errors import ConfigError, RecordError
@@ -24,7 +26,7 @@ from proassist_lit.evaluation.config import EvaluationConfig
 from proassist_lit.lit.build import build_datamodule
 from proassist_lit.model.config import ModelConfig, TinyConfig
 from proassist_lit.sequence.chat import Role
-from proassist_lit.sequence.splitting import SplitConfig
+from proassist_lit.sequence.splitting import SplitConfig, SplitMethod
 from proassist_lit.streaming.config import Strategy, StreamConfig
 
 
@@ -123,6 +125,56 @@ def test_a_reserve_without_room_is_refused_before_training(cache: Path) -> None:
     drop = StreamConfig(max_new_tokens=64, max_dst_tokens=48, reserve=100,
                         strategy=Strategy.DROP_MIDDLE)  # fmt: skip
     build_core(config(cache, compat=Compat.PROASSIST, stream=drop))  # its rules are others
+
+
+def test_keys_that_cannot_be_moved_are_refused_before_training(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gpt2(_: ModelConfig, tokenizer: Any) -> GPT2LMHeadModel:
+        return GPT2LMHeadModel(
+            GPT2Config(vocab_size=len(tokenizer), n_positions=8192, n_embd=8, n_layer=1, n_head=1)
+        )
+
+    monkeypatch.setattr(build, "build_backbone", gpt2)
+    build_core(config(cache, stream=StreamConfig()))
+    with pytest.raises(
+        ConfigError, match=r"drop_middle must move kept keys .* not of gpt2; choose"
+    ):
+        build_core(config(cache))
+    build_core(config(cache, compat=Compat.PROASSIST))  # it leaves them where they were
+
+
+@pytest.mark.parametrize("split", ["val", "test"])
+@pytest.mark.parametrize("method", SplitMethod)
+def test_frames_that_no_sequence_holds_are_refused_before_training(
+    method: SplitMethod, split: str, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a record that is cut, only its first frame must fit."""
+    long = UserTurn(content="wait " * 4100)
+
+    def data(place: int) -> Callable[..., dict[str, ConversationSet]]:
+        def load(settings: DataConfig, **rules: bool) -> dict[str, ConversationSet]:
+            sets = load_data(settings, **rules)
+            (talk,) = sets[split].conversations
+            first = next(i for i, t in enumerate(talk.turns) if isinstance(t, FramesTurn))
+            turns = list(talk.turns)
+            turns.insert(first + place, long)
+            sets[split] = replace(sets[split], conversations=(replace(talk, turns=tuple(turns)),))
+            return sets
+
+        return load
+
+    run = config(cache, splitting=SplitConfig(method=method), stream=StreamConfig())
+    message = (
+        rf"{split}\.jsonl:1: frame \d+ with the prompt .* does not fit into max_seq_len = 4096"
+    )
+    cuts = method is SplitMethod.CUT
+    monkeypatch.setattr(build, "load_data", data(0 if cuts else 1))
+    with pytest.raises(RecordError, match=message):
+        build_core(run)
+    if cuts:
+        monkeypatch.setattr(build, "load_data", data(1))
+        build_core(run)
 
 
 def test_prompts_without_room_are_refused_before_training(cache: Path) -> None:

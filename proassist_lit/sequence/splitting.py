@@ -106,11 +106,14 @@ def split_conversation(
         itself if it fits or is to be cut.
 
     Raises:
-        RecordError: a single frame with its prefix and the words around it does not fit; names the
-            record.
+        RecordError: a single frame with its prefix and the words around it does not fit (of one
+            that is to be cut, the first); names the record.
     """
     splitter = _Splitter(conversation, chat, config, num_tokens_per_img, max_seq_len, rules)
-    if config.method is SplitMethod.CUT or splitter.fits_whole():
+    if config.method is SplitMethod.CUT:
+        splitter.check_beginning()
+        return [conversation]
+    if splitter.fits_whole():
         return [conversation]
     rng = stable_rng("split", seed, conversation.id)
     parts: list[Conversation] = []
@@ -179,6 +182,7 @@ class _Splitter:
         self._max_seq_len, self._feeds_updates = max_seq_len, rules.feed_updates
         self._script = read_script(conversation, rules)
         self._lengths = frame_lengths(self._script, chat, num_tokens_per_img)
+        self._first_length = self._lengths[0]
         # What is said after the last frame goes with it: a part has both or neither.
         self._lengths[-1] += len(text_ids(chat, self._script.after))
         self._placed = list(_place(conversation.turns))
@@ -188,6 +192,12 @@ class _Splitter:
         """Whether one sequence holds the conversation."""
         prefix = prefix_ids(self._chat, self._script, self._script.initial_state)
         return len(prefix) + sum(self._lengths) <= self._max_seq_len
+
+    def check_beginning(self) -> None:
+        """Refuse a conversation of which not even the first frame fits; its end may be cut off."""
+        prefix = prefix_ids(self._chat, self._script, self._script.initial_state)
+        if len(prefix) + self._first_length > self._max_seq_len:
+            raise self._misfit(0)
 
     def find_end(self, start: int, summary: str, *, number: int) -> tuple[int, str]:
         """Where the part that begins at ``start`` ends, and the progress of its last utterance."""
@@ -205,12 +215,15 @@ class _Splitter:
             if reached is not None and used + self._summary_tokens(reached) <= self._max_seq_len:
                 end, progress = last, reached
         if last == start:
-            raise RecordError(
-                f"{self._conversation.source}: frame {self._script.moments[start].frame_idx} with "
-                "the prompt and what is said around it does not fit into max_seq_len = "
-                f"{self._max_seq_len} tokens; raise data.max_seq_len or shorten the system prompt."
-            )
+            raise self._misfit(start)
         return (last, "") if end is None else (end, progress)
+
+    def _misfit(self, frame: int) -> RecordError:
+        return RecordError(
+            f"{self._conversation.source}: frame {self._script.moments[frame].frame_idx} with "
+            "the prompt and what is said around it does not fit into max_seq_len = "
+            f"{self._max_seq_len} tokens; raise data.max_seq_len or shorten the system prompt."
+        )
 
     def part(
         self, start: int, end: int, summary: str, progress: str, *, number: int
