@@ -31,6 +31,12 @@ def add_parser(commands: Any) -> None:
         metavar="DATA",
         help=".jsonl or .json files, or folders of them",
     )
+    parser.add_argument(
+        "--features",
+        metavar="ENCODER",
+        help="check those in DATASET/features/ENCODER above the files, too (default: the only ones "
+        "there, if any)",
+    )
     add_token_options(parser)
     parser.set_defaults(run_command=validate)
 
@@ -38,6 +44,7 @@ def add_parser(commands: Any) -> None:
 def validate(arguments: argparse.Namespace) -> int:
     """Run the command; return its exit code."""
     from proassist_lit.report.data_chat import choose_chat
+    from proassist_lit.report.data_features import check_features
     from proassist_lit.report.data_files import find_data_files, read_data_file
     from proassist_lit.report.data_report import DataReport
     from proassist_lit.report.data_statistics import gather_statistics
@@ -54,7 +61,8 @@ def validate(arguments: argparse.Namespace) -> int:
         statistics = gather_statistics(
             track(conversations, "Counting"), chat, num_tokens_per_img=arguments.tokens
         )
-    report = DataReport(files=files, statistics=statistics, tokens=tokens)
+    features = check_features(files, arguments.features, arguments.tokens)
+    report = DataReport(files=files, statistics=statistics, tokens=tokens, features=features)
     write("".join(f"{line}\n" for line in report.fault_lines()))
     console().print(report)
     if arguments.html:

@@ -26,7 +26,7 @@ from proassist_lit.data.sources.proassist import feature_file, pictures_file
 from proassist_lit.data.sources.registry import find_source
 from proassist_lit.data.sources.source import DrawnSource, PreparedSource
 from proassist_lit.data.timeline import Timeline
-from proassist_lit.errors import FeatureError, RecordError
+from proassist_lit.errors import FeatureError, ProAssistError, RecordError
 from proassist_lit.types import SPLITS, Transition, Update, format_updates
 from proassist_lit.vision.encoders import grids_for
 
@@ -81,30 +81,53 @@ class ConversationSet:
         Raises:
             FeatureError: naming the record and what to do.
         """
-        widths: dict[int, tuple[Conversation, Path]] = {}
-        seen: dict[Path, tuple[int, int, int]] = {}
+        widths: dict[int, Path] = {}
+        for fault in self.feature_faults(widths):
+            raise fault
+        return next(iter(widths))
+
+    def feature_faults(self, widths: dict[int, Path]) -> Iterator[ProAssistError]:
+        """Every fault of the features, each naming what to do; a file that is none is told once.
+
+        Args:
+            widths: is filled with the widths E that were met, each with the first file of it.
+        """
+        seen: dict[Path, tuple[int, int, int] | None] = {}
+        first_records: dict[Path, Conversation] = {}
         noted_fps: dict[Path, float | None] = {}
         for conversation in self.conversations:
-            file = self._file(conversation)
-            if file.path not in seen:
-                seen[file.path] = file.shape(where=conversation.source)
-                noted_fps[file.path] = _noted_fps(file.path)
-            _check_fps(file.path, noted_fps[file.path], conversation)
-            num_frames, _, width = seen[file.path]
-            widths.setdefault(width, (conversation, file.path))
+            try:
+                file = self._file(conversation)
+                if file.path not in seen:
+                    seen[file.path] = None
+                    first_records[file.path] = conversation
+                    shape = file.shape(where=conversation.source)
+                    noted_fps[file.path] = _noted_fps(file.path)
+                    seen[file.path] = shape
+            except ProAssistError as fault:
+                yield fault
+                continue
+            if (known := seen[file.path]) is None:
+                continue
+            try:
+                _check_fps(file.path, noted_fps[file.path], conversation)
+            except FeatureError as fault:
+                yield fault
+            num_frames, _, width = known
+            widths.setdefault(width, file.path)
             if conversation.end_frame_idx > num_frames:
-                raise FeatureError(
+                yield FeatureError(
                     f"{conversation.source}: watches frames {conversation.start_frame_idx}.."
                     f"{conversation.end_frame_idx - 1}, but {file.path} holds frames 0.."
                     f"{num_frames - 1}; correct end_frame_idx, or encode the whole video."
                 )
-        if len(widths) > 1:
-            (first, (_, path)), (second, (record, other)) = list(widths.items())[:2]
-            raise FeatureError(
-                f"{record.source}: features of {other} are {second} wide, but those of {path} are "
-                f"{first}; encode all videos with one encoder."
-            )
-        return next(iter(widths))
+        first, path = next(iter(widths.items()), (0, Path()))
+        for other, shape in seen.items():
+            if shape is not None and (second := shape[2]) != first:
+                yield FeatureError(
+                    f"{first_records[other].source}: features of {other} are {second} wide, but "
+                    f"those of {path} are {first}; encode all videos with one encoder."
+                )
 
     def frames(self, conversation: Conversation, indices: list[int]) -> NDArray[np.uint8] | None:
         """(n, H, W, 3) pictures of frames, for people to look at; None where there are none.
@@ -166,7 +189,8 @@ def load_data(config: DataConfig, *, allow_empty: bool = False) -> dict[str, Con
         if not (isinstance(source, DrawnSource) and source.limits_recordings):
             conversations = config.limited(split, conversations)
         if split != "train":
-            _check_names(conversations)
+            for fault in name_faults(conversations):
+                raise fault
         sets[split] = ConversationSet(split, tuple(conversations), folder, config, datasets)
     for split in ("train", "val"):
         if split not in sets:
@@ -174,13 +198,13 @@ def load_data(config: DataConfig, *, allow_empty: bool = False) -> dict[str, Con
     return sets
 
 
-def _check_names(conversations: Iterable[Conversation]) -> None:
-    """Refuse records of one name: their streams would lie in one file."""
+def name_faults(conversations: Iterable[Conversation]) -> Iterator[RecordError]:
+    """Records of one name among those that are streamed: their streams would lie in one file."""
     seen: dict[str, Conversation] = {}
     for conversation in conversations:
         other = seen.setdefault(conversation.id, conversation)
         if other is not conversation:
-            raise RecordError(
+            yield RecordError(
                 f"{conversation.source}: is named {conversation.id!r}, as {other.source} is "
                 "(video_uid, clip_idx, and user_id or user_type of metadata); give one of them "
                 "another clip_idx."

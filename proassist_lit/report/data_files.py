@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from proassist_lit.data.conversation import Conversation
+from proassist_lit.data.dataset import name_faults
 from proassist_lit.data.record_parser import check_record
 from proassist_lit.data.records import Checked, scan
 from proassist_lit.data.sources.dst import check_row, is_dst_row
@@ -16,6 +18,9 @@ from proassist_lit.errors import RecordError
 
 _KEYS = {"conversation", "events", "frames_file", "start_frame_idx"}
 """Keys by which a record or row is known among the other JSON files of a folder."""
+
+_STREAMED = re.compile(r"(?<![a-z])(val|test)(?![a-z])")
+"""What the names of files of val and test have, those that are streamed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,6 +99,8 @@ def read_data_file(path: Path, *, allow_empty: bool = False) -> DataFile:
             faults += checked
         else:
             conversations.append(checked)
+    if _STREAMED.search(path.stem):
+        faults += name_faults(conversations)
     return DataFile(path=path, conversations=tuple(conversations), faults=tuple(faults))
 
 

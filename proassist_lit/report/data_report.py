@@ -12,6 +12,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from proassist_lit.report.data_features import CheckedFeatures
 from proassist_lit.report.data_files import DataFile
 from proassist_lit.report.data_statistics import ClassBalance, DataStatistics, Distribution
 from proassist_lit.report.page import bin_label, clean, html_table, number, render_page
@@ -29,19 +30,21 @@ class DataReport:
         files: the files that were read.
         statistics: numbers of the sound records; None if there are none.
         tokens: how tokens were counted, in words: tokenizer and chat format.
+        features: what was found in their features.
     """
 
     files: tuple[DataFile, ...]
     statistics: DataStatistics | None
     tokens: str
+    features: CheckedFeatures
 
     @property
     def num_faults(self) -> int:
-        """Faults of all files."""
-        return sum(len(file.faults) for file in self.files)
+        """Faults of all files, and of their features."""
+        return sum(len(file.faults) for file in self.files) + len(self.features.faults)
 
     def fault_lines(self) -> list[str]:
-        """One line a file with what it holds, each followed by its faults."""
+        """One line a file with what it holds, each followed by its faults; then the features."""
         lines = []
         for file in self.files:
             if file.is_readable:
@@ -49,6 +52,12 @@ class DataReport:
                 held = "sound record" if file.faults else "record"
                 lines.append(f"{file.path}: {_plural(len(file.conversations), held)}, {faults}")
             lines += [str(fault) for fault in file.faults]
+        if self.features.encoders or self.features.faults:
+            faults = _plural(len(self.features.faults), "fault") if self.features.faults else ""
+            names = ", ".join(self.features.encoders)
+            lines.append(f"features{names and ' of '}{names}: {faults or 'no faults'}")
+            lines += [str(fault) for fault in self.features.faults]
+        lines += [f"features not checked: {reason}" for reason in self.features.left_out]
         return lines
 
     def __rich__(self) -> RenderableType:

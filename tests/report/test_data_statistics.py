@@ -14,6 +14,7 @@ from proassist_lit.data.conversation import AssistantTurn, FramesTurn, UserTurn
 from proassist_lit.data.records import record_to_json
 from proassist_lit.errors import RecordError
 from proassist_lit.report.data_chat import choose_chat
+from proassist_lit.report.data_features import CheckedFeatures
 from proassist_lit.report.data_files import find_data_files, read_data_file
 from proassist_lit.report.data_report import DataReport, class_balance, overview, spreads
 from proassist_lit.report.data_statistics import (
@@ -170,7 +171,12 @@ def report(tmp_path: Path, *, faulty: bool) -> DataReport:
     files = [read_data_file(write(tmp_path / "<a>.jsonl", good()))]
     if faulty:
         files.append(read_data_file(write(tmp_path / "b.jsonl", "{")))
-    return DataReport(files=tuple(files), statistics=both(), tokens="Tokens of <words>.")
+    return DataReport(
+        files=tuple(files),
+        statistics=both(),
+        tokens="Tokens of <words>.",
+        features=CheckedFeatures(),
+    )
 
 
 def test_terminal_shows_the_numbers_and_the_bars(tmp_path: Path) -> None:
@@ -202,7 +208,7 @@ def test_page_is_self_contained_escaped_and_complete(tmp_path: Path) -> None:
 
 def test_report_without_a_sound_record(tmp_path: Path) -> None:
     file = read_data_file(write(tmp_path / "b.jsonl", "{"))
-    made = DataReport(files=(file,), statistics=None, tokens="")
+    made = DataReport(files=(file,), statistics=None, tokens="", features=CheckedFeatures())
     assert "nothing to count" in made.to_html()
     assert made.num_faults == 1
     assert made.fault_lines()[0].endswith("b.jsonl: 0 sound records, 1 fault")
