@@ -125,7 +125,7 @@ def encode_videos(arguments: argparse.Namespace) -> int:
     """Run the command; return its exit code."""
     from proassist_lit.encoding.encode import encode_videos
     from proassist_lit.encoding.jobs import choose_shard, find_jobs
-    from proassist_lit.encoding.manifest import Settings, claim_folder
+    from proassist_lit.encoding.manifest import Settings, claim_folder, is_done
     from proassist_lit.encoding.progress import EncodingProgress, list_failures
     from proassist_lit.vision.decoders import choose_decoder
 
@@ -151,9 +151,10 @@ def encode_videos(arguments: argparse.Namespace) -> int:
     )
     ready_folder("--out", arguments.out)
     claim_folder(arguments.out, settings)
-    with EncodingProgress(_expected(ours, arguments.fps), len(ours)) as progress:
+    todo = [job for job in ours if not is_done(job, settings)]
+    with EncodingProgress(_expected(todo, arguments.fps), len(todo)) as progress:
         outcome = encode_videos(
-            ours,
+            todo,
             encoder,
             settings,
             progress,
@@ -161,7 +162,8 @@ def encode_videos(arguments: argparse.Namespace) -> int:
             num_workers=arguments.workers,
             keep_damaged=arguments.keep_damaged,
         )
-    before = f"; {outcome.num_before} were done before" if outcome.num_before else ""
+    num_before = len(ours) - len(todo) + outcome.num_before
+    before = f"; {num_before} were done before" if num_before else ""
     sys.stdout.write(
         f"encoded {outcome.num_videos} videos, {outcome.num_frames} frames, into "
         f"{arguments.out}{before}\n"
@@ -217,7 +219,6 @@ def _load(arguments: argparse.Namespace) -> FrameEncoder:
 
 def _expected(jobs: Sequence[Job], fps: float) -> dict[Job, int]:
     """Frames of each video, as its header says; those whose header says nothing are left out."""
-    from proassist_lit.errors import VideoError
     from proassist_lit.vision.video_file import VideoFile
 
     expected = {}
@@ -225,6 +226,6 @@ def _expected(jobs: Sequence[Job], fps: float) -> dict[Job, int]:
         try:
             with VideoFile(job.video) as video:
                 expected[job] = round((video.duration_s or 0.0) * fps)
-        except VideoError:
-            continue  # told when its turn comes
+        except Exception:
+            continue  # told when its turn comes; no video, however odd, may stop the others
     return expected

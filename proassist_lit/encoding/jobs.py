@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -47,7 +47,8 @@ def find_jobs(sources: Iterable[Path], out: Path, suffix: str) -> list[Job]:
     """The videos of ``sources``, by the names of their targets.
 
     A file in a folder keeps its place below it: ``videos/a/b.mp4`` of ``videos`` becomes
-    ``out/a/b.safetensors``. A file that is named itself becomes ``out/b.safetensors``.
+    ``out/a/b.safetensors``. A file that is named itself becomes ``out/b.safetensors``. Linked
+    folders are searched, hidden ones and hidden files are not.
 
     Args:
         sources: video files, and folders that are searched for some.
@@ -119,8 +120,8 @@ def choose_shard(text: str, environment: Mapping[str, str] = os.environ) -> Shar
 def _below(folder: Path) -> dict[PurePosixPath, Path]:
     found = {
         PurePosixPath(path.relative_to(folder).as_posix()): path
-        for path in sorted(folder.rglob("*"))
-        if path.suffix.lower() in VIDEO_SUFFIXES and path.is_file()
+        for path in _files(folder)
+        if path.suffix.lower() in VIDEO_SUFFIXES
     }
     if not found:
         raise ConfigError(
@@ -128,6 +129,29 @@ def _below(folder: Path) -> dict[PurePosixPath, Path]:
             "or the files themselves."
         )
     return found
+
+
+def _files(folder: Path, above: frozenset[Path] = frozenset()) -> Iterator[Path]:
+    """Files below a folder and the folders linked in it, but for hidden ones.
+
+    Args:
+        folder: where to look.
+        above: the folders it was come by; a link to one of them leads nowhere new.
+    """
+    real = folder.resolve()
+    if real in above:
+        return
+    try:
+        found = sorted(folder.iterdir())
+    except PermissionError:  # as of lost+found
+        return
+    for path in found:
+        if path.name.startswith("."):  # a system's own, such as ._tea.mp4 beside tea.mp4
+            continue
+        if path.is_dir():
+            yield from _files(path, above | {real})
+        elif path.is_file():
+            yield path
 
 
 def _number(environment: Mapping[str, str], name: str, default: int | None = None) -> int:

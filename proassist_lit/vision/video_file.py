@@ -248,7 +248,8 @@ def _open_container(path: Path) -> Any:
     try:
         if path.is_file() and path.stat().st_size == 0:
             raise VideoError(f"{path}: is empty (0 bytes); copy or record it again.")
-        return av.open(str(path))
+        # tags may be in any encoding, and are of no use here
+        return av.open(str(path), metadata_errors="replace")
     except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
         raise VideoError(
             f"{path}: cannot be opened ({error.strerror}); name a video file that is there."

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from proassist_lit.commands.main import main
 from proassist_lit.data.feature_content import read_content
+from proassist_lit.encoding.jobs import Job
+from proassist_lit.encoding.progress import EncodingProgress
+from proassist_lit.vision.video_file import VideoFile
 from tests.vision.clips import make_clip, make_sound
 from tests.vision.fake_torchcodec import install, uninstall
 
@@ -53,6 +59,55 @@ def test_bad_videos_end_in_a_list(videos: Path, tmp_path: Path, capsys: Captured
         f"  {videos}/a.mp4: holds no video, only audio; name the file with the pictures.",
         f"  {videos}/b.mp4: is empty (0 bytes); copy or record it again.",
     ]
+
+
+def test_a_tag_that_is_not_utf8_stops_nothing(
+    videos: Path, tmp_path: Path, capsys: Captured
+) -> None:
+    odd = make_clip(videos / "odd.avi", range(10), codec="mpeg4", title="xxxx",
+                    time_base=Fraction(1, 10))  # fmt: skip
+    assert odd.read_bytes().count(b"xxxx") == 1
+    odd.write_bytes(odd.read_bytes().replace(b"xxxx", b"\xe9\xe9\xe9\xe9"))
+    assert encode(videos, tmp_path / "out") == 0
+    assert "encoded 4 videos, 14 frames" in capsys.readouterr().out
+
+
+def test_a_video_that_ends_in_any_error_stops_no_other(
+    videos: Path, tmp_path: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = VideoFile.__init__
+
+    def failing(self: VideoFile, path: Path, *args: Any, **options: Any) -> None:
+        if path.name == "v1.mp4":
+            raise RuntimeError("what is this?")
+        opened(self, path, *args, **options)
+
+    monkeypatch.setattr(VideoFile, "__init__", failing)
+    assert encode(videos, tmp_path / "out") == 1
+    said = capsys.readouterr()
+    assert "encoded 2 videos, 8 frames" in said.out
+    assert "v1.mp4: cannot be decoded (RuntimeError: what is this?)" in said.err
+
+
+def test_progress_counts_only_what_is_left(
+    videos: Path, tmp_path: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert encode(videos, tmp_path / "out") == 0
+    make_clip(videos / "v3.mp4", range(0, 500, 100))
+    totals = []
+    shown = EncodingProgress.__init__
+
+    def watched(self: EncodingProgress, expected: Mapping[Job, int], num_videos: int) -> None:
+        totals.append((sorted(job.video.name for job in expected), num_videos))
+        shown(self, expected, num_videos)
+
+    monkeypatch.setattr(EncodingProgress, "__init__", watched)
+    capsys.readouterr()
+    assert encode(videos, tmp_path / "out") == 0
+    said = capsys.readouterr()
+    assert totals == [(["v3.mp4"], 1)]
+    assert said.err == f"1/1 {videos}/v3.mp4: 1 frames\n"
+    assert said.out == f"encoded 1 videos, 1 frames, into {tmp_path}/out; 3 were done before\n"
 
 
 @pytest.mark.parametrize(

@@ -27,6 +27,22 @@ def test_videos_keep_their_places(tmp_path: Path) -> None:
     ]
 
 
+def test_linked_folders_are_searched_and_hidden_files_are_not(tmp_path: Path) -> None:
+    videos, out = tmp_path / "videos", tmp_path / "out"
+    touch(tmp_path / "elsewhere/a.mp4", videos / "b.mp4", videos / "._b.mp4")
+    touch(videos / ".trash/c.mp4", tmp_path / ".kept/d.mp4")
+    (videos / "linked").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere/round").symlink_to(videos)
+    (videos / "again").symlink_to(videos / "linked")
+    (videos / "gone.mp4").symlink_to(tmp_path / "nothing.mp4")
+
+    jobs = find_jobs([videos, tmp_path / ".kept"], out, ".arrow")
+
+    assert [job.target.relative_to(out).as_posix() for job in jobs] == [
+        "again/a.arrow", "b.arrow", "d.arrow", "linked/a.arrow"
+    ]  # fmt: skip
+
+
 def test_video_named_twice_is_one_job(tmp_path: Path) -> None:
     touch(tmp_path / "v.mp4")
     assert len(find_jobs([tmp_path, tmp_path / "v.mp4"], tmp_path / "out", ".arrow")) == 1

@@ -45,6 +45,7 @@ def make_clip(
     orientation: tuple[float, bool, bool] | None = None,
     faststart: bool = False,
     sound_s: float = 0.0,
+    title: str = "",
 ) -> Path:
     """Write a video with pictures at ``ticks`` times ``time_base``; x264 reorders some.
 
@@ -53,6 +54,8 @@ def make_clip(
     container_options = {"movflags": "faststart"} if faststart else {}
     path.parent.mkdir(parents=True, exist_ok=True)
     with av.open(str(path), "w", options=container_options) as container:
+        if title:
+            container.metadata["title"] = title
         if sound_s:
             sound = container.add_stream("aac", rate=44100)
         stream = container.add_stream(codec, rate=30, options=dict(options or {}))
