@@ -27,7 +27,7 @@ def replacing(path: Path) -> Iterator[Path]:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         yield temporary
-        with temporary.open("rb") as file:
+        with temporary.open("r+b") as file:  # Windows asks for the right to write
             os.fsync(file.fileno())  # or a power cut leaves an empty file under the name
         os.replace(temporary, path)
     finally:

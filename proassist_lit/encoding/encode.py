@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -17,6 +19,9 @@ from proassist_lit.encoding.manifest import Settings, is_done, notes_for
 from proassist_lit.errors import FeatureError, ProAssistError
 from proassist_lit.vision.decoders import choose_decoder
 from proassist_lit.vision.encoder import UNIT, FrameEncoder
+
+_SYNCHRONIZE, _ACCESS_DENIED, _WAIT_TIMEOUT = 0x100000, 5, 0x102
+"""Of Windows: a right to a process, an error, and what waiting for one that lives ends in."""
 
 
 class Watcher(Protocol):
@@ -152,11 +157,21 @@ def _remove_left_behind(job: Job) -> None:
     """Remove what a killed process had begun to write for this video."""
     for path in job.target.parent.glob(f".{job.target.name}.*.part"):
         pid = path.suffixes[-2][1:]
-        if pid.isdecimal() and not _is_running(int(pid)):
+        if pid.isdecimal() and not is_running(int(pid)):
             path.unlink(missing_ok=True)
 
 
-def _is_running(pid: int) -> bool:
+def is_running(pid: int) -> bool:
+    """Whether there is a process of this number."""
+    if sys.platform == "win32":  # os.kill would send it Ctrl+C, which is signal 0 there
+        kernel = ctypes.WinDLL("kernel32", use_last_error=True)
+        handle = kernel.OpenProcess(_SYNCHRONIZE, False, pid)
+        if not handle:
+            return ctypes.get_last_error() == _ACCESS_DENIED  # it is somebody else's
+        try:
+            return bool(kernel.WaitForSingleObject(handle, 0) == _WAIT_TIMEOUT)
+        finally:
+            kernel.CloseHandle(handle)
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

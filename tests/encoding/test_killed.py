@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from proassist_lit.encoding.encode import is_running
 from proassist_lit.vision.encoders import load_encoder
 from tests.encoding.runs import FPS, contents, run
 from tests.vision.clips import make_clip
@@ -25,6 +28,29 @@ def test_what_a_killed_process_left_is_removed(videos: Path, tmp_path: Path) -> 
         path.touch()
     run(videos, tmp_path, load_encoder("thumbnail2"))
     assert [path.exists() for path in left] == [False, True]  # the other may be writing still
+
+
+@pytest.mark.parametrize(
+    ("handle", "error", "waited", "running"),
+    [(7, 0, 0x102, True), (7, 0, 0, False), (0, 5, 0, True), (0, 87, 0, False)],
+)
+def test_on_windows_a_process_is_looked_for_without_a_signal(
+    handle: int, error: int, waited: int, running: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed: list[int] = []
+    kernel = SimpleNamespace(
+        OpenProcess=lambda access, inherited, pid: handle,
+        WaitForSingleObject=lambda which, milliseconds: waited,
+        CloseHandle=closed.append,
+    )
+    signals: list[tuple[int, int]] = []
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "platform", "win32")
+        patch.setattr(ctypes, "WinDLL", lambda name, **options: kernel, raising=False)
+        patch.setattr(ctypes, "get_last_error", lambda: error, raising=False)
+        patch.setattr(os, "kill", lambda *call: signals.append(call))
+        found = is_running(4321)
+    assert (found, signals, closed) == (running, [], [handle] if handle else [])
 
 
 COMMAND = "import sys; from proassist_lit.commands.main import main; sys.exit(main(sys.argv[1:]))"
