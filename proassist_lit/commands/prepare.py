@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -96,7 +97,7 @@ def prepare(arguments: argparse.Namespace) -> int:
     made = own_videos.prepare(
         sheet,
         features,
-        dataset=folder.resolve().name,
+        dataset=os.path.basename(os.path.abspath(folder)),  # a link's own name: a run looks there
         task=arguments.task.strip(),
         held_out=arguments.held_out,
         config=DialogueConfig(user_types=[UserType(name) for name in dict.fromkeys(names)]),

@@ -35,6 +35,14 @@ def test_records_are_read_by_a_run(folder: Path, capsys: Captured) -> None:
     assert sets["train"].features(first).shape == (41, 5, 4)
 
 
+def test_a_linked_data_set_is_called_by_the_name_of_the_link(folder: Path) -> None:
+    link = folder.parent / "own/mornings"
+    link.parent.mkdir()
+    link.symlink_to(folder)
+    assert prepare(link, rows(*SIX), "--task", "Make tea") == 0
+    assert {c.dataset for c in records(folder, "train")} == {"mornings"}
+
+
 def test_features_of_another_rate_than_the_records_are_refused(folder: Path) -> None:
     assert prepare(folder, rows(*SIX), "--task", "Make tea") == 0
     config = DataConfig(
