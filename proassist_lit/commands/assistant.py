@@ -46,7 +46,8 @@ def add_assistant_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--encoder",
         metavar="NAME",
-        help="as of encode (default: the one that the run's features were made with)",
+        help="as of encode, another copy of the one that the run's features were made with, say; "
+        "layer, preprocessing and precision stay as they were (default: that one)",
     )
     parser.add_argument(
         "--device", default="auto", metavar="NAME", help="cpu, cuda, ... (default: a GPU if any)"
@@ -145,9 +146,9 @@ def _data_if_here(config: RunConfig) -> Mapping[str, ConversationSet]:
     from proassist_lit.data.dataset import load_data
     from proassist_lit.data.generate import is_generated
 
-    if not config.data.is_prepared and not is_generated(config.data):
-        return {}
     try:
+        if not config.data.is_prepared and not is_generated(config.data):  # reads annotations
+            return {}
         return load_data(config.data, allow_empty=config.allows_empty_text)
     except ProAssistError:
         return {}
@@ -165,11 +166,11 @@ def _load_encoder(
     from proassist_lit.vision.network import NetworkOptions
 
     about, data_config = trained.about, trained.config.data
-    if name is None and about is not None and about.features:
+    if about is not None and about.features:
         where = str(trained.folder / DESCRIPTION)
-        return load_encoder_that_made(about.features, device, where=where)
-    if name is None and data:
-        return load_run_encoder(data["train"], device)
+        return load_encoder_that_made(about.features, device, where=where, name=name)
+    if data:
+        return load_run_encoder(data["train"], device, name=name)
     if name is None and data_config.is_prepared:
         raise ConfigError(
             f"{trained.folder}: does not say which encoder made the features that it was trained "

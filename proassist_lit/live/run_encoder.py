@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,10 +11,13 @@ import torch
 
 from proassist_lit.data.dataset import ConversationSet
 from proassist_lit.data.feature_content import read_notes
-from proassist_lit.errors import ConfigError, FeatureError
+from proassist_lit.errors import ConfigError, FeatureError, ProAssistError
 from proassist_lit.vision.encoder import FrameEncoder
 from proassist_lit.vision.encoders import load_encoder
 from proassist_lit.vision.network import NetworkOptions
+
+_NOT_SAID = (KeyError, AttributeError, TypeError, ValueError)
+"""What is raised where notes of features lack something, or hold something else."""
 
 
 def load_run_encoder(
@@ -27,21 +31,25 @@ def load_run_encoder(
     Args:
         data: a split of the run's data.
         device: where it shall compute.
-        name: take this encoder instead.
+        name: take this encoder instead, run as the one that made the features was.
 
     Raises:
         ConfigError: nobody says which one it is, it cannot be loaded, or its weights are others.
     """
-    if name is not None:
-        return load_encoder(name, NetworkOptions(device=device))
     if not data.config.is_prepared:
-        return load_encoder(data.config.encoder, NetworkOptions(device=device))
-    path = data.feature_path(data.conversations[0])
-    return load_encoder_that_made(read_how_made(data), device, where=str(path))
+        return load_encoder(name or data.config.encoder, NetworkOptions(device=device))
+    try:
+        path = data.feature_path(data.conversations[0])
+        made = read_how_made(data)
+    except ProAssistError:
+        if name is None:
+            raise
+        return load_encoder(name, NetworkOptions(device=device))
+    return load_encoder_that_made(made, device, where=str(path), name=name)
 
 
 def load_encoder_that_made(
-    made: Mapping[str, Any], device: torch.device, *, where: str
+    made: Mapping[str, Any], device: torch.device, *, where: str, name: str | None = None
 ) -> FrameEncoder:
     """Load an encoder by what its features say of it.
 
@@ -49,25 +57,20 @@ def load_encoder_that_made(
         made: as ``read_how_made`` gives it.
         device: where it shall compute.
         where: file that says so, for messages.
+        name: take this encoder instead, run like that; one of other weights is warned of.
 
     Raises:
         FeatureError: something is not said.
         ConfigError: it cannot be loaded, or its weights are others.
     """
+    if name is not None:
+        return _load_named(name, made, device)
     try:
-        options = NetworkOptions(device=device)
-        if not made["encoder"].startswith("thumbnail"):
-            options = NetworkOptions(
-                device=device,
-                # Half precision is an accelerator's: elsewhere it is as slow as it is coarse.
-                dtype=getattr(torch, made["dtype"]) if made["device"] == device.type else None,
-                layer=int(made["layer"]),
-                preprocessing=made["preprocessing"],
-            )
+        options = _options(made["encoder"], made, device)
         # As the folder of its features is named: google___siglip-so400m-patch14-384@-2
         wanted = made["encoder"].partition("@")[0].replace("___", "/")
         revision = made["revision"]
-    except (KeyError, AttributeError, TypeError, ValueError) as error:
+    except _NOT_SAID as error:
         raise FeatureError(
             f"{where}: does not say in full how it was made ({error!r}); name the encoder by "
             "--encoder."
@@ -85,6 +88,36 @@ def load_encoder_that_made(
             f"were made with {revision}; install those, or insist by --encoder {wanted}."
         )
     return encoder
+
+
+def _load_named(name: str, made: Mapping[str, Any], device: torch.device) -> FrameEncoder:
+    try:
+        options = _options(name, made, device)
+    except _NOT_SAID:
+        options = NetworkOptions(device=device)
+    encoder = load_encoder(name, options)
+    revision = made.get("revision", encoder.revision)
+    if encoder.revision != revision:
+        warnings.warn(
+            f"--encoder {name}: its weights are {encoder.revision}, but the features of the run "
+            f"were made with {revision} ({made.get('encoder')}); what is watched may look strange "
+            "to the assistant.",
+            stacklevel=3,
+        )
+    return encoder
+
+
+def _options(name: str, made: Mapping[str, Any], device: torch.device) -> NetworkOptions:
+    """How the encoder ``name`` is to be run, so that it makes features as they were ``made``."""
+    if name.startswith("thumbnail") or made["encoder"].startswith("thumbnail"):
+        return NetworkOptions(device=device)
+    return NetworkOptions(
+        device=device,
+        # Half precision is an accelerator's: elsewhere it is as slow as it is coarse.
+        dtype=getattr(torch, made["dtype"]) if made["device"] == device.type else None,
+        layer=int(made["layer"]),
+        preprocessing=made["preprocessing"],
+    )
 
 
 def read_how_made(data: ConversationSet) -> dict[str, Any]:

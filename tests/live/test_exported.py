@@ -111,6 +111,31 @@ def test_a_folder_knows_how_the_features_of_its_data_were_made(
         assert "3 frames a second" in capsys.readouterr().out
 
 
+def test_a_folder_of_annotated_data_does_without_the_annotations(
+    run: TrainedRun, film: Path, tmp_path: Path
+) -> None:
+    data = replace(run.config.data, source="captaincook4d", root=str(tmp_path / "nowhere"))
+    new = tmp_path / "run"
+    write_config(replace(run.config, data=data), new / "config.yaml")
+    for name in ("checkpoints", "tokenizer", "metrics.json"):
+        (new / name).symlink_to(run.folder / name)
+    assert main(["export", str(new), str(tmp_path / "out")]) == 0
+    (tmp_path / "tea.json").write_text('{"prompt": "Help."}')
+    assert watch(tmp_path / "out", film, "--task", str(tmp_path / "tea.json")) == 0
+
+
+def test_an_encoder_that_is_named_is_run_as_the_features_were_made(
+    run: TrainedRun, film: Path, tmp_path: Path
+) -> None:
+    own = prepared_run(run, tmp_path, {**MADE, "revision": "older"})
+    assert main(["export", str(own), str(tmp_path / "out")]) == 0
+    (tmp_path / "tea.json").write_text('{"prompt": "Help."}')
+    options = ["--task", str(tmp_path / "tea.json"), "--encoder", "thumbnail4"]
+    for assistant, gone in ((own, ()), (tmp_path / "out", GONE)):
+        with pytest.warns(UserWarning, match=r"weights are 1, but .* made with older"):
+            assert watch(assistant, film, *gone, *options) == 0
+
+
 def test_an_encoder_that_nobody_knows_must_be_named(
     run: TrainedRun, film: Path, tmp_path: Path, capsys: Captured
 ) -> None:

@@ -79,3 +79,20 @@ def test_features_of_an_unknown_or_another_encoder_are_refused(
 def test_an_encoder_that_cannot_be_had_names_the_option(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"made with the encoder own-model: .*by --encoder"):
         load_run_encoder(prepared(tmp_path, {**MADE, "encoder": "own-model"}), CPU)
+
+
+def test_an_encoder_that_is_named_is_run_as_the_features_were_made(
+    tmp_path: Path, asked: list[tuple[str, NetworkOptions]]
+) -> None:
+    made = {**MADE, "encoder": "google___siglip@-2", "layer": -2, "preprocessing": "processor"}
+    data = prepared(tmp_path, {**made, "dtype": "bfloat16"})
+    seen = NetworkOptions(device=CPU, dtype=torch.bfloat16, layer=-2, preprocessing="processor")
+    load_run_encoder(data, CPU, name="copies/siglip")
+    assert asked[-1] == ("copies/siglip", seen)
+    load_run_encoder(data, CPU, name="thumbnail4")
+    assert asked[-1] == ("thumbnail4", NetworkOptions(device=CPU))
+    with pytest.warns(UserWarning, match=r"weights are 1, but .* made with abc \(google___siglip"):
+        load_run_encoder(prepared(tmp_path, {**made, "revision": "abc"}), CPU, name="copies/siglip")
+    for unsaid in (None, {"encoder": "google___siglip"}):
+        load_run_encoder(prepared(tmp_path, unsaid), CPU, name="copies/siglip")
+        assert asked[-1] == ("copies/siglip", NetworkOptions(device=CPU))
