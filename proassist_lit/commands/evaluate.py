@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import tempfile
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -90,7 +91,7 @@ def evaluate(arguments: argparse.Namespace) -> int:
     write_config(config, out.path / "config.yaml")
     notes = out.write_notes(checkpoint=str(trained.name_of_checkpoint or folder))
     result = core.evaluator.evaluate(
-        core.model, on_stream=out.write_stream, answers=folder / "answers"
+        core.model, on_stream=out.write_stream, answers=_place_of_answers(folder, target)
     )
     out.write_result(result)
     dashboard = gather_dashboard(
@@ -147,6 +148,19 @@ def result_tables(result: EvaluationResult) -> list[Table]:
             )
         tables.append(table)
     return tables
+
+
+def _place_of_answers(folder: Path, target: Path) -> Path:
+    """Where finished streams are kept: with the assistant, or with the results where it cannot be.
+
+    Results of evaluations that are given again may go elsewhere: by the time, without ``--out``.
+    """
+    answers = folder / "answers"
+    try:
+        tempfile.TemporaryFile(dir=answers if answers.exists() else folder).close()
+    except OSError:  # somebody else's, or read only
+        return target / "answers"
+    return answers
 
 
 def _wants_cuda(config: RunConfig) -> bool:

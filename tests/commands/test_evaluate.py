@@ -92,6 +92,29 @@ def test_answers_are_kept_until_the_report_is_written_and_those_of_others_longer
 
 @pytest.mark.road
 @pytest.mark.filterwarnings("ignore")
+def test_a_run_that_cannot_be_written_to_is_evaluated_elsewhere(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    out = run.parent / "elsewhere"
+    (run / "answers").touch()  # in the way of the folder, as a read-only disk would be
+    command = ["evaluate", str(run), "--out", str(out)]
+    with monkeypatch.context() as patch:
+        patch.setattr("proassist_lit.report.html.write_report", stop)
+        assert main(command) == 130
+    names = answered_frames(monkeypatch)
+    assert main(command) == 0
+    (run / "answers").unlink()
+
+    assert names == []  # it went on
+    assert not (out / "answers").exists()
+    assert metrics(out)["val/theta_speak"] == metrics(run)["val/theta_speak"]
+
+
+@pytest.mark.road
+@pytest.mark.filterwarnings("ignore")
 def test_another_state_is_not_written_over_the_results_of_the_run(
     run: Path, capsys: Captured
 ) -> None:
