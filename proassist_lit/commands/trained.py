@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -168,6 +169,8 @@ def _is_evaluation_of(found: Path, folder: Path, checkpoint: Path, config: RunCo
 
 def _within(folder: Path, checkpoint: Path) -> Path:
     """``checkpoint`` as seen from ``folder``, or from anywhere if it lies elsewhere."""
+    if (path := Path(os.path.abspath(checkpoint))).is_relative_to(os.path.abspath(folder)):
+        return path.relative_to(os.path.abspath(folder))
     path = checkpoint.resolve()
     return path.relative_to(folder.resolve()) if path.is_relative_to(folder.resolve()) else path
 
@@ -186,7 +189,9 @@ def find_checkpoint(path: Path, which: str) -> tuple[Path, Path]:
         folder, checkpoint = path, path / "checkpoints" / f"{which}.ckpt"
     else:
         checkpoint = path
-        folder = next((p for p in path.resolve().parents if (p / "config.yaml").is_file()), path)
+        # as it is written before as it is linked: a run's checkpoints may lie on another disk
+        above = (*Path(os.path.abspath(path)).parents, *path.resolve().parents)
+        folder = next((p for p in above if (p / "config.yaml").is_file()), path)
     if not (folder / "config.yaml").is_file():
         raise CheckpointError(
             f"{path}: is no directory of a run (with config.yaml in it) and no checkpoint within "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from pathlib import Path
 
@@ -127,9 +128,10 @@ def _tokenizer_of(checkpoint: str, config: RunConfig) -> Path | None:
     Returns:
         None if there is none, and the configuration's own is the same whatever the data.
     """
-    found = Path(checkpoint).resolve().parents[1] / "tokenizer"
-    if found.is_dir():
-        return found
+    # as it is written before as it is linked: a run's checkpoints may lie on another disk
+    for path in (Path(os.path.abspath(checkpoint)), Path(checkpoint).resolve()):
+        if (found := path.parents[1] / "tokenizer").is_dir():
+            return found
     if config.model.is_from_scratch:
         raise CheckpointError(
             f"resume={checkpoint}: {found} is missing, and another tokenizer, made of today's "
@@ -141,7 +143,7 @@ def _tokenizer_of(checkpoint: str, config: RunConfig) -> Path | None:
 
 def _open(run: RunDirectory) -> dict[str, str]:
     """Let ``outputs/latest`` point at the run; write its notes, and return them."""
-    for parent in run.path.resolve().parents:
+    for parent in (*Path(os.path.abspath(run.path)).parents, *run.path.resolve().parents):
         if parent.name == "outputs":
             run.point_latest(parent)
             break

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from proassist_lit.commands.trained import find_checkpoint, find_trained
 from proassist_lit.config import (
     DataConfig,
     LoggerConfig,
@@ -18,7 +19,7 @@ from proassist_lit.config import (
     RunConfig,
     StreamConfig,
 )
-from proassist_lit.config_schema import to_plain
+from proassist_lit.config_schema import to_plain, write_config
 from proassist_lit.data.sources.toy import ToyConfig
 from proassist_lit.errors import CheckpointError, ConfigError
 from proassist_lit.evaluation.config import EvaluationConfig
@@ -134,6 +135,27 @@ def test_interrupt_leaves_a_checkpoint_that_training_goes_on_from(
     again = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["callbacks"]
     assert again["WandbIdentity"]["id"] == before["id"]
     assert again["WandbIdentity"]["step"] > before["step"] > 0
+
+
+@pytest.mark.road
+def test_runs_and_checkpoints_may_lie_on_another_disk(tmp_path: Path) -> None:
+    disk, run = tmp_path / "disk", tmp_path / "outputs/small/run"
+    for name in ("runs/small", "weights"):
+        (disk / name).mkdir(parents=True)
+    (tmp_path / "outputs").symlink_to(disk / "runs")
+    run.mkdir()
+    (run / "checkpoints").symlink_to(disk / "weights")
+
+    first = config(tmp_path, steps=1)
+    write_config(first, run / "config.yaml")
+    train(first, run)
+    train(config(tmp_path, steps=1, resume="auto"), run)
+
+    assert (tmp_path / "outputs/latest").resolve() == run.resolve()
+    last = run / "checkpoints/last.ckpt"
+    assert (disk / "weights/last.ckpt").is_file()
+    assert find_checkpoint(last, "last") == (run, last)
+    assert find_trained(last).metrics["val/theta_speak"] > 0  # those of its run
 
 
 @pytest.mark.road
