@@ -132,7 +132,7 @@ def _check_streams(
         ContextManager(
             chat, script, config.stream,
             num_tokens_per_img=config.data.num_tokens_per_img,
-            opening=opening(script, config.stream.context), name=conversation.id,
+            opening=opening(script, config.stream.context), name=conversation.stream_id,
         )  # fmt: skip
 
 

@@ -147,10 +147,12 @@ def _suggested(loaded: LoadedRun) -> list[Task]:
     Raises:
         ConfigError: the recordings are not here.
     """
+    from proassist_lit.live.task import task_of_recording
+
     if not loaded.data:
         return [loaded.no_task()]
     split = loaded.data.get("test") or loaded.data["val"]
-    return [loaded.task(conversation.id) for conversation in split.conversations[:_SUGGESTED]]
+    return [task_of_recording(conversation) for conversation in split.conversations[:_SUGGESTED]]
 
 
 def _check_names(tasks: Sequence[Task], asked: Sequence[str]) -> None:

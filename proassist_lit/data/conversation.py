@@ -106,6 +106,8 @@ class Conversation:
         metadata: anything else the source knows (``user_type``, ``knowledge``, ``rendered``).
         extra: other top-level keys of the source, kept for the way back.
         source: ``file:line`` it was read from, for error messages.
+        names_dataset: whether its stream bears the name of the data set, too, since another one
+            has a record of the same name. Decided by ``data.dataset`` for records of one split.
     """
 
     dataset: str
@@ -122,13 +124,19 @@ class Conversation:
     metadata: Mapping[str, Any] = field(default_factory=dict)
     extra: Mapping[str, Any] = field(default_factory=dict)
     source: str = ""
+    names_dataset: bool = field(default=False, repr=False)
 
     @property
     def id(self) -> str:
-        """Unique name of the record: video, clip, user, and part where it was split."""
+        """Name of the record within its data set: video, clip, user, and part of it if split."""
         user = self.metadata.get("user_id") or self.metadata.get("user_type") or "user"
         part = f"_part{self.metadata['part']}" if "part" in self.metadata else ""
         return f"{self.video_uid}_{self.clip_idx}_{user}{part}"
+
+    @property
+    def stream_id(self) -> str:
+        """Unique name of its stream: ``id``, behind ``dataset/`` where two data sets have one."""
+        return f"{self.dataset}/{self.id}" if self.names_dataset else self.id
 
     @property
     def num_frames(self) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -122,8 +122,8 @@ class ConversationSet:
                     f"{num_frames - 1}; correct end_frame_idx, or encode the whole video."
                 )
         first, path = next(iter(widths.items()), (0, Path()))
-        for other, shape in seen.items():
-            if shape is not None and (second := shape[2]) != first:
+        for other, found in seen.items():
+            if found is not None and (second := found[2]) != first:
                 yield FeatureError(
                     f"{first_records[other].source}: features of {other} are {second} wide, but "
                     f"those of {path} are {first}; encode all videos with one encoder."
@@ -186,6 +186,8 @@ def load_data(config: DataConfig, *, allow_empty: bool = False) -> dict[str, Con
         if not conversations:
             raise RecordError(f"{folder}: split {split!r} is empty; it needs at least one record.")
         datasets = frozenset(conversation.dataset for conversation in conversations)
+        if split != "train":
+            conversations = told_apart(conversations)
         if not (isinstance(source, DrawnSource) and source.limits_recordings):
             conversations = config.limited(split, conversations)
         if split != "train":
@@ -198,11 +200,19 @@ def load_data(config: DataConfig, *, allow_empty: bool = False) -> dict[str, Con
     return sets
 
 
-def name_faults(conversations: Iterable[Conversation]) -> Iterator[RecordError]:
-    """Records of one name among those that are streamed: their streams would lie in one file."""
-    seen: dict[str, Conversation] = {}
+def told_apart(conversations: Sequence[Conversation]) -> list[Conversation]:
+    """The same, but that streams of one name in several data sets bear those of the data sets."""
+    having: dict[str, set[str]] = {}
     for conversation in conversations:
-        other = seen.setdefault(conversation.id, conversation)
+        having.setdefault(conversation.id, set()).add(conversation.dataset)
+    return [replace(c, names_dataset=True) if len(having[c.id]) > 1 else c for c in conversations]
+
+
+def name_faults(conversations: Iterable[Conversation]) -> Iterator[RecordError]:
+    """Records of one name in one data set, among those that are streamed: they share one file."""
+    seen: dict[tuple[str, str], Conversation] = {}
+    for conversation in conversations:
+        other = seen.setdefault((conversation.dataset, conversation.id), conversation)
         if other is not conversation:
             yield RecordError(
                 f"{conversation.source}: is named {conversation.id!r}, as {other.source} is "

@@ -7,10 +7,11 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+from unicodedata import normalize
 
 from proassist_lit.data.conversation import Conversation, TaskStep
-from proassist_lit.errors import RecordError
+from proassist_lit.errors import ConfigError, RecordError
 from proassist_lit.sequence.chat import Role
 from proassist_lit.sequence.script import KNOWLEDGE, Script, Text, read_script
 from proassist_lit.streaming.arrivals import heard
@@ -72,7 +73,7 @@ def task_of_recording(conversation: Conversation, *, steps: bool = True) -> Task
     }
     first = recorded.get(conversation.start_frame_idx, ())
     return Task(
-        name=conversation.id,
+        name=conversation.stream_id,
         prompt=script.prompt,
         steps=script.steps,
         initial_state=script.initial_state,
@@ -157,19 +158,52 @@ def _read_steps(raw: Any, where: str) -> tuple[TaskStep, ...]:
 def find_task(wanted: str, recordings: Iterable[Conversation]) -> Task:
     """The task called ``wanted``: a JSON file, or a recording by its id or its video.
 
+    Both may stand behind ``dataset/``, and must where several data sets have one of the name.
+
     Raises:
         RecordError: the file is wrong, or there is no such recording.
+        ConfigError: several data sets have one.
     """
     if wanted.endswith(".json"):
         return read_task(Path(wanted))
-    by_name: dict[str, Conversation] = {}
+    by_name: dict[str, dict[str, Conversation]] = {}  # name, data set
     all_recordings = list(recordings)
     for conversation in all_recordings:
-        by_name.setdefault(conversation.id, conversation)
+        by_name.setdefault(conversation.id, {}).setdefault(conversation.dataset, conversation)
     for conversation in all_recordings:
-        by_name.setdefault(conversation.video_uid, conversation)
-    if wanted in by_name:
-        return task_of_recording(by_name[wanted])
+        by_name.setdefault(conversation.video_uid, {}).setdefault(
+            conversation.dataset, conversation
+        )
+    for form in (None, "NFC"):  # a Mac decomposes letters in the names of files: e and its accent
+        found = _named(wanted, by_name, form)
+        if len(found) == 1:
+            return task_of_recording(found[0])
+        if found:
+            names = " or ".join(f"{one.dataset}/{wanted}" for one in found)
+            raise ConfigError(
+                f"task {wanted!r}: is a recording of {len(found)} data sets; say --task {names}."
+            )
     near = difflib.get_close_matches(wanted, by_name, _SHOWN, cutoff=0.5) or list(by_name)[:_SHOWN]
     say = f"; say, {', '.join(near)}" if near else ", which is not here; write a JSON file"
     raise RecordError(f"task {wanted!r}: is no JSON file and no recording of the run's data{say}.")
+
+
+def _named(
+    wanted: str, by_name: Mapping[str, Mapping[str, Conversation]], form: Literal["NFC"] | None
+) -> list[Conversation]:
+    """Recordings called ``wanted``, one of each data set; in a form of Unicode, or as it is."""
+
+    def same(name: str) -> bool:
+        return wanted == name or (
+            form is not None and normalize(form, wanted) == normalize(form, name)
+        )
+
+    for name, having in by_name.items():
+        if same(name):
+            return list(having.values())
+    return [
+        conversation
+        for name, having in by_name.items()
+        for dataset, conversation in having.items()
+        if same(f"{dataset}/{name}")
+    ][:1]

@@ -58,7 +58,7 @@ def gather_report(
         matching: costs and thresholds by which utterances are matched; None for the defaults.
         earlier: another run to compare with.
     """
-    conversations = {split: {c.id: c for c in data[split]} for split in data}
+    conversations = {split: {c.stream_id: c for c in data[split]} for split in data}
     views = [
         stream_view(
             split,

@@ -61,7 +61,7 @@ def stream_conversation(
         num_tokens_per_img=features.shape[1],
         start_frame_idx=conversation.start_frame_idx,
         opening=opening(script, config.context),
-        name=conversation.id,
+        name=conversation.stream_id,
         decoder=decoder,
     )
     session.check_length(script)
@@ -107,7 +107,7 @@ def stream_as_reference(
         fps=conversation.fps,
         num_tokens_per_img=features.shape[1],
         start_frame_idx=conversation.start_frame_idx,
-        name=conversation.id,
+        name=conversation.stream_id,
         decoder=decoder or make_decoder(model, config.kernels),
     )
     frames = _play(session, script, features, on_frame)
@@ -166,7 +166,7 @@ def make_transcript(
 ) -> Transcript:
     """Set ``frames`` beside the references of ``script``."""
     return Transcript(
-        stream_id=conversation.id,
+        stream_id=conversation.stream_id,
         dataset=conversation.dataset,
         fps=conversation.fps,
         steps=tuple((step.id, step.name) for step in conversation.steps),
@@ -231,7 +231,7 @@ def stream_conversations(
         conversations = [followed(model, conversation) for conversation in conversations]
         recordings = [
             Recording(
-                name=conversation.id,
+                name=conversation.stream_id,
                 script=read_script(conversation),
                 features=partial(checked, number),
                 fps=conversation.fps,

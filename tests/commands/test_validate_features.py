@@ -39,7 +39,8 @@ def test_validate_lists_every_fault_of_the_features(tea: Path, capsys: Captured)
     assert lines[2].startswith(f"{file}:2: feature file {tea}/features/eyes/missing.arrow does not")
     assert lines[3].startswith(f"{file}:4: has 2 frames a second, but ")
     assert lines[4].startswith(f"{file}:5: watches frames 0..1, but ")
-    assert lines[5].startswith(f"{tea}/features/eyes/wide.safetensors: features are 6 wide, but ")
+    wide = f"features of {tea}/features/eyes/wide.safetensors are 6 wide, but "
+    assert lines[5].startswith(f"{file}:3: {wide}")
     (tea / "features/other").mkdir()
     assert main(["validate", str(file), "--features", "eyes"]) == 1
     assert capsys.readouterr().out.splitlines()[1:6] == lines[1:6]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from proassist_lit.data.config import DataConfig
 from proassist_lit.data.conversation import AssistantTurn, DstTurn, UserTurn
 from proassist_lit.data.dataset import load_data
+from proassist_lit.data.records import write_records
 from proassist_lit.errors import FeatureError
 from proassist_lit.sequence.ground_truth import references
 from proassist_lit.sequence.script import read_script
@@ -33,6 +35,44 @@ def test_records_are_read_by_a_run(folder: Path, capsys: Captured) -> None:
     assert (first.dataset, first.fps, first.end_frame_idx) == ("tea", FPS, 41)
     assert (first.num_tokens_per_img, first.metadata["rendered"]) == (5, False)
     assert sets["train"].features(first).shape == (41, 5, 4)
+
+
+def test_two_data_sets_with_videos_of_one_name_are_read_together(folder: Path) -> None:
+    other = folder.parent / "coffee"
+    for name in SIX:
+        encode(other, name)
+    assert prepare(folder, rows(*SIX), "--task", "make tea") == 0
+    assert prepare(other, rows(*SIX), "--task", "make coffee") == 0
+    extra = replace(records(other, "test")[0], clip_idx=1)
+    write_records(other / "prepared/test.jsonl", [*records(other, "test"), extra])
+    config = DataConfig(
+        source="proassist", root=str(folder.parent), encoder="eyes", num_tokens_per_img=5,
+        train_files="*/prepared/train.jsonl", val_files="*/prepared/val.jsonl",
+        test_files="*/prepared/test.jsonl",
+    )  # fmt: skip
+    sets = load_data(config)
+    (one, two), tests = sets["val"], list(sets["test"])
+    assert one.id == two.id  # which is what chance is drawn by
+    assert [c.stream_id for c in (one, two)] == [f"coffee/{one.id}", f"tea/{one.id}"]
+    assert [c.stream_id for c in tests] == [
+        f"coffee/{tests[0].id}", extra.id, f"tea/{tests[0].id}"
+    ]  # fmt: skip
+    assert load_data(replace(config, max_val=1))["val"].conversations == (one,)
+    assert all(c.stream_id == c.id for c in sets["train"])
+
+
+def test_names_with_accents_are_found_however_they_are_written(folder: Path) -> None:
+    for name in SIX:
+        encode(folder, f"matinée/{name}")  # as Linux writes it
+        encode(folder, f"soire\u0301e/{name}")  # as a Mac does
+    written = [f"{part}/{name}" for part in ("matine\u0301e", "soirée") for name in SIX]
+    assert prepare(folder, rows(*written), "--task", "make tea") == 0
+    made = [c for split in ("train", "val", "test") for c in records(folder, split)]
+    files = {c.frames_file for c in made}
+    assert len(files) == 12
+    for file in files:
+        features = folder / "features/eyes" / file.removeprefix("frames/")
+        assert features.with_suffix(".safetensors").exists()
 
 
 def test_a_linked_data_set_is_called_by_the_name_of_the_link(folder: Path) -> None:

@@ -5,7 +5,8 @@ import re
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import cast
+from typing import Literal, cast
+from unicodedata import normalize
 
 import pytest
 
@@ -90,6 +91,31 @@ def test_a_recording_is_found_by_its_id_or_its_video() -> None:
     assert find_task("soup", recordings).name == "soup_0_user"
     with pytest.raises(RecordError, match=r"task 'sou': is no JSON file and no rec.*say, soup"):
         find_task("sou", recordings)
+
+
+def test_recordings_of_one_name_are_told_apart_by_their_data_sets() -> None:
+    recordings = [
+        replace(dialogue(video_uid=video_uid), dataset=dataset)
+        for dataset, video_uid in (("tea", "v1"), ("soup", "v1"), ("soup", "v2"))
+    ]
+    for wanted in ("soup/v1", "soup/v1_0_user"):
+        task = find_task(wanted, recordings)
+        assert task == task_of_recording(recordings[1])
+    assert find_task("v2", recordings) == find_task("soup/v2", recordings)
+    with pytest.raises(ConfigError, match=r"'v1': is a recording of 2 data.*--task tea/v1 or soup"):
+        find_task("v1", recordings)
+    named = replace(recordings[0], names_dataset=True)
+    assert task_of_recording(named).name == "tea/v1_0_user"
+    assert find_task("tea/v1_0_user", [named, *recordings[1:]]).name == "tea/v1_0_user"
+
+
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+def test_a_recording_is_found_however_its_accents_are_written(form: Literal["NFC", "NFD"]) -> None:
+    recordings = [dialogue(video_uid=normalize(form, "thé_1"))]
+    for wanted in ("thé_1", "thé_1_0_user", "toy/thé_1"):
+        for other in ("NFC", "NFD"):
+            found = find_task(normalize(other, wanted), recordings)
+            assert found.name == normalize(form, "thé_1_0_user")
 
 
 def test_sayings_are_heard_before_the_first_frame_not_earlier() -> None:

@@ -116,6 +116,21 @@ def test_features_that_do_not_fit_name_the_record(
         list(answered)
 
 
+@pytest.mark.parametrize("compat", [False, True], ids=["engine", "reference"])
+def test_streams_of_one_name_bear_those_of_their_data_sets(compat: bool) -> None:
+    records = [replace(dialogue(), dataset=name, names_dataset=True) for name in ("tea", "soup")]
+    inputs = [random_features(10), random_features(10)]
+    inputs[1][4] = float("nan")
+    answered = stream_conversations(
+        tiny_model(), marked_chat(), records, lambda number: inputs[number], CONFIG,
+        num_tokens_per_img=1, compat=compat,
+    )  # fmt: skip
+    names: list[str] = []
+    with pytest.raises(StreamError, match=r"stream 'soup/video_0_user', frame 14: features hold"):
+        names.extend(transcript.stream_id for _, _, transcript in answered)
+    assert names == ["tea/video_0_user"]
+
+
 @pytest.mark.parametrize("compat", [False, True], ids=["sessions", "reference"])
 def test_one_decoder_of_the_configured_kernels_answers_all_streams(
     compat: bool, monkeypatch: pytest.MonkeyPatch

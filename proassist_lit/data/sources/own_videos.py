@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
+from unicodedata import normalize
 
 from proassist_lit.data.arrow_features import find_features
 from proassist_lit.data.conversation import Conversation
@@ -38,11 +39,13 @@ class EncodedVideo:
     """What the features of a video say of it.
 
     Attributes:
+        name: of its file below the folder of features, without suffix.
         num_frames: frames.
         fps: frames per second.
         num_tokens_per_img: K, with all grids that are there.
     """
 
+    name: str
     num_frames: int
     fps: float
     num_tokens_per_img: int
@@ -65,28 +68,36 @@ def read_encoded(folder: Path, name: str, where: str) -> EncodedVideo:
         RecordError: there are none.
         FeatureError: they are damaged, or do not say how many frames a second they hold.
     """
-    path = find_features(folder.joinpath(*PurePosixPath(f"{name}.arrow").parts))
+    own, path = name, _feature_file(folder, name)
     if not path.exists():
         there = sorted(
             p.relative_to(folder).with_suffix("").as_posix()
             for kind in FORMATS
             for p in folder.rglob(f"*.{kind}")
         )
-        raise RecordError(
-            f"{where}: video {name!r} has no features in {folder}, which holds "
-            f"{', '.join(there[:6]) or 'none'}{', ...' if there[6:] else ''}; correct its name, "
-            "or encode it (proassist-lit encode)."
-        )
+        # A Mac decomposes letters in the names of files, into e and its accent.
+        own = next((n for n in there if normalize("NFC", n) == normalize("NFC", name)), "")
+        if not own:
+            raise RecordError(
+                f"{where}: video {name!r} has no features in {folder}, which holds "
+                f"{', '.join(there[:6]) or 'none'}{', ...' if there[6:] else ''}; correct its "
+                "name, or encode it (proassist-lit encode)."
+            )
+        path = _feature_file(folder, own)
     notes = read_notes(path)
     try:
         made = json.loads(notes["made"])
         num_tokens = sum(GRID_SIDES[grid] ** 2 for grid in made["grids"])
-        return EncodedVideo(int(made["num_frames"]), float(made["fps"]), num_tokens)
+        return EncodedVideo(own, int(made["num_frames"]), float(made["fps"]), num_tokens)
     except (KeyError, ValueError, TypeError) as error:
         raise FeatureError(
             f"{where}: {path} does not say how many frames it holds, and how many a second; make "
             "it by proassist-lit encode."
         ) from error
+
+
+def _feature_file(folder: Path, name: str) -> Path:
+    return find_features(folder.joinpath(*PurePosixPath(f"{name}.arrow").parts))
 
 
 def make_timeline(video: VideoRows, encoded: EncodedVideo, dataset: str, task: str) -> Timeline:
@@ -151,7 +162,7 @@ def make_conversations(
     return [
         replace(
             conversation,
-            frames_file=f"frames/{video.name}.arrow",
+            frames_file=f"frames/{encoded.name}.arrow",
             num_tokens_per_img=encoded.num_tokens_per_img,
             metadata={**conversation.metadata, "rendered": False},
         )
