@@ -1,8 +1,19 @@
 from __future__ import annotations
 
-from proassist_lit.report.from_run import decisions_by_split
+from dataclasses import replace
+from pathlib import Path
+
+from proassist_lit.data.config import DataConfig
+from proassist_lit.data.dataset import ConversationSet
+from proassist_lit.evaluation.result import EvaluationResult
+from proassist_lit.metrics.similarity import HashedWordSimilarity
+from proassist_lit.report.from_run import decisions_by_split, gather_report
+from proassist_lit.run_directory import RunDirectory
 from proassist_lit.streaming.config import SpeakRule, StreamConfig
+from proassist_lit.streaming.evaluate import stream_conversation
 from proassist_lit.types import FrameOutput, Reference, Transcript
+from tests.evaluation.fakes import CONFIG
+from tests.fakes import dialogue, random_features, tiny_model, word_chat
 
 
 def test_decisions_are_exact_at_the_thresholds_of_the_run() -> None:
@@ -30,3 +41,21 @@ def test_decisions_are_exact_at_the_thresholds_of_the_run() -> None:
         known = curves["test"][head].thresholds
         assert len(known) < n
         assert min(p for p in probs if p >= theta) in known
+
+
+def test_streams_of_one_name_are_shown_with_the_pictures_of_their_data_sets(tmp_path: Path) -> None:
+    made = [replace(dialogue(), dataset=name, names_dataset=True) for name in ("tea", "soup")]
+    made[1] = replace(made[1], metadata={"rendered": True})
+    data = {"val": ConversationSet("val", tuple(made), tmp_path, DataConfig())}
+    transcripts = [
+        stream_conversation(tiny_model(), word_chat(), one, random_features(10), CONFIG)
+        for one in made
+    ]
+    result = EvaluationResult(config=CONFIG, metrics={}, transcripts={"val": transcripts})
+    report = gather_report(
+        "name", RunDirectory(tmp_path), result, data, HashedWordSimilarity(),
+        config_yaml="", notes={}, max_streams=2,
+    )  # fmt: skip
+    assert [(s.transcript.stream_id, s.rendered) for s in report.streams] == [
+        ("tea/video_0_user", False), ("soup/video_0_user", True),
+    ]  # fmt: skip
