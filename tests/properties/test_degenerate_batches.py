@@ -14,8 +14,9 @@ from proassist_lit.model.config import Decision
 from proassist_lit.objectives import ObjectiveConfig, ObjectiveKind, compute_losses
 from proassist_lit.sequence.turns import single_turns
 from proassist_lit.types import IGNORE_INDEX, Example
+from tests.fakes import SEPARATOR, dialogue
 from tests.properties.models import example, gradients, model, terms
-from tests.properties.strategies import Case, cases, examples
+from tests.properties.strategies import CHATS, Case, cases, examples
 
 SMALL = cases(max_turns=6, tokens=(1,), formats=("dst_ext",))
 OBJECTIVES = {
@@ -46,33 +47,60 @@ def without(made: Example, lack: str) -> Example:
     return replace(made, **changes)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
-@pytest.mark.parametrize("objective", OBJECTIVES)
-@examples(3)
-@given(members=st.lists(SMALL, min_size=1, max_size=2), gamma=st.sampled_from([0.0, 0.5, 2.0]))
-def test_losses_and_gradients_stay_finite(
-    objective: str, dtype: torch.dtype, members: list[Case], gamma: float
-) -> None:
+def check_losses(
+    objective: str, dtype: torch.dtype, gamma: float, lack: str, members: list[Case]
+) -> list[float]:
+    """Counts of the four losses, after seeing that they and their gradients are sound."""
     kind, decision, is_single = OBJECTIVES[objective]
     config = ObjectiveConfig(kind=kind, focal_gamma=gamma, turn_frames=1)
-    assistant = model(decision, "dst_ext", "<|sep|>", dtype=dtype)
-    for lack in LACKS:
-        made = [
-            without(example(case, turn_frames=config.sampled_turn_frames, dtype=dtype), lack)
-            for case in members
-        ]
-        if is_single:
-            made = [row for member in made for row in single_turns(member)]
-        losses = compute_losses(assistant, collate(made), config)
-        assert losses.total.isfinite()
-        assert losses.total >= 0
-        found = gradients(assistant, losses.total)
-        assert all(gradient.isfinite().all() for gradient in found.values())
-        counts = terms(losses)[1::2].tolist()
-        if lack in ("decisions", "everything"):
-            assert [counts[i] for i in (1, 2, 4, 5)] == [0] * 4
-        if lack in ("pos", "neg"):
-            assert counts[1 if lack == "pos" else 2] == 0
-        if lack == "everything":
-            assert losses.total == 0
-            assert all((gradient == 0).all() for gradient in found.values())
+    assistant = model(decision, "dst_ext", SEPARATOR, dtype=dtype)
+    made = [
+        without(example(case, turn_frames=config.sampled_turn_frames, dtype=dtype), lack)
+        for case in members
+    ]
+    if is_single:
+        made = [row for member in made for row in single_turns(member)]
+    losses = compute_losses(assistant, collate(made), config)
+    assert losses.total.isfinite()
+    assert losses.total >= 0
+    found = gradients(assistant, losses.total)
+    assert all(gradient.isfinite().all() for gradient in found.values())
+    counts = terms(losses)[1::2].tolist()
+    if lack in ("decisions", "everything"):
+        assert [counts[i] for i in (1, 2, 4, 5)] == [0] * 4
+    if lack in ("pos", "neg"):
+        assert counts[1 if lack == "pos" else 2] == 0
+    if lack == "everything":
+        assert losses.total == 0
+        assert all((gradient == 0).all() for gradient in found.values())
+    return counts
+
+
+@pytest.mark.parametrize("gamma", [0.0, 0.5, 2.0])
+@pytest.mark.parametrize("objective", OBJECTIVES)
+@examples(20)
+@given(
+    members=st.lists(SMALL, min_size=1, max_size=2),
+    lack=st.sampled_from(LACKS),
+    dtype=st.sampled_from([torch.float32, torch.float64]),
+)
+def test_losses_and_gradients_stay_finite(
+    objective: str, dtype: torch.dtype, gamma: float, lack: str, members: list[Case]
+) -> None:
+    check_losses(objective, dtype, gamma, lack, members)
+
+
+@pytest.mark.parametrize("gamma", [0.0, 0.5, 2.0])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_they_stay_finite_whatever_a_batch_with_all_of_it_loses(
+    objective: str, dtype: torch.dtype, gamma: float
+) -> None:
+    whole = Case(conversation=dialogue(), chat=CHATS["dst_ext", SEPARATOR], num_tokens_per_img=1)
+    counts = {lack: check_losses(objective, dtype, gamma, lack, [whole]) for lack in LACKS}
+
+    assert all(counts["nothing"])  # words, updates, and both answers of both decisions
+    # That a frame is not silent is learnt among the words.
+    no_words = (3,) if objective == "silent_token" else (0, 3)
+    for lack, missing in {"pos": (1, 4), "neg": (2, 5), "labels": no_words}.items():
+        assert [i for i, count in enumerate(counts[lack]) if not count] == list(missing), lack
