@@ -66,6 +66,27 @@ def test_focal_factor_weighs_down_what_is_right(gamma: float) -> None:
     torch.testing.assert_close(loss.neg.sum, -(p[1:3] ** gamma * (1 - p[1:3]).log()).sum())
 
 
+@pytest.mark.parametrize("gamma", [0.0, 0.5, 2.0])
+def test_soft_targets_are_learnt_as_probabilities(gamma: float) -> None:
+    targets = torch.tensor([[1.0, 0.25, 0.6, 0.9]])
+    p, y = LOGITS[0].sigmoid(), targets[0]
+    loss = binary_loss(LOGITS, POS, NEG, targets=targets, focal_gamma=gamma)
+
+    terms = -(y * p.log() + (1 - y) * (1 - p).log()) * (y - p).abs() ** gamma
+    torch.testing.assert_close(loss.pos.sum, terms[0])
+    torch.testing.assert_close(loss.neg.sum, terms[1] + terms[2])  # token 3 is in neither mask
+    assert (loss.pos.count.item(), loss.neg.count.item()) == (1.0, 2.0)
+
+
+@pytest.mark.parametrize("gamma", [0.5, 2.0])
+def test_focal_factor_has_a_gradient_where_nothing_is_missed(gamma: float) -> None:
+    logits = torch.tensor([[200.0, -200.0, 0.0, 0.0]], requires_grad=True)
+    binary_loss(logits, POS, NEG, focal_gamma=gamma).balanced().backward()
+
+    assert logits.grad is not None
+    assert logits.grad.isfinite().all()
+
+
 @pytest.mark.parametrize("how", ["balanced", "plain"])
 def test_a_missing_class_drops_out(how: str) -> None:
     p = LOGITS[0].sigmoid()

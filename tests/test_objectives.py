@@ -81,6 +81,29 @@ def test_the_losses_that_are_logged_make_the_total(
     assert ("loss_dst" in logged) == ("loss_dst_response" in logged) == dst
 
 
+@pytest.mark.parametrize("gamma", [0.0, 2.0])
+def test_each_decision_learns_its_own_soft_targets(gamma: float) -> None:
+    config = ObjectiveConfig(kind=ObjectiveKind.PER_TOKEN, focal_gamma=gamma)
+    batch, model = make_batch(config), tiny_model()
+    generator = torch.Generator().manual_seed(0)
+    speak, dst = (torch.rand(batch.speak_targets.shape, generator=generator) for _ in range(2))
+    batch = replace(batch, speak_targets=speak, dst_targets=dst)
+    with torch.no_grad():
+        losses, out = compute_losses(model, batch, config), model(batch)
+
+    def decide(logits, y, pos, neg):
+        p = logits.sigmoid()
+        terms = -(y * p.log() + (1 - y) * (1 - p).log()) * (y - p).abs() ** gamma
+        return (terms[pos].mean() + terms[neg].mean()) / 2
+
+    want_speak = decide(out.speak_logits, speak, batch.pos_frame_mask, batch.neg_frame_mask)
+    want_dst = decide(out.dst_logits, dst, batch.dst_pos_frame_mask, batch.dst_neg_frame_mask)
+    torch.testing.assert_close(losses.parts["speak"], want_speak)
+    torch.testing.assert_close(losses.parts["dst"], want_dst)
+    words = losses.response.mean() + losses.dst_response.mean()
+    torch.testing.assert_close(losses.total, words + want_speak + want_dst)
+
+
 def test_per_turn_reads_one_decision_a_turn() -> None:
     config = ObjectiveConfig(kind=ObjectiveKind.PER_TURN, turn_frames=2)
     batch = make_batch(config)
