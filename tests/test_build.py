@@ -25,9 +25,11 @@ from proassist_lit.errors import ConfigError, RecordError
 from proassist_lit.evaluation.config import EvaluationConfig
 from proassist_lit.lit.build import build_datamodule
 from proassist_lit.model.config import ModelConfig, TinyConfig
+from proassist_lit.objectives import ObjectiveConfig
 from proassist_lit.sequence.chat import Role
 from proassist_lit.sequence.splitting import SplitConfig, SplitMethod
 from proassist_lit.streaming.config import Strategy, StreamConfig
+from proassist_lit.types import Example
 
 
 @pytest.fixture(scope="module")
@@ -245,6 +247,44 @@ def test_training_leaves_out_long_silence_and_evaluation_does_not(cache: Path) -
     assert 0 < num_trained < talk.num_frames
     with pytest.warns(UserWarning, match=r"train are split at data\.max_seq_len=320"):
         build_datamodule(run, core)
+
+
+def test_only_training_samples_and_smooths_its_decisions(cache: Path) -> None:
+    def examples(split: str, **objective: Any) -> list[Example]:
+        run = config(cache, objective=ObjectiveConfig(**objective))
+        made = build_examples(run, core, split)
+        return [made[epoch, i] for i in range(len(made)) for epoch in range(2)]
+
+    def silent(made: list[Example]) -> list[int]:
+        return [int(example.neg_frame_mask.sum()) for example in made]
+
+    def frames(made: list[Example]) -> list[int]:
+        return [int((example.neg_frame_mask | example.pos_frame_mask).sum()) for example in made]
+
+    core = build_core(config(cache))
+    every = examples("train", turn_frames=1)
+    turns = examples("train", turn_frames=2)
+    none = examples("train", turn_frames=2, rho=0.0)
+    spans = [int((example.pos_frame_mask | example.dst_pos_frame_mask).sum()) for example in every]
+    assert all(few < many for few, many in zip(silent(turns), silent(every), strict=True))
+    assert frames(none) == spans  # of the other turns, nothing
+    assert all(few < many for few, many in zip(frames(none), frames(turns), strict=True))
+    half = examples("train", turn_frames=2, rho=0.5)
+    kept = [(a - b, c - b) for a, b, c in zip(*map(frames, (half, none, turns)), strict=True)]
+    assert all(few == many // 2 for few, many in kept)
+
+    plain = examples("val")
+    changed = examples("val", turn_frames=2, rho=0.0, smoothing_s=1.0)
+    assert silent(changed) == silent(plain)
+    assert all(torch.equal(a.speak_targets, b.speak_targets)
+               and torch.equal(a.dst_targets, b.dst_targets)
+               for a, b in zip(changed, plain, strict=True))  # fmt: skip
+    smooth = examples("train", smoothing_s=1.0)
+    for name in ("speak_targets", "dst_targets"):
+        hard = torch.cat([getattr(example, name) for example in (*every, *plain)])
+        assert set(hard.tolist()) == {0.0, 1.0}, name
+        soft = torch.cat([getattr(example, name) for example in smooth])
+        assert ((soft > 0) & (soft < 1)).any(), name
 
 
 def test_training_without_any_state_to_learn_is_refused(cache: Path) -> None:
