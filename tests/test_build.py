@@ -5,6 +5,7 @@ import re
 import sys
 from collections.abc import Callable
 from dataclasses import fields, replace
+from multiprocessing import reduction
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -352,12 +353,18 @@ def test_a_backbone_that_cannot_pack_is_told_of_and_padded(cache: Path) -> None:
     build_datamodule(run, core)
 
 
-def test_what_loader_processes_are_given_can_be_sent_to_them(cache: Path) -> None:
+def test_what_loader_processes_are_given_can_be_sent_to_them(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     run = config(cache)
     core = build_core(run)
     examples, make = build_examples(run, core, "train"), build_collate(run, core, "train")
 
-    sent_examples, sent_make = pickle.loads(pickle.dumps((examples, make)))  # as spawn does
+    files = list[int]()
+    monkeypatch.setattr(reduction, "DupFd", lambda file: files.append(file) or file)
+    sent = reduction.ForkingPickler.dumps((examples, make))  # as spawn and forkserver do
+    assert not files  # a forkserver takes no more than 256, and there are many conversations
+    sent_examples, sent_make = pickle.loads(sent)
 
     ours, theirs = make([examples[2, 0]]), sent_make([sent_examples[2, 0]])
     for f in fields(ours):

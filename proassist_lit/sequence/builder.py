@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -32,6 +34,19 @@ class TokenSequence:
     frames_turns: Tensor  # (F,) int64; number of the frames turn
     has_event: Tensor  # (F,) bool; somebody says something at the frame
     relevance_labels: Tensor | None = None  # (F,) int8; 1 a step is under way, 0 none, -1 unknown
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Arrays, for a loader process that is not forked.
+
+        Each tensor would be sent to it with a file descriptor of its own, and a forkserver takes
+        256 in all.
+        """
+        return {k: v.numpy() if isinstance(v, Tensor) else v for k, v in vars(self).items()}
+
+    def __setstate__(self, state: Mapping[str, Any]) -> None:
+        for name, value in state.items():
+            is_array = isinstance(value, np.ndarray)
+            object.__setattr__(self, name, torch.from_numpy(value) if is_array else value)
 
 
 class _Writer:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
-from dataclasses import replace
+import pickle
+from dataclasses import fields, replace
 
 import pytest
 import torch
@@ -25,6 +26,20 @@ def test_example_is_a_function_of_epoch_and_index() -> None:
     assert len({tuple(mask) for mask in masks}) > 1
     assert len(examples) == 2
     assert examples.lengths == [len(examples[0, i].input_ids) for i in range(2)]
+
+
+def test_sequences_are_the_same_after_they_were_sent() -> None:
+    for relevance in (False, True):
+        examples = example_set(relevance=relevance)
+        for sequence in examples.sequences:
+            sent = pickle.loads(pickle.dumps(sequence))
+            for f in fields(sequence):
+                mine, other = getattr(sequence, f.name), getattr(sent, f.name)
+                if mine is None:
+                    assert other is None
+                else:
+                    assert torch.equal(mine, other)
+                    assert mine.dtype == other.dtype
 
 
 def test_cut_example_brings_the_features_of_its_frames_only() -> None:
