@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import signal
 from contextlib import suppress
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from proassist_lit.build import Core
 from proassist_lit.commands.trained import find_checkpoint, find_trained
 from proassist_lit.config import (
     DataConfig,
@@ -23,12 +25,17 @@ from proassist_lit.config_schema import to_plain, write_config
 from proassist_lit.data.sources.toy import ToyConfig
 from proassist_lit.errors import CheckpointError, ConfigError
 from proassist_lit.evaluation.config import EvaluationConfig
+from proassist_lit.lit import run as lit_run
+from proassist_lit.lit.datamodule import ConversationDataModule
 from proassist_lit.lit.module import AssistantModule
 from proassist_lit.lit.run import train
 from proassist_lit.model.config import TinyConfig
 from proassist_lit.objectives import ObjectiveKind
+from proassist_lit.optimizer_config import OptimizerConfig, Schedule
 from proassist_lit.report.curves import read_curves
+from proassist_lit.run_directory import RunDirectory
 from proassist_lit.trainer_config import TrainerConfig
+from proassist_lit.types import Batch
 from tests.evaluation.test_answers import answered_frames
 from tests.lit.resuming import curves
 from tests.lit.wandb_command import inspect, offline_runs
@@ -221,3 +228,49 @@ def test_train_leaves_another_run_alone(tmp_path: Path) -> None:
 
 def test_config_of_a_run_is_plain_data(tmp_path: Path) -> None:
     assert to_plain(config(tmp_path))["objective"]["kind"] == "per_token"
+
+
+@pytest.mark.road
+def test_a_run_trains_with_what_its_searches_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[str, float, bool]] = []
+    sizes: list[int] = []
+    training_step = AssistantModule.training_step
+
+    def batch_size(config: RunConfig, core: Core, run: RunDirectory, *, resumes: bool) -> RunConfig:
+        asked.append(("batch size", config.data.batch_size, resumes))
+        return replace(config, data=replace(config.data, batch_size=3))
+
+    def lr(
+        config: RunConfig, core: Core, datamodule: ConversationDataModule, run: RunDirectory,
+        *, resumes: bool,
+    ) -> RunConfig:  # fmt: skip
+        # It is looked for with the batches that were found.
+        asked.append(("lr", len(next(iter(datamodule.train_dataloader())).lengths), resumes))
+        optimizer = replace(config.trainer.optimizer, lr=0.0123)
+        return replace(config, trainer=replace(config.trainer, optimizer=optimizer))
+
+    def step(self: AssistantModule, batch: Batch, batch_idx: int) -> torch.Tensor:
+        sizes.append(len(batch.lengths))
+        return training_step(self, batch, batch_idx)
+
+    monkeypatch.setattr(lit_run, "with_found_batch_size", batch_size)
+    monkeypatch.setattr(lit_run, "with_found_lr", lr)
+    monkeypatch.setattr(AssistantModule, "training_step", step)
+    for resume, steps in (("none", 2), ("auto", 3)):
+        settings = config(tmp_path, resume=resume, steps=steps)
+        optimizer = OptimizerConfig(warmup_steps=0, schedule=Schedule.CONSTANT)
+        trainer = replace(settings.trainer, find_lr=True, find_batch_size=8, optimizer=optimizer)
+        train(replace(settings, trainer=trainer), tmp_path / "run")
+
+    begun = settings.data.batch_size
+    assert begun != 3
+    assert asked == [(what, size, resumes) for resumes in (False, True)
+                     for what, size in (("batch size", begun), ("lr", 3))]  # fmt: skip
+    assert sizes == [3, 3, 3]
+    rows = [row for row in curves(tmp_path / "run") if "train/lr" in row]
+    assert [float(row["train/lr"]) for row in rows] == pytest.approx([0.0123] * 3)
+    report = (tmp_path / "run/report.html").read_text()
+    for note in (r"batch size found\W+3\b", r"learning rate found\W+0\.0123\b"):
+        assert re.search(note, re.sub(r"<[^>]*>", " ", report)), note
