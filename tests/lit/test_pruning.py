@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -8,9 +9,14 @@ from typing import Any, cast
 import pytest
 
 from proassist_lit.errors import ConfigError
+from proassist_lit.evaluation.config import EvaluationConfig
+from proassist_lit.evaluation.result import EvaluationResult
 from proassist_lit.job_result import JobResult, Pruned
+from proassist_lit.lit import callbacks
+from proassist_lit.lit.callbacks import StreamingEvaluation
 from proassist_lit.lit.pruning import Pruning
 from proassist_lit.lit.run import train
+from proassist_lit.streaming.config import StreamConfig
 from proassist_lit.sweep.job import run_once
 from proassist_lit.sweep.trial import VARIABLE, Trial
 from tests.lit.test_run import config
@@ -85,6 +91,23 @@ def test_a_validation_that_answered_no_stream_reports_none() -> None:
 
     assert after("val_stream/utterance_f1", 2).reports == []
     assert after("val/loss", 2).reports == [(2.0, 2)]
+
+
+def test_a_validation_that_answers_no_stream_shows_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    found = EvaluationResult(config=StreamConfig(), transcripts={"val": []})
+    evaluator = SimpleNamespace(quick=lambda _model, _num: found)
+    evaluation = StreamingEvaluation(
+        cast(Any, evaluator), cast(Any, None), [cast(Any, None)], EvaluationConfig()
+    )
+    monkeypatch.setattr(callbacks, "AssistantModule", SimpleNamespace)
+    monkeypatch.setattr(callbacks, "whole", nullcontext)
+    trainer = SimpleNamespace(sanity_checking=False, callback_metrics={}, is_global_zero=True)
+
+    evaluation.on_validation_end(cast(Any, trainer), cast(Any, SimpleNamespace(model=None)))
+
+    assert evaluation.latest is None
 
 
 def test_metric_that_is_not_there_is_named() -> None:
