@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 from proassist_lit.errors import ConfigError
 from proassist_lit.sequence.builder import prefix_ids, text_ids
@@ -40,7 +41,7 @@ class ContextManager:
 
     Args:
         chat: the formatter.
-        script: prompt, steps and first state.
+        script: prompt, steps, first state and, of a recorded stream, what is told when.
         config: strategy and limits.
         num_tokens_per_img: K.
         opening: what is said before the first frame, as far as it is known.
@@ -95,7 +96,10 @@ class ContextManager:
             case _:  # the prefix tells how far the steps are, in words that differ in length
                 ids = [step.id for step in script.steps]
                 states = [dict.fromkeys(ids, state) for state in StepState]
-        knowledge = next((text.content for text in opening if text.is_knowledge), "")
+        # Of a recorded stream, also what is told later: from then on it is told at every beginning.
+        recorded = (text for moment in script.moments for text in moment.before)
+        texts = chain(opening, recorded)
+        knowledge = next((text.content for text in texts if text.is_knowledge), "")
         return max(len(prefix_ids(chat, script, state, knowledge)) for state in states)
 
     def first_prefix(self) -> list[int]:

@@ -17,7 +17,7 @@ from proassist_lit.errors import ConfigError
 from proassist_lit.sequence.builder import prefix_ids
 from proassist_lit.sequence.chat import Chat
 from proassist_lit.sequence.script import Script, Text, read_script
-from proassist_lit.streaming.arrivals import opening
+from proassist_lit.streaming.arrivals import heard, opening
 from proassist_lit.streaming.config import ContextSource, Strategy, StreamConfig
 from proassist_lit.streaming.engine import Engine
 from proassist_lit.streaming.evaluate import stream_conversation
@@ -37,10 +37,11 @@ def words(number: int) -> str:
     return " ".join(["wash"] * number)
 
 
-def told(prompt: int, knowledge: int, *turns: Turn) -> tuple[Turn, ...]:
-    """A talk that begins with so many words of prompt and knowledge."""
+def told(prompt: int, knowledge: int, *turns: Turn, at: int = 0) -> tuple[Turn, ...]:
+    """A talk that begins with so many words of prompt, and of knowledge, told before frame at."""
     known = SystemTurn(content=f"Task knowledge: {words(knowledge)}")
-    return SystemTurn(content=words(prompt)), known, *turns, FramesTurn(start=0, end=40)
+    first = (FramesTurn(start=0, end=at),) if at else ()
+    return SystemTurn(content=words(prompt)), *first, known, *turns, FramesTurn(start=at, end=40)
 
 
 def begin(chat: Chat, script: Script, config: StreamConfig, k: int) -> Stream:
@@ -67,11 +68,12 @@ def watch(stream: Stream, texts: tuple[Text, ...], update: str = "") -> FrameOut
 @pytest.mark.parametrize(
     ("name", "separator"), [("compact", False), ("compact", True), ("chatml", False)]
 )
+@pytest.mark.parametrize("at", [0, 2])
 def test_no_strategy_that_is_let_begin_runs_at_one_silent_frame_after_the_other(
-    strategy: Strategy, k: int, name: str, separator: bool
+    at: int, strategy: Strategy, k: int, name: str, separator: bool
 ) -> None:
     chat = word_chat(name, separator=separator)
-    script = read_script(dialogue(told(4, 9, UserTurn(content="make soup"))))
+    script = read_script(dialogue(told(4, 9, UserTurn(content="make soup"), at=at)))
     config = replace(CONFIG, strategy=strategy)
 
     for most in range(CONFIG.reserve + 1, 200):
@@ -83,12 +85,12 @@ def test_no_strategy_that_is_let_begin_runs_at_one_silent_frame_after_the_other(
             break
     updates = ["S1->start", "S2->start"]
     events = [
-        watch(stream, opening(script, config.context) if i == 0 else (), update).event is not None
+        watch(stream, heard(script, i) if i <= at else (), update).event is not None
         for i, update in enumerate(updates + [""] * 60)
     ]
 
     assert sum(events) > 2
-    silent = range(len(updates), len(events))
+    silent = range(max(len(updates), at + 1), len(events))  # nothing is told any more
     assert not any(events[i - 1] and events[i] for i in silent)
 
 
@@ -107,11 +109,15 @@ def test_no_strategy_that_is_let_begin_runs_at_one_silent_frame_after_the_other(
     ],
     ids=["drop_middle", "dst_refresh", "drop_all", "summarize"],
 )  # fmt: skip
+@pytest.mark.parametrize("at", [0, 7])
 def test_knowledge_that_stays_is_counted(
-    prompt: int, knowledge: int, k: int, changes: dict, message: str
+    at: int, prompt: int, knowledge: int, k: int, changes: dict, message: str
 ) -> None:
     config, chat = replace(CONFIG, reserve=512, **changes), word_chat()
-    talk, features = dialogue(told(prompt, knowledge)), random_features(40, k)
+    talk, features = dialogue(told(prompt, knowledge, at=at)), random_features(40, k)
+    if at and config.strategy is Strategy.DROP_MIDDLE:  # it keeps the beginning alone
+        begin(chat, read_script(talk), config, k)
+        return
     script = read_script(talk)
     recording = Recording(name="kitchen", script=script, features=lambda: features, fps=2.0)
 
