@@ -288,6 +288,21 @@ def test_only_training_samples_and_smooths_its_decisions(cache: Path) -> None:
         assert ((soft > 0) & (soft < 1)).any(), name
 
 
+def test_summaries_longer_than_streams_write_are_told_of_where_they_are_taught(cache: Path) -> None:
+    toy = ToyConfig(num_train=1, num_val=1, num_test=1)
+    data = DataConfig(cache=str(cache), encoder="thumbnail4", toy=toy, max_seq_len=320)
+    stream = StreamConfig(
+        strategy=Strategy.SUMMARIZE, max_context=832, max_new_tokens=2, max_dst_tokens=2,
+        max_summary_tokens=96,
+    )  # fmt: skip
+    run = config(cache, data=data, splitting=SplitConfig(method=SplitMethod.SUMMARIZE),
+                 stream=stream)  # fmt: skip
+    core = build_core(run)
+
+    with pytest.warns(UserWarning, match=r"up to 256 tokens are learnt, but .* cut them off at 96"):
+        build_datamodule(run, core)
+
+
 def test_training_without_any_state_to_learn_is_refused(cache: Path) -> None:
     made = config(cache)
     stateless = replace(made.data, dialogue=replace(made.data.dialogue, steps=False))

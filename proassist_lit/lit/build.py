@@ -51,6 +51,7 @@ def build_datamodule(config: RunConfig, core: Core) -> ConversationDataModule:
     examples = {split: build_examples(config, core, split) for split in ("train", "val")}
     if len(examples["train"]) > len(core.data["train"]):
         check_stream_length(config)
+        check_summaries(config)
     return ConversationDataModule(
         examples,
         {split: build_collate(config, core, split) for split in ("train", "val")},
@@ -99,6 +100,19 @@ def check_stream_length(config: RunConfig) -> None:
             f"{stream.max_context - stream.reserve} tokens, but conversations of train are split "
             f"at data.max_seq_len={longest}, so that nothing behind it is ever learnt. Set "
             f"stream.max_context={longest + stream.reserve}, or raise data.max_seq_len.",
+            stacklevel=2,
+        )
+
+
+def check_summaries(config: RunConfig) -> None:
+    """Warn of summaries that are taught, but cut off in streams."""
+    both = config.splitting.method.value, config.stream.strategy.value
+    taught, written = config.splitting.max_summary_tokens, config.stream.max_summary_tokens
+    if both == ("summarize", "summarize") and taught > written:
+        warnings.warn(
+            f"splitting.max_summary_tokens={taught}: summaries of up to {taught} tokens are "
+            f"learnt, but streams cut them off at {written} (stream.max_summary_tokens). Set both "
+            "to one number, and leave room for it in stream.reserve.",
             stacklevel=2,
         )
 

@@ -60,8 +60,9 @@ class SplitConfig:
     max_context_s: float = 20.0
     """Most seconds of it; each part draws between the two."""
 
-    max_summary_tokens: int = 512
-    """Longest summary that is taught, tokens; a longer one is passed over."""
+    max_summary_tokens: int = 256
+    """Longest summary that is taught, tokens; a longer one is passed over. As
+    stream.max_summary_tokens is best."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.min_context_s <= self.max_context_s:

@@ -13,7 +13,9 @@ from proassist_lit.config import RunConfig
 from proassist_lit.lit.run import train
 from proassist_lit.model.config import LoraConfig, TrainMode
 from proassist_lit.model.training_layers import GradientCheckpointing
+from proassist_lit.streaming.room import room_to_write
 from tests.data.captaincook4d_files import files, write
+from tests.fakes import word_chat
 
 CONF = Path(__file__).parents[2] / "conf"
 SMALL = (
@@ -72,6 +74,10 @@ def test_large_experiments_compose_and_say_what_they_need(
         assert config.data.val_files == f"*/prepared/dialog-klg-sum_val_L4096_I{tokens}.jsonl"
         assert (config.trainer.optimizer.lr, config.objective.rho) == (2e-4, 0.1)
         assert (config.trainer.max_epochs, config.data.max_seq_len) == (4, 4096)
+        assert config.stream.max_summary_tokens == config.splitting.max_summary_tokens == 512
+        cut_at = config.stream.max_context - config.stream.reserve
+        assert cut_at + config.stream.max_summary_tokens == config.data.max_seq_len
+        assert room_to_write(word_chat("llama3"), config.stream, tokens) > 512
     trainer, one_gpu = config.trainer, config.trainer.devices == "1"
     assert (trainer.gradient_checkpointing is GradientCheckpointing.FULL) is not one_gpu
     micro_tokens = 2048 if path.stem == "captaincook4d_smollm2" else 4096

@@ -7,7 +7,7 @@ from rich.console import Console
 from proassist_lit.config import RunConfig
 from proassist_lit.data.config import DataConfig
 from proassist_lit.errors import ConfigError
-from proassist_lit.lit.build import check_stream_length, check_turns
+from proassist_lit.lit.build import check_stream_length, check_summaries, check_turns
 from proassist_lit.lit.module import AssistantModule
 from proassist_lit.lit.parts import (
     check_gradients,
@@ -21,7 +21,8 @@ from proassist_lit.model.config import Decision, LoraConfig
 from proassist_lit.model.lora import add_lora
 from proassist_lit.model.weights_type import cast_weights
 from proassist_lit.objectives import ObjectiveConfig
-from proassist_lit.streaming.config import StreamConfig
+from proassist_lit.sequence.splitting import SplitConfig, SplitMethod
+from proassist_lit.streaming.config import Strategy, StreamConfig
 from tests.fakes import tiny_model, word_chat
 
 
@@ -137,6 +138,21 @@ def test_streams_that_go_on_behind_what_was_learnt_are_told_of() -> None:
         UserWarning, match=r"max_context=2561: .* to 2049 .*Set stream\.max_context=2560"
     ):
         check_stream_length(settings(2561))
+
+
+def test_summaries_that_streams_cut_off_are_told_of() -> None:
+    def settings(taught: int, written: int, strategy: Strategy) -> RunConfig:
+        return RunConfig(
+            splitting=SplitConfig(method=SplitMethod.SUMMARIZE, max_summary_tokens=taught),
+            stream=StreamConfig(strategy=strategy, max_summary_tokens=written),
+        )
+
+    check_summaries(settings(96, 96, Strategy.SUMMARIZE))
+    check_summaries(settings(96, 97, Strategy.SUMMARIZE))
+    check_summaries(settings(97, 96, Strategy.DROP_ALL))  # writes none
+    with pytest.warns(UserWarning, match=r"max_summary_tokens=97: .*off at 96 .*stream\.reserve"):
+        check_summaries(settings(97, 96, Strategy.SUMMARIZE))
+    assert SplitConfig().max_summary_tokens == StreamConfig().max_summary_tokens
 
 
 def test_streams_that_decide_where_silence_was_not_learnt_are_told_of() -> None:
