@@ -38,7 +38,8 @@ class EvaluationConfig:
     context; its words are scored as forced_bleu_4 and so on (ProAssist's offline evaluation)."""
 
     meteor: bool = False
-    """Whether words are scored by METEOR, too; needs Java and the package pycocoevalcap."""
+    """Whether words are scored by METEOR, too; needs Java and the package pycocoevalcap
+    (the extra meteor)."""
 
     windows: dict[str, list[float]] = field(default_factory=dict)
     """Match windows by data set, before the built-in ones: seconds from the generated utterance

@@ -36,8 +36,8 @@ class Meteor:
         ]
         if java is None or jar is None:
             raise ConfigError(
-                f"evaluation.meteor needs {' and '.join(missing)}; pip install --no-deps "
-                f"{PACKAGE}, install a Java runtime, or set evaluation.meteor=false."
+                f"evaluation.meteor needs {' and '.join(missing)}; pip install -e '.[meteor]' in "
+                "the repository, install a Java runtime, or set evaluation.meteor=false."
             )
         self._command = [java, "-Xmx2G", "-jar", str(jar)]
 

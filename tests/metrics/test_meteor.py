@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import stat
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -53,7 +54,7 @@ def test_a_program_that_fails_is_told_with_its_words(program: Path) -> None:
     ("java", "jar", "said"),
     [
         (None, Path("x"), r"needs java, on the path;"),
-        ("java", None, r"needs the package pycocoevalcap; pip install"),
+        ("java", None, r"needs the package pycocoevalcap; pip install -e '\.\[meteor\]' in"),
         (None, None, r"java, on the path and the package"),
     ],
 )
@@ -64,3 +65,6 @@ def test_what_is_missing_is_named_before_anything_is_streamed(
     monkeypatch.setattr(meteor, "_jar", lambda: jar)
     with pytest.raises(ConfigError, match=said):
         make_evaluator(settings=EvaluationConfig(meteor=True))
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())
+    (wanted,) = project["project"]["optional-dependencies"]["meteor"]
+    assert wanted.startswith(meteor.PACKAGE)
