@@ -28,6 +28,7 @@ from proassist_lit.lit.module import AssistantModule
 from proassist_lit.lit.quiet import quiet_libraries
 from proassist_lit.model.config import ModelConfig, TinyConfig, TrainMode
 from proassist_lit.objectives import ObjectiveConfig, ObjectiveKind
+from proassist_lit.optimizer_config import OptimizerConfig, Schedule
 from proassist_lit.run_directory import RunDirectory
 from proassist_lit.streaming.config import StreamConfig
 from proassist_lit.trainer_config import Parallel, TrainerConfig
@@ -52,8 +53,13 @@ def config(
     strategy: Parallel = Parallel.AUTO,
     train: TrainMode = TrainMode.FULL,
     precision: str = "32-true",
+    schedule: Schedule = Schedule.CONSTANT,
+    **trainer: Any,
 ) -> RunConfig:
-    """NFS, a warm-up schedule, dropout in attention, validation in the middle of epochs."""
+    """NFS, a short warm-up, dropout in attention, validation in the middle of epochs.
+
+    With the constant rate a run that ended and goes on is as one that was longer from the start.
+    """
     return RunConfig(
         name="resumed",
         resume="auto",
@@ -70,6 +76,7 @@ def config(
             max_steps=steps, val_every_steps=VAL_EVERY, log_every_steps=1, accumulate=accumulate,
             save_every_steps=save_every, accelerator="cpu", strategy=strategy,
             devices="1" if strategy is Parallel.AUTO else "2", precision=precision,
+            optimizer=OptimizerConfig(warmup_steps=2, schedule=schedule), **trainer,
         ),
         evaluation=EvaluationConfig(similarity="words", streams_on_validation=0),
     )  # fmt: skip

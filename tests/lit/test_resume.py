@@ -17,6 +17,7 @@ from torch import Tensor
 
 from proassist_lit.lit.last_checkpoint import LastCheckpoint
 from proassist_lit.lit.module import AssistantModule
+from proassist_lit.optimizer_config import Schedule
 from proassist_lit.sequence.examples import ExampleSet
 from proassist_lit.types import Batch
 from tests.lit.resuming import Whole, config, curves, fit, same, stop_at
@@ -65,6 +66,27 @@ def test_a_killed_run_goes_on_bit_for_bit(
 
     assert same(weights, expected)
     assert curves(tmp_path / "run") == curves(whole)
+
+
+@pytest.mark.road
+@pytest.mark.parametrize("schedule", [Schedule.COSINE, Schedule.LINEAR])
+def test_a_killed_run_goes_on_where_the_rate_falls(schedule: Schedule, tmp_path: Path) -> None:
+    settings = config(tmp_path / "data", steps=5, schedule=schedule)
+
+    def kill() -> None:
+        raise Killed
+
+    expected = fit(settings, tmp_path / "whole")
+    with pytest.MonkeyPatch.context() as patch:
+        stop_at(patch, 4, kill)  # two steps after the warm-up
+        patch.setattr(LastCheckpoint, "on_exception", lambda *_: None)
+        with pytest.raises(Killed):
+            fit(settings, tmp_path / "run")
+
+    assert same(fit(settings, tmp_path / "run"), expected)
+    assert curves(tmp_path / "run") == curves(tmp_path / "whole")
+    rates = [float(row["train/lr"]) for row in curves(tmp_path / "run") if "train/lr" in row]
+    assert rates[0] < rates[1] < rates[2] > rates[3] > rates[4]
 
 
 @pytest.mark.road
