@@ -24,7 +24,7 @@ from proassist_lit.data.dialogue_config import DialogueConfig
 from proassist_lit.data.sources.toy import ToyConfig
 from proassist_lit.errors import ConfigError, RecordError
 from proassist_lit.evaluation.config import EvaluationConfig
-from proassist_lit.lit.build import build_datamodule
+from proassist_lit.lit.build import build_datamodule, check_batches
 from proassist_lit.model.config import ModelConfig, TinyConfig
 from proassist_lit.objectives import ObjectiveConfig
 from proassist_lit.sequence.chat import Role
@@ -301,6 +301,18 @@ def test_summaries_longer_than_streams_write_are_told_of_where_they_are_taught(c
 
     with pytest.warns(UserWarning, match=r"up to 256 tokens are learnt, but .* cut them off at 96"):
         build_datamodule(run, core)
+
+
+@pytest.mark.parametrize(
+    ("data", "size"),
+    [({"batch_size": 7}, r"data\.batch_size=7"), ({"max_tokens": 900}, r"data\.max_tokens=900")],
+)
+def test_data_without_a_single_batch_is_refused(data: dict, size: str) -> None:
+    run = RunConfig(data=DataConfig(**data))
+    check_batches(run, 1, num_ranks=4)
+    message = rf"too few conversations for one step of 4 processes with {size} each; lower it, or"
+    with pytest.raises(ConfigError, match=message):
+        check_batches(run, 0, num_ranks=4)
 
 
 def test_training_without_any_state_to_learn_is_refused(cache: Path) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 
@@ -10,9 +11,12 @@ from proassist_lit.errors import ConfigError
 from proassist_lit.evaluation.config import EvaluationConfig
 from proassist_lit.model.config import Decision, ModelConfig
 from proassist_lit.objectives import ObjectiveConfig, ObjectiveKind, Turns
+from proassist_lit.optimizer_config import OptimizerConfig, OptimizerKind
 from proassist_lit.sequence.splitting import SplitConfig, SplitMethod
 from proassist_lit.streaming.config import SpeakRule, Strategy, StreamConfig
-from proassist_lit.trainer_config import TrainerConfig
+from proassist_lit.trainer_config import Parallel, TrainerConfig
+
+LEAST_ONE = ("val_every_steps", "log_every_steps", "accumulate", "save_top_k", "num_nodes")
 
 
 def test_compat_refuses_a_strategy_that_the_reference_does_not_know() -> None:
@@ -30,6 +34,22 @@ def test_compat_refuses_a_strategy_that_the_reference_does_not_know() -> None:
         (lambda: TrainerConfig(devices="foo"), r"trainer\.devices is 'foo'; give a number of dev"),
         (lambda: TrainerConfig(devices="0"), r"trainer\.devices is '0'; give a number"),
         (lambda: TrainerConfig(peak_tflops=0.0), r"trainer\.peak_tflops must be > 0, got 0\.0"),
+        (lambda: TrainerConfig(save_every_steps=-1), r"save_every_steps must be >= 0, got -1; 0"),
+        (lambda: TrainerConfig(gradient_clip=-0.5), r"gradient_clip must be >= 0, got -0\.5; 0"),
+        (lambda: TrainerConfig(max_steps=-1), r"max_epochs are both without limit; set one of"),
+        (
+            lambda: TrainerConfig(
+                optimizer=OptimizerConfig(kind=OptimizerKind.MUON), strategy=Parallel.FSDP2
+            ),
+            r"kind=muon works on whole matrices, .*; set trainer\.strategy=ddp, or",
+        ),
+        *(
+            (
+                partial(TrainerConfig, **{name: 0}),
+                rf"trainer\.{name} must be at least 1, got 0\.",
+            )
+            for name in LEAST_ONE
+        ),
         (
             lambda: RunConfig(
                 data=DataConfig(max_tokens=500), objective=ObjectiveConfig(turns=Turns.SINGLE)
@@ -37,7 +57,19 @@ def test_compat_refuses_a_strategy_that_the_reference_does_not_know() -> None:
             r"data\.max_tokens counts whole conversations.*objective\.turns at shared",
         ),
     ],
-    ids=["max_tokens", "micro_tokens", "devices", "no device", "peak_tflops", "single"],
+    ids=[
+        "max_tokens",
+        "micro_tokens",
+        "devices",
+        "no device",
+        "peak_tflops",
+        "save_every_steps",
+        "gradient_clip",
+        "no limit",
+        "muon",
+        *LEAST_ONE,
+        "single",
+    ],
 )
 def test_budgets_and_devices_are_checked(make: Callable[[], object], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
@@ -124,6 +156,20 @@ def test_weights_without_effect_are_refused(
 ) -> None:
     with pytest.raises(ConfigError, match=message):
         RunConfig(model=model, objective=objective)
+
+
+@pytest.mark.parametrize("name", ["", "a/b"])
+def test_a_name_that_names_no_directory_is_refused(name: str) -> None:
+    with pytest.raises(ConfigError, match=rf"name is '{name}'; give a word without '/', it names"):
+        RunConfig(name=name)
+
+
+def test_smoothing_of_a_token_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"smoothing_s smooths a yes-or-no .*smoothing_s=0 or an"):
+        RunConfig(
+            model=ModelConfig(decision=Decision.SILENT_TOKEN),
+            objective=ObjectiveConfig(kind=ObjectiveKind.TOKEN_PROB, smoothing_s=0.5),
+        )
 
 
 def test_thresholds_that_are_swept_have_the_range_of_the_rule() -> None:

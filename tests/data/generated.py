@@ -13,6 +13,6 @@ def data_config(cache: Path, **changes) -> DataConfig:
         "cache": str(cache),
         "encoder": "thumbnail4",
         "num_tokens_per_img": 5,
-        "toy": ToyConfig(num_train=2, num_val=2, num_test=1),
+        "toy": ToyConfig(num_train=2, num_val=2, num_test=2),
     } | changes
     return DataConfig(**arguments)

@@ -39,11 +39,14 @@ def test_features_are_those_of_the_drawn_frames(made: Path) -> None:
         np.testing.assert_allclose(row[0].numpy(), want, atol=2e-3)
 
 
-def test_max_val_and_max_test_keep_the_first(made: Path) -> None:
-    every, few = load_data(data_config(made)), load_data(data_config(made, max_val=1))
+@pytest.mark.parametrize("limited", ["train", "val", "test"])
+def test_a_limit_keeps_the_first_of_its_split(limited: str, made: Path) -> None:
+    every, few = load_data(data_config(made)), load_data(data_config(made, **{f"max_{limited}": 1}))
 
-    assert few["val"].conversations == every["val"].conversations[:1]
-    assert len(few["train"]) == len(every["train"])
+    for split, found in every.items():
+        assert len(found) > 1
+        kept = 1 if split == limited else len(found)
+        assert few[split].conversations == found.conversations[:kept]
 
 
 def test_share_keeps_the_first_of_every_split(made: Path) -> None:
@@ -177,6 +180,10 @@ def test_load_data_needs_train_and_val(copy: DataConfig, split: str) -> None:
         ({"source": "proassist"}, r"data\.root is empty; name the folder of the prepared"),
         ({"source": "captaincook4d"}, r"data\.root is empty; .*annotation files"),
         ({"batch_size": 0}, r"data\.batch_size must be at least 1, got 0"),
+        *(
+            ({name: -1}, rf"data\.{name} must be at least 0, got -1")
+            for name in ("num_workers", "max_train", "max_val", "max_test", "other_orders")
+        ),
         ({"max_seq_len": 63}, r"data\.max_seq_len must be at least 64, got 63"),
         ({"num_tokens_per_img": 3}, r"num_tokens_per_img is 3; choose one of 1, 5, 10"),
         ({"encoder": "resnet"}, r"data\.encoder is 'resnet'"),

@@ -134,9 +134,17 @@ def no_picture(path: Path) -> Path:
     return path
 
 
+def unknown_code(path: Path) -> Path:
+    """Pictures under a name of a code that nobody has."""
+    make_clip(path, TICKS, pictures=noise(len(TICKS)))
+    path.write_bytes(path.read_bytes().replace(b"avc1", b"zzzz").replace(b"mp4v", b"zzzz"))
+    return path
+
+
 @pytest.mark.parametrize(
     ("make", "match"),
     [
+        (unknown_code, r"v\.mp4: its pictures are coded in a way that PyAV does not know; convert"),
         (empty, r"v\.mp4: is empty \(0 bytes\); copy or record it again"),
         (text, r"v\.mp4: is no video, or was cut off before its index.*; copy or record it again"),
         (cut_index, r"v\.mp4: is no video, or was cut off before its index"),
