@@ -18,6 +18,7 @@ from proassist_lit.errors import CheckpointError
 from proassist_lit.lit.datamodule import ConversationDataModule
 from proassist_lit.lit.module import AssistantModule
 from proassist_lit.model.config import TrainMode
+from proassist_lit.optimizer_config import Schedule
 from proassist_lit.sequence.batching import EpochBatches
 from proassist_lit.types import Batch
 from tests.lit.resuming import Whole, config, curves, fit, same
@@ -78,7 +79,7 @@ def test_an_ended_run_that_is_given_more_epochs_goes_on_bit_for_bit(
 @pytest.mark.road
 def test_a_longer_schedule_is_followed_from_where_it_is(tmp_path: Path) -> None:
     def falling(steps: int) -> RunConfig:
-        settings = config(tmp_path / "data", steps=steps)
+        settings = config(tmp_path / "data", steps=steps, schedule=Schedule.COSINE)
         optimizer = replace(settings.trainer.optimizer, warmup_steps=0)
         return replace(settings, trainer=replace(settings.trainer, optimizer=optimizer))
 

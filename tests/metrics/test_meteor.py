@@ -15,6 +15,7 @@ from proassist_lit.evaluation.config import EvaluationConfig
 from proassist_lit.metrics import meteor
 from proassist_lit.metrics.text import TextPairMetrics
 from tests.evaluation.fakes import make_evaluator
+from tests.fakes import tiny_model
 
 JAVA = """#!{python}
 import sys
@@ -42,6 +43,34 @@ def test_meteor_stands_beside_the_other_scores_of_words(program: Path) -> None:
     metric = TextPairMetrics("utterance", meteor=meteor.Meteor())
     metric.update([("Cut it!", "cut it"), ("boil", "fry\nit"), ("", "stir")])
     assert float(metric.compute()["utterance_meteor"]) == pytest.approx(1 / 3)
+
+
+def test_meteor_of_an_evaluation_is_that_of_the_program_that_lies_in_the_package(
+    program: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.undo()  # the program is looked for
+    assert meteor._jar() is None or "site-packages" in str(meteor._jar())
+    folder = tmp_path / "made_up_captions"
+    jar = folder / "meteor/meteor-1.5.jar"
+    jar.parent.mkdir(parents=True)
+    (folder / "__init__.py").write_text("raise AssertionError('it is never imported')")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(meteor, "PACKAGE", folder.name)
+    assert meteor._jar() is None  # a package without the program
+    jar.touch()
+    assert meteor._jar() == jar
+    monkeypatch.setenv("PATH", str(program.parent))
+    noted = f"assert sys.argv[1:4] == ['-Xmx2G', '-jar', {str(jar)!r}], sys.argv\n"
+    end = noted + "print('Final score:            ', 0.625 if len(tested) == len(wanted) else 0)"
+    program.write_text(JAVA.format(python=sys.executable, end=end))
+
+    settings = EvaluationConfig(meteor=True, candidates=1)
+    found = make_evaluator(settings=settings).evaluate(tiny_model()).metrics
+
+    beside = {key.removesuffix("rouge_l") for key in found if key.endswith("utterance_rouge_l")}
+    scores = {key: value for key, value in found.items() if key.endswith("_meteor")}
+    assert beside
+    assert scores == {f"{key}meteor": 0.625 for key in beside}
 
 
 def test_a_program_that_fails_is_told_with_its_words(program: Path) -> None:

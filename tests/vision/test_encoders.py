@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -162,12 +163,21 @@ def test_onnx_file_gives_weights_and_their_users(tmp_path: Path) -> None:
     assert users == {"m": "/layer/MatMul"}
 
 
-@pytest.mark.parametrize("spoil", [lambda b: b[:-3], lambda b: b"\x3b" + b, lambda b: b + b"\xff"])
+@pytest.mark.parametrize(
+    ("spoil", "reason"),
+    [
+        (lambda b: b, r"'onnx::\w+'"),  # of which it has nothing
+        (lambda b: b[:-3], "it ends within a field"),
+        (lambda b: b"\x3b" + b, "a field of unknown kind 3"),
+        (lambda b: b + b"\xff", "it ends within a number"),
+    ],
+    ids=["another network", "cut", "unknown", "number"],
+)
 def test_other_onnx_files_are_refused(
-    spoil: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    spoil: Callable[[bytes], bytes], reason: str, tmp_path: Path
 ) -> None:
     path = onnx_file(tmp_path / "m.onnx")
-    assert callable(spoil)
     path.write_bytes(spoil(path.read_bytes()))
-    with pytest.raises(ConfigError, match=r"is not the DINOv2-small that was expected \(.+img-foc"):
+    said = rf"is not the DINOv2-small that was expected \({reason}\); install .+img-foc"
+    with pytest.raises(ConfigError, match=said):
         dinov2.load_dinov2(path)
