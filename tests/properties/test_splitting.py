@@ -59,9 +59,8 @@ def some_parts(
     # What the first frame needs, and a little more than any later one does: most can be split.
     least = at[0] + 1
     often = least + max(after - before for before, after in pairwise(at))
-    can_split = st.integers(often, often + 40)
     limit = data.draw(
-        can_split | can_split | st.integers(least, len(whole.input_ids) + 1),
+        st.integers(often, often + 40) | st.integers(least, len(whole.input_ids) + 1),
         label="max_seq_len",
     )
     context_s = data.draw(st.sampled_from([(0.0, 0.0), (0.5, 2.0)]), label="context_s")
@@ -142,7 +141,7 @@ def test_nothing_of_a_part_is_cut() -> None:
 
     parts_fit()
     # Otherwise this and the other properties say little of conversations that are split.
-    assert sum(number > 1 for number in numbers_of_parts) >= len(numbers_of_parts) / 2
+    assert sum(number > 1 for number in numbers_of_parts) >= len(numbers_of_parts) / 3
 
 
 @examples(100)
