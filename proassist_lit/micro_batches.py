@@ -13,7 +13,14 @@ from proassist_lit.data.collate import split
 from proassist_lit.losses import SumCount
 from proassist_lit.model.assistant import AssistantModel
 from proassist_lit.model.config import Decision
-from proassist_lit.objectives import Losses, ObjectiveConfig, compute_losses, weigh
+from proassist_lit.objectives import (
+    Losses,
+    ObjectiveConfig,
+    compute_losses,
+    learnt_dst_labels,
+    not_silent_frames,
+    weigh,
+)
 from proassist_lit.types import IGNORE_INDEX, Batch
 
 
@@ -166,14 +173,14 @@ def count_terms(model: AssistantModel, batch: Batch) -> Tensor:
         terms += [mask for mask in masks if mask is not None]
     if model.dst_head is not None:
         terms += [
-            batch.dst_labels[:, 1:] != IGNORE_INDEX,
+            learnt_dst_labels(model, batch)[:, 1:] != IGNORE_INDEX,
             batch.dst_pos_frame_mask,
             batch.dst_neg_frame_mask,
         ]
     dtype = torch.float64 if model.dtype == torch.float64 else torch.float32
     counts = torch.stack([term.sum() for term in terms]).to(dtype)
-    if model.learns_not_silent:  # among the words
-        counts[0] += counts[1]
+    if (not_silent := not_silent_frames(model, batch)) is not None:  # among the words
+        counts[0] += not_silent.sum()
     return counts
 
 

@@ -8,13 +8,14 @@ from enum import StrEnum
 from functools import reduce
 from operator import add
 
+import torch.nn.functional as F
 from torch import Tensor
 
 from proassist_lit.errors import ConfigError
 from proassist_lit.losses import LOGIT_CHUNK, BinaryLoss, SumCount, binary_loss, lm_loss
 from proassist_lit.model.assistant import AssistantModel
 from proassist_lit.model.config import Decision
-from proassist_lit.types import Batch
+from proassist_lit.types import IGNORE_INDEX, Batch
 
 
 class ObjectiveKind(StrEnum):
@@ -147,9 +148,9 @@ def compute_losses(model: AssistantModel, batch: Batch, config: ObjectiveConfig)
 
     ``total = response_gen_weight * LM(assistant) + speaking_binary_weight * speak
     + dst_gen_weight * LM(dst) + dst_binary_weight * dst``. Where silence is a token, its
-    cross-entropy is part of LM(assistant) and there is no speak term; so is, where the chat format
-    does not learn the openings of spans, that frames to speak at are not silent. Of two heads to
-    speak, ``speak`` is the sum of their losses.
+    cross-entropy is part of LM(assistant) and there is no speak term; so is, where no opening tells
+    it (``not_silent_frames``), that frames to speak at are not silent. Of two heads to speak,
+    ``speak`` is the sum of their losses.
     """
     out = model(batch)
     chunk, gamma = config.logit_chunk, config.focal_gamma
@@ -158,8 +159,11 @@ def compute_losses(model: AssistantModel, batch: Batch, config: ObjectiveConfig)
         out.speak_logits, batch.pos_frame_mask, batch.neg_frame_mask,
         targets=batch.speak_targets, focal_gamma=gamma,
     )  # fmt: skip
-    if model.learns_not_silent:
-        response = response + speak.pos
+    if (not_silent := not_silent_frames(model, batch)) is not None:
+        apart = binary_loss(
+            out.speak_logits, not_silent, batch.neg_frame_mask, focal_gamma=gamma
+        )  # fmt: skip
+        response = response + apart.pos
     terms = [response, speak.pos, speak.neg]
     if out.relevance_logits is not None:
         pos, neg = batch.relevance_pos_frame_mask, batch.relevance_neg_frame_mask
@@ -168,13 +172,41 @@ def compute_losses(model: AssistantModel, batch: Batch, config: ObjectiveConfig)
         relevance = binary_loss(out.relevance_logits, pos, neg, focal_gamma=gamma)
         terms += [relevance.pos, relevance.neg]
     if out.dst_logits is not None:
-        terms.append(lm_loss(model, out.hidden, batch.dst_labels, dst=True, logit_chunk=chunk))
+        labels = learnt_dst_labels(model, batch)
+        terms.append(lm_loss(model, out.hidden, labels, dst=True, logit_chunk=chunk))
         dst = binary_loss(
             out.dst_logits, batch.dst_pos_frame_mask, batch.dst_neg_frame_mask,
             targets=batch.dst_targets, focal_gamma=gamma,
         )  # fmt: skip
         terms += [dst.pos, dst.neg]
     return weigh(terms, model.decision, config)
+
+
+def not_silent_frames(model: AssistantModel, batch: Batch) -> Tensor | None:
+    """(B, T) bool, frames at which it is learnt apart that they are not silent; None for never.
+
+    Where silence is a token, the opening of an utterance tells it, if the chat format learns
+    openings and nothing is written between: behind an update the opening does not follow the frame.
+    """
+    if model.decision is not Decision.SILENT_TOKEN or model.chat is None:
+        return None
+    if not model.chat.format.train_openings:
+        return batch.pos_frame_mask
+    if model.dst_head is None:
+        return None
+    return batch.pos_frame_mask & batch.dst_pos_frame_mask
+
+
+def learnt_dst_labels(model: AssistantModel, batch: Batch) -> Tensor:
+    """(B, T) labels of dst spans, without what the silent token is learnt in place of.
+
+    The dst head decides on updates, and openings are fed; but the token that follows a decision
+    token tells whether there is silence: it cannot be an opening there, too.
+    """
+    if model.decision is not Decision.SILENT_TOKEN:
+        return batch.dst_labels
+    is_first = F.pad(batch.dst_pos_frame_mask[:, :-1], (1, 0))
+    return batch.dst_labels.masked_fill(is_first, IGNORE_INDEX)
 
 
 def weigh(terms: Sequence[SumCount], decision: Decision, config: ObjectiveConfig) -> Losses:

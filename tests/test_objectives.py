@@ -14,15 +14,17 @@ from proassist_lit.model.config import Decision, HeadType
 from proassist_lit.objectives import ObjectiveConfig, ObjectiveKind, compute_losses
 from proassist_lit.sequence.chat import Role
 from proassist_lit.sequence.examples import ExampleSet
-from proassist_lit.types import Batch
+from proassist_lit.types import IGNORE_INDEX, Batch
 from tests.fakes import DIALOGUE, dialogue, random_features, tiny_model, word_chat
 
 
-def make_batch(config: ObjectiveConfig, *, steps: bool = True, relevance: bool = False) -> Batch:
+def make_batch(
+    config: ObjectiveConfig, *, steps: bool = True, relevance: bool = False, chat: str = "compact"
+) -> Batch:
     turns = DIALOGUE if steps else tuple(t for t in DIALOGUE if not hasattr(t, "updates"))
     record = dialogue(turns) if steps else dialogue(turns, steps=())
     examples = ExampleSet(
-        [record], lambda c: random_features(c.num_frames), word_chat(),
+        [record], lambda c: random_features(c.num_frames), word_chat(chat),
         num_tokens_per_img=1, max_seq_len=4096, rho=config.rho,
         turn_frames=config.sampled_turn_frames, seed=0, relevance=relevance,
     )  # fmt: skip
@@ -201,6 +203,47 @@ def test_that_a_frame_is_not_silent_is_learnt_where_no_opening_tells_it(
     added = losses.response.sum - words.sum
     torch.testing.assert_close(added, torch.zeros_like(added) if learns_openings else want.sum)
     assert count_terms(model, batch)[0] == losses.response.count
+
+
+@pytest.mark.parametrize("name", ["compact", "chatml", "llama3"])
+@pytest.mark.parametrize("dst_output_head", [False, True])
+def test_beside_updates_silence_is_learnt_or_not_but_never_both(
+    name: str, dst_output_head: bool
+) -> None:
+    chat, config = word_chat(name), ObjectiveConfig(kind=TOKEN_PROB)
+    batch = make_batch(config, chat=name)
+    model = tiny_model(decision=Decision.SILENT_TOKEN, dst_output_head=dst_output_head, chat=chat)
+    losses = compute_losses(model, batch, config)
+
+    frames = (batch.pos_frame_mask | batch.neg_frame_mask)[0].nonzero().flatten().tolist()
+    update, both = frames[3], frames[4]  # 13 with an update only, 14 with words behind it
+    labels = batch.dst_labels.clone()
+    for frame in (update, both):
+        assert batch.dst_pos_frame_mask[0, frame]
+        assert (labels[0, frame + 1] >= 0) == chat.format.train_openings
+        labels[0, frame + 1] = IGNORE_INDEX
+    not_silent = batch.pos_frame_mask[0].nonzero().flatten().tolist()
+    if chat.format.train_openings:
+        not_silent = [both]  # elsewhere the opening tells it
+    with torch.no_grad():
+        hidden = model(batch).hidden
+        updates = lm_loss(model, hidden, labels, dst=True)
+        words = lm_loss(model, hidden, batch.labels)
+        p = model.lm_logits(hidden).softmax(-1)[0, not_silent]
+    added = -(1 - p[:, chat.silent_id]).log()
+    torch.testing.assert_close(losses.dst_response.sum, updates.sum)
+    torch.testing.assert_close(losses.response.sum, words.sum + added.sum())
+    assert losses.dst_response.count == updates.count
+    assert losses.response.count == words.count + len(added)
+    assert count_terms(model, batch).tolist() == [float(term.count) for term in losses.terms()]
+    assert batch.neg_frame_mask[0, update]  # silence is learnt there, and nothing else
+    assert batch.labels[0, update + 1] == IGNORE_INDEX
+
+    by_heads = compute_losses(
+        tiny_model(dst_output_head=dst_output_head, chat=chat), batch, ObjectiveConfig()
+    )
+    assert by_heads.dst_response.count == (batch.dst_labels != IGNORE_INDEX).sum()
+    assert by_heads.response.count == words.count
 
 
 @pytest.mark.parametrize("dst", [True, False])

@@ -98,15 +98,6 @@ class AssistantModel(nn.Module):
         return TokenDecision(read, opening[0], means_yes=True)
 
     @property
-    def learns_not_silent(self) -> bool:
-        """Whether it must be learnt apart that a frame to speak at is not followed by silence.
-
-        Formats that learn the openings of spans learn it by them.
-        """
-        is_by_silence = self.decision is Decision.SILENT_TOKEN and self.chat is not None
-        return is_by_silence and not self.chat.format.train_openings  # type: ignore[union-attr]
-
-    @property
     def dtype(self) -> torch.dtype:
         """Type of the backbone's numbers."""
         table = self.lm.get_input_embeddings()
