@@ -47,7 +47,10 @@ def not_talking(base: Path, weights: Tensors, beside: Tensors, model: AssistantM
     """(F,) P(not talk) at every frame of the dialogue, as the reference computes it."""
     assert model.chat is not None
     sequence = build_sequence(
-        read_script(dialogue()), model.chat, num_tokens_per_img=1, max_seq_len=4096
+        read_script(dialogue().without_updates()),
+        model.chat,
+        num_tokens_per_img=1,
+        max_seq_len=4096,
     )
     lm = LlamaForCausalLM.from_pretrained(base)
     lm.load_state_dict(weights)
@@ -75,7 +78,10 @@ def forced_speaking(model: AssistantModel) -> Tensor:
 
     assert model.chat is not None
     sequence = build_sequence(
-        read_script(dialogue()), model.chat, num_tokens_per_img=1, max_seq_len=4096
+        read_script(dialogue().without_updates()),
+        model.chat,
+        num_tokens_per_img=1,
+        max_seq_len=4096,
     )
     return teacher_force(model, sequence, random_features().float()).speak_probs
 
