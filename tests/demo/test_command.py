@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 
 from proassist_lit.commands.main import main
+from proassist_lit.demo import server
+from proassist_lit.demo.access import Access
 from proassist_lit.demo.limits import Limits
 from tests.live.conftest import run  # noqa: F401 - a fixture
 from tests.live.trained import TrainedRun
@@ -37,13 +39,26 @@ def test_the_demo_serves_the_run_and_the_tasks_that_are_asked_for(
 
         return SimpleNamespace(run=run)
 
-    monkeypatch.setattr("proassist_lit.demo.server.make_server", make_server)
+    accesses: list[Access] = []
+    recorded: list[Path | None] = []
+    create = server.create_app
+
+    def create_app(
+        assistant: Any, tasks: Any, access: Access, limits: Limits, *, record: Path | None
+    ) -> Any:
+        accesses.append(access)
+        recorded.append(record)
+        return create(assistant, tasks, access, limits, record=record)
+
+    monkeypatch.setattr(server, "create_app", create_app)
+    monkeypatch.setattr(server, "make_server", make_server)
     monkeypatch.setenv("DEMO_TOKEN", "x" * 24)
     (tmp_path / "tea.json").write_text('{"prompt": "Help.", "steps": ["boil", "steep"]}')
     asked = ["--task", str(tmp_path / "tea.json"), "--task", run.conversation.id]
+    kept = ["--origin", "https://demo.example.org/", "--record", str(tmp_path / "kept")]
     bounds = ["--max-sessions", "2", "--max-minutes", "5", "--max-frame-kib", "64"]
     where = ["--host", "0.0.0.0", "--port", "0", "--token-env", "DEMO_TOKEN"]
-    assert main(["demo", str(run.folder), "--device", "cpu", *asked, *bounds, *where]) == 0
+    assert main(["demo", str(run.folder), "--device", "cpu", *asked, *bounds, *where, *kept]) == 0
     ((app, limits, (host, port)),) = made
     assert capsys.readouterr().out == f"http://0.0.0.0:{port}/ (Ctrl-C ends it)\n"
     assert (limits.max_sessions, limits.max_minutes, limits.max_frame_bytes) == (2, 5.0, 65536)
@@ -51,9 +66,15 @@ def test_the_demo_serves_the_run_and_the_tasks_that_are_asked_for(
     sessions = app.state.sessions
     assert list(sessions.tasks) == ["tea", run.conversation.id]
     assert sessions.assistant.config == run.config.stream
+    assert recorded == [tmp_path / "kept"]
+    (access,) = accesses
+    for origin, may in (("https://demo.example.org", True), ("https://example.org", False)):
+        assert access.allows(origin, f"10.0.0.1:{port}") == may
 
     assert main(["demo", str(run.folder), "--device", "cpu", "--port", "0"]) == 0
     assert list(made[1][0].state.sessions.tasks) == [run.conversation.id]
+    assert recorded[1] is None
+    assert list(accesses[1].origins) == []
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from proassist_lit.commands.main import main
+from proassist_lit.live import watching
 from proassist_lit.live.subtitles import make_cues
 from proassist_lit.live.watching import Watched
 from proassist_lit.types import FrameOutput
@@ -68,6 +69,33 @@ def test_watch_prints_the_dialogue_and_writes_its_files(
     assert sorted(path.name for path in out.iterdir()) == [
         "film.json", "film.mp4", "film.srt", "film.vtt",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("realtime", [True, False])
+def test_frames_that_come_too_late_are_dropped_in_real_time_only(
+    realtime: bool, run: TrainedRun, film: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: Captured, tmp_path: Path,
+) -> None:  # fmt: skip
+    rates: list[float] = []
+
+    class Late:
+        """The clock of an assistant that is busy as one frame comes."""
+
+        def __init__(self, fps: float) -> None:
+            rates.append(fps)
+
+        def arrives(self, frame_idx: int) -> bool:
+            return frame_idx != 3
+
+    monkeypatch.setattr(watching, "RealTime", Late)
+    out = tmp_path / "out"
+    asked = ["--realtime"] if realtime else []
+    files = ["--end", "3", "--out", str(out)]
+    assert watch(run, film, "--task", run.conversation.id, *files, *asked) == 0
+    rows = json.loads((out / "film.json").read_text())
+    assert [row["frame_idx"] for row in rows] == [0, 1, 2, *([] if realtime else [3]), 4, 5]
+    assert rates == ([2.0] if realtime else [])
+    assert ("1 frames dropped" in capsys.readouterr().out) == realtime
 
 
 def test_the_video_shows_what_was_said_and_done_at_its_time(
