@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import re
 from pathlib import Path
@@ -17,7 +18,7 @@ from proassist_lit.run_directory import RunDirectory
 from proassist_lit.trainer_config import ProfilerKind
 from tests.app import REPO_CONF, App
 from tests.data.captaincook4d_files import files, write
-from tests.lit.resuming import curves
+from tests.lit.resuming import config, curves, fit
 from tests.lit.test_experiments import run_small
 
 PRESETS = ("fdr", "limit", "overfit", "profile")
@@ -74,6 +75,21 @@ def test_profilers_write_into_the_run_directory(tmp_path: Path) -> None:
         profiler = build_profiler(kind, run)
         assert isinstance(profiler, made)
         assert (profiler.dirpath, profiler.filename) == (tmp_path, "profile")
+
+
+@pytest.mark.road
+@pytest.mark.filterwarnings("ignore")  # of Lightning: not tested here
+def test_the_profiler_of_operators_leaves_a_trace(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    settings = config(tmp_path / "data", steps=6, profiler=ProfilerKind.TORCH, save_every=0)
+    fit(settings, tmp_path / "run")
+
+    (trace, *_) = (tmp_path / "run").glob("*.json")
+    events = json.loads(trace.read_text())["traceEvents"]
+    assert any("aten::" in event.get("name", "") for event in events)
+    assert "aten::" in (tmp_path / "run/fit-profile.txt").read_text()
 
 
 def test_libraries_say_nothing_of_themselves_at_every_checkpoint(
