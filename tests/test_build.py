@@ -49,6 +49,20 @@ def config(cache: Path, **changes: Any) -> RunConfig:
     return RunConfig(**settings | changes)
 
 
+@pytest.mark.parametrize("asked", [True, False])
+def test_words_at_the_turns_of_the_reference_are_written_where_asked_for(
+    asked: bool, cache: Path
+) -> None:
+    evaluation = EvaluationConfig(similarity="words", forced_words=asked)
+    core = build_core(config(cache, evaluation=evaluation))
+
+    scores = core.evaluator._forcing.scores(core.model, core.data["val"], 0.5)
+
+    assert "forced_perplexity" in scores  # of the reference's own words, which nobody writes
+    assert ("forced_rouge_l" in scores) == ("forced_bleu_4" in scores) == asked
+    assert core.evaluator._forcing.max_new_tokens == (2 if asked else 0)  # as streams
+
+
 def test_splits_of_different_widths_are_refused(
     cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

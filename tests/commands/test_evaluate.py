@@ -16,7 +16,8 @@ import torch
 from proassist_lit.commands.main import main
 from proassist_lit.commands.trained import find_checkpoint, override
 from proassist_lit.config import Compat, RunConfig
-from proassist_lit.config_schema import write_config
+from proassist_lit.config_schema import read_config, write_config
+from proassist_lit.data.sources.toy import ToyConfig
 from proassist_lit.errors import CheckpointError, ConfigError
 from proassist_lit.evaluation.config import EvaluationConfig
 from proassist_lit.lit.run import train
@@ -36,7 +37,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     folder = tmp_path_factory.mktemp("evaluate")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("WANDB_MODE", "disabled")
-        small = config(folder)
+        small = config(folder)  # with two streams of test
+        small.data.toy = ToyConfig(num_train=1, num_val=1, num_test=2)
         write_config(small, folder / "run/config.yaml")
         train(small, folder / "run")
         yield folder / "run"
@@ -144,13 +146,37 @@ def test_thresholds_are_swept_and_settings_changed(run: Path, capsys: Captured) 
 @pytest.mark.road
 @pytest.mark.filterwarnings("ignore")
 def test_report_is_written_anew_beside_another_run(run: Path, capsys: Captured) -> None:
-    page = run.parent / "page.html"
-    written = ["report", str(run), "--against", str(run), "--out", str(page), "--streams", "1"]
-    assert main(written) == 0
-    assert f"wrote {page}" in capsys.readouterr().out
-    data = json.loads(re.search(r'id="data">(.*?)</script>', page.read_text(), re.DOTALL)[1])
-    assert {stream["split"] for stream in data["streams"]} == {"val", "test"}
+    page, other = run.parent / "page.html", run.parent / "other"
+    other.mkdir()
+    shutil.copy(run / "config.yaml", other)
+    found = metrics(run) | {"test/utterance_f1": 0.125}
+    (other / "metrics.json").write_text(json.dumps(found))
+
+    def reported(folder: Path, *options: str) -> dict[str, Any]:
+        assert main(["report", str(folder), "--out", str(page), *options]) == 0
+        assert f"wrote {page}" in capsys.readouterr().out
+        text = re.search(r'id="data">(.*?)</script>', page.read_text(), re.DOTALL)
+        assert text is not None
+        return dict(json.loads(text[1]))
+
+    data = reported(run, "--against", str(other), "--streams", "1")
+    assert sorted(stream["split"] for stream in data["streams"]) == ["test", "val"]
     assert all(stream["film"] for stream in data["streams"])
+    assert data["earlier"] == "other"
+    (row,) = [row for row in data["headline"] if row["name"] == "utterance_f1"]
+    assert row["earlier"] == 0.125
+    assert row["change"] == pytest.approx(metrics(run)["test/utterance_f1"] - 0.125, abs=1e-6)
+
+    every = reported(run)
+    assert every["earlier"] is None
+    assert sorted(stream["split"] for stream in every["streams"]) == ["test", "test", "val"]
+    few = run.parent / "few"
+    shutil.copytree(run, few)
+    settings = override(
+        read_config(RunConfig, few / "config.yaml"), ["evaluation.report_streams=1"]
+    )
+    write_config(settings, few / "config.yaml")
+    assert [s["split"] for s in reported(few)["streams"]] == [s["split"] for s in data["streams"]]
 
     assert main(["report", str(run), "--against", str(run.parent)]) == 2
     assert "config.yaml: cannot be read" in capsys.readouterr().err
