@@ -7,7 +7,7 @@ from enum import StrEnum
 
 from proassist_lit.data.config import DataConfig
 from proassist_lit.errors import ConfigError
-from proassist_lit.evaluation.config import EvaluationConfig
+from proassist_lit.evaluation.config import EvaluationConfig, Matching
 from proassist_lit.metrics.matching import MatchConfig
 from proassist_lit.model.config import Decision, ModelConfig
 from proassist_lit.objectives import ObjectiveConfig, ObjectiveKind, Turns
@@ -171,7 +171,10 @@ class RunConfig:
     @property
     def matching(self) -> MatchConfig:
         """How generated utterances are matched to those of the reference."""
-        released = self.compat is Compat.PROASSIST
+        chosen = self.evaluation.matching
+        released = chosen is Matching.REFERENCE or (
+            chosen is Matching.AUTO and self.compat is Compat.PROASSIST
+        )
         return MatchConfig(compat_abs_cosine=released, compat_drop_zero_cost=released)
 
     @property

@@ -5,9 +5,20 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from enum import StrEnum
 
 from proassist_lit.errors import ConfigError
 from proassist_lit.metrics.match_windows import MatchWindow
+
+
+class Matching(StrEnum):
+    """By whose rules generated utterances are matched to those of the reference."""
+
+    AUTO = "auto"
+    """By the reference's with ``compat=proassist``, else by ours."""
+
+    OURS = "ours"
+    REFERENCE = "reference"
 
 
 @dataclass(kw_only=True)
@@ -40,6 +51,10 @@ class EvaluationConfig:
     meteor: bool = False
     """Whether words are scored by METEOR, too; needs Java and the package pycocoevalcap
     (the extra meteor)."""
+
+    matching: Matching = Matching.AUTO
+    """auto (as compat says), ours or reference: by whose rules utterances are matched. Runs with
+    and without compat are to be compared by the same ones."""
 
     windows: dict[str, list[float]] = field(default_factory=dict)
     """Match windows by data set, before the built-in ones: seconds from the generated utterance

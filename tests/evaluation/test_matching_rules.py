@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from proassist_lit.config import Compat, RunConfig
+from proassist_lit.evaluation.config import EvaluationConfig, Matching
 from proassist_lit.evaluation.result import EvaluationResult
 from proassist_lit.evaluation.streamer import Streamer
 from proassist_lit.metrics.matching import UtteranceMatch
@@ -59,9 +60,10 @@ def stream() -> Transcript:
     )  # fmt: skip
 
 
-def run(compat: Compat, chat: str = "compact") -> RunConfig:
+def run(compat: Compat, chat: str = "compact", matching: Matching = Matching.AUTO) -> RunConfig:
     return RunConfig(
         compat=compat,
+        evaluation=EvaluationConfig(matching=matching),
         model=ModelConfig(chat=chat),
         stream=StreamConfig(strategy=Strategy.DROP_MIDDLE),
     )
@@ -74,6 +76,8 @@ def run(compat: Compat, chat: str = "compact") -> RunConfig:
         (run(Compat.NONE, "dst_ext"), [30]),
         (run(Compat.PROASSIST), [10, 50]),
         (run(Compat.PROASSIST, "dst_ext"), [10, 50]),
+        (run(Compat.PROASSIST, matching=Matching.OURS), [30]),
+        (run(Compat.NONE, matching=Matching.REFERENCE), [10, 50]),
     ],
 )
 def test_compat_matches_as_the_reference_does(
