@@ -33,9 +33,10 @@ from proassist_lit.sequence.splitting import split_conversation
 from proassist_lit.sequence.turns import single_turns
 from proassist_lit.streaming.arrivals import opening
 from proassist_lit.streaming.config import Strategy
-from proassist_lit.streaming.context import ContextManager
+from proassist_lit.streaming.recording import check_length
 from proassist_lit.streaming.room import room_to_write
 from proassist_lit.streaming.rotation import KeyRotation
+from proassist_lit.streaming.stream import Stream
 from proassist_lit.types import Batch, Example
 
 
@@ -127,13 +128,16 @@ def _check_streams(
     if config.stream.strategy is Strategy.DROP_MIDDLE:
         KeyRotation(model)
     room_to_write(chat, config.stream, config.data.num_tokens_per_img)
-    for conversation in streams:  # refuses prompts that leave no room
+    any_threshold = replace(config.stream, theta_speak=1.0, theta_dst=1.0)  # nothing is decided
+    for conversation in streams:  # refuses prompts that leave no room, and streams that do not end
         script = read_script(conversation)
-        ContextManager(
-            chat, script, config.stream,
-            num_tokens_per_img=config.data.num_tokens_per_img,
+        stream = Stream(
+            chat, script, any_threshold,
+            fps=conversation.fps, num_tokens_per_img=config.data.num_tokens_per_img,
+            has_dst=model.dst_head is not None, start_frame_idx=conversation.start_frame_idx,
             opening=opening(script, config.stream.context), name=conversation.stream_id,
         )  # fmt: skip
+        check_length(stream, script)
 
 
 def _vision_size(data: Mapping[str, ConversationSet]) -> int:

@@ -22,7 +22,7 @@ from proassist_lit.data.conversation import FramesTurn, UserTurn
 from proassist_lit.data.dataset import ConversationSet, load_data
 from proassist_lit.data.dialogue_config import DialogueConfig
 from proassist_lit.data.sources.toy import ToyConfig
-from proassist_lit.errors import ConfigError, RecordError
+from proassist_lit.errors import ConfigError, RecordError, StreamError
 from proassist_lit.evaluation.config import EvaluationConfig
 from proassist_lit.lit.build import build_datamodule, check_batches
 from proassist_lit.model.config import ModelConfig, TinyConfig
@@ -224,6 +224,16 @@ def test_knowledge_without_room_is_refused_before_training(cache: Path) -> None:
     build_core(run(knowledge=False))
     with pytest.raises(ConfigError, match=r"stream 'toy-val-.* leaves no room for frames of 1 in"):
         build_core(run(knowledge=True))
+
+
+def test_streams_that_cannot_end_are_refused_before_training(cache: Path) -> None:
+    def run(max_context: int) -> RunConfig:
+        stream = StreamConfig(strategy=Strategy.NONE, max_context=max_context, reserve=256)
+        return config(cache, splitting=SplitConfig(method=SplitMethod.CUT), stream=stream)
+
+    build_core(run(4096))
+    with pytest.raises(StreamError, match=r"'toy-val-.* frames are too many for stream\.strat"):
+        build_core(run(400))
 
 
 def test_batches_are_packed_where_rules_and_backbone_allow_it(cache: Path) -> None:
