@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import pairwise
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -17,6 +18,7 @@ from proassist_lit.data.conversation import (
     Turn,
     UserTurn,
 )
+from proassist_lit.errors import RecordError
 from proassist_lit.sequence.builder import prefix_ids, text_ids
 from proassist_lit.sequence.rules import OURS, PROASSIST, SequenceRules
 from proassist_lit.sequence.script import KNOWLEDGE, SUMMARY_QUERY, Script, read_script
@@ -204,5 +206,11 @@ def test_frames_of_parts_are_those_of_the_whole(
 
 @examples(40)
 @given(case=LONG, limit=st.integers(1, 200))
-def test_a_cut_conversation_stays_whole(case: Case, limit: int) -> None:
-    assert split(case, SplitMethod.CUT, limit) == [case.conversation]
+def test_a_cut_conversation_stays_whole_where_its_first_frame_fits(case: Case, limit: int) -> None:
+    try:
+        case.build(limit)
+    except ValueError:
+        with pytest.raises(RecordError, match="does not fit into max_seq_len"):
+            split(case, SplitMethod.CUT, limit)
+    else:
+        assert split(case, SplitMethod.CUT, limit) == [case.conversation]
