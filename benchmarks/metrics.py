@@ -22,6 +22,7 @@ import torch
 from scipy.optimize import linear_sum_assignment
 
 from benchmarks.shapes import machine
+from proassist_lit.metrics.matcher import Matcher
 from proassist_lit.metrics.matching import MatchConfig, match_utterances
 from proassist_lit.metrics.similarity import HashedWordSimilarity
 from proassist_lit.metrics.summary import evaluate_transcripts
@@ -109,11 +110,12 @@ def seconds(work: Callable[[], Any]) -> tuple[float, Any]:
 def measure(lengths: list[int], dense_frames: int) -> dict[str, Any]:
     """Times at each length, and against the dense matrix at ``dense_frames``."""
     similarity = HashedWordSimilarity()
+    matcher = Matcher(similarity)
     rows = []
     for num_frames in lengths:
         gens, refs = texts(num_frames, seed=num_frames)
         stream = transcript(gens, refs)
-        all_s, scores = seconds(lambda stream=stream: evaluate_transcripts([stream], similarity))
+        all_s, scores = seconds(lambda stream=stream: evaluate_transcripts([stream], matcher))
         match_s, _ = seconds(
             lambda gens=gens, refs=refs: match_utterances(
                 gens, refs, window_frames=WINDOW_FRAMES, similarity=similarity

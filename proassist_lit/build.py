@@ -19,6 +19,7 @@ from proassist_lit.errors import ConfigError, FeatureError, RecordError
 from proassist_lit.evaluation.evaluator import Evaluator
 from proassist_lit.evaluation.forced import TeacherForcing
 from proassist_lit.metrics.match_windows import check_windows
+from proassist_lit.metrics.matcher import Matcher
 from proassist_lit.metrics.similarity import build_similarity
 from proassist_lit.model.assistant import AssistantModel
 from proassist_lit.model.assistant_folder import load_heads
@@ -73,7 +74,7 @@ def build_core(
     Raises:
         ProAssistError: something in the configuration, the records or the features is wrong.
     """
-    similarity = build_similarity(config.evaluation.similarity)  # a wrong one is told of at once
+    matcher = build_matcher(config)  # a wrong similarity is told of at once
     data = load_data(config.data, allow_empty=config.allows_empty_text)
     names = config.evaluation.windows if windows is None else windows
     check_windows(names, {name for split in data.values() for name in split.datasets})
@@ -102,13 +103,22 @@ def build_core(
             config.stream.max_new_tokens if config.evaluation.forced_words else 0,
             config.stream,
         ),
-        similarity,
+        matcher,
         config.evaluation,
         num_tokens_per_img=config.data.num_tokens_per_img,
         compat=config.streams_as_reference,
-        matching=config.matching,
     )
     return Core(data, chat, model, evaluator)
+
+
+def build_matcher(config: RunConfig) -> Matcher:
+    """What pairs utterances with references, for metrics, dashboard and report alike.
+
+    Raises:
+        ConfigError: the similarity is not known, or its model is not there.
+    """
+    similarity = build_similarity(config.evaluation.similarity)
+    return Matcher(similarity, config.evaluation.match_windows(), config.matching)
 
 
 def _check_streams(

@@ -94,17 +94,12 @@ def evaluate(arguments: argparse.Namespace) -> int:
         core.model, on_stream=out.write_stream, answers=_place_of_answers(folder, target)
     )
     out.write_result(result)
-    dashboard = gather_dashboard(
-        result, core.evaluator.similarity,
-        windows=config.evaluation.match_windows(), matching=config.matching,
-    )  # fmt: skip
-    DashboardFiles(out).show(dashboard, 0)
+    DashboardFiles(out).show(gather_dashboard(result, core.evaluator.matcher), 0)
     notes["duration"] = f"{time.monotonic() - started:.0f} s"
     report = gather_report(
-        config.name, RunDirectory(folder), result, core.data, core.evaluator.similarity,
+        config.name, RunDirectory(folder), result, core.data, core.evaluator.matcher,
         config_yaml=(out.path / "config.yaml").read_text(encoding="utf-8"), notes=notes,
         max_streams=config.evaluation.report_streams,
-        windows=config.evaluation.match_windows(), matching=config.matching,
     )  # fmt: skip
     write_report(out.report, report)
     core.evaluator.clear_answers()

@@ -19,9 +19,8 @@ from proassist_lit.evaluation.progress import StreamProgress
 from proassist_lit.evaluation.result import EvaluationResult, SweepPoint
 from proassist_lit.evaluation.streamer import Streamer, complete, failures
 from proassist_lit.evaluation.thresholds import Candidates
-from proassist_lit.metrics.matching import MatchConfig
+from proassist_lit.metrics.matcher import Matcher
 from proassist_lit.metrics.meteor import Meteor
-from proassist_lit.metrics.similarity import Similarity
 from proassist_lit.metrics.summary import evaluate_by_dataset, evaluate_transcripts
 from proassist_lit.model.as_streamed import as_streamed
 from proassist_lit.model.assistant import AssistantModel
@@ -41,11 +40,10 @@ class Evaluator:
         data: conversations by split; train gives the baselines their words and rhythm.
         config: thresholds (None: chosen on val) and limits of streams.
         forcing: reads conversations with the reference as context; holds the formatter.
-        similarity: embeds utterances; its name stands in the result.
+        matcher: pairs utterances; the name of its similarity stands in the result.
         settings: what is tried and measured.
         num_tokens_per_img: K.
         compat: streams are answered as ProAssist's released code does.
-        matching: costs and thresholds by which utterances are matched; None for the defaults.
     """
 
     def __init__(
@@ -53,15 +51,14 @@ class Evaluator:
         data: Mapping[str, ConversationSet],
         config: StreamConfig,
         forcing: TeacherForcing,
-        similarity: Similarity,
+        matcher: Matcher,
         settings: EvaluationConfig,
         *,
         num_tokens_per_img: int,
         compat: bool = False,
-        matching: MatchConfig | None = None,
     ) -> None:
         self._data, self._config, self._forcing = data, config, forcing
-        self.similarity, self.matching, self._settings = similarity, matching, settings
+        self.matcher, self._settings = matcher, settings
         self._num_tokens_per_img, self._compat = num_tokens_per_img, compat
         self._meteor = Meteor() if settings.meteor else None
         self._evaluated: Streamer | None = None
@@ -144,7 +141,7 @@ class Evaluator:
                 )
             else:
                 self._score(result, f"baseline/{name}/{splits[-1]}", complete(outcomes))
-        result.metrics["similarity"] = self.similarity.name
+        result.metrics["similarity"] = self.matcher.similarity_name
         result.metrics["threshold_choice"] = (
             "streamed on val" if candidates.streaming_decides else "given, or frames of val"
         )
@@ -263,18 +260,16 @@ class Evaluator:
 
     def _score(self, result: EvaluationResult, prefix: str, transcripts: list[Transcript]) -> None:
         scores = evaluate_by_dataset(
-            share(transcripts), self.similarity,
+            share(transcripts),
+            self.matcher,
             names=sorted({t.dataset for t in transcripts}),
-            windows=self._settings.match_windows(), config=self.matching, meteor=self._meteor,
-        )  # fmt: skip
+            meteor=self._meteor,
+        )
         result.metrics |= {f"{prefix}/{name}": value for name, value in scores.items()}
 
     def _scores(self, transcripts: Sequence[Transcript]) -> dict[str, float]:
         """Metrics of all ``transcripts``; each process scores its share, and metrics add up."""
-        return evaluate_transcripts(
-            share(transcripts), self.similarity,
-            windows=self._settings.match_windows(), config=self.matching,
-        )  # fmt: skip
+        return evaluate_transcripts(share(transcripts), self.matcher)
 
 
 class _Teller:

@@ -25,7 +25,7 @@ class StreamingEvaluation(L.Callback):
         evaluator: what answers and scores streams.
         run: where streams are written.
         sinks: where the dashboard of every evaluation is shown.
-        settings: how many streams at each validation, and match windows.
+        settings: how many streams at each validation.
     """
 
     def __init__(
@@ -37,7 +37,6 @@ class StreamingEvaluation(L.Callback):
     ) -> None:
         self._evaluator, self._run, self._sinks = evaluator, run, sinks
         self._num_streams = settings.streams_on_validation
-        self._windows = settings.match_windows()
         self._best: dict[str, float] = {}
         # Metrics of the last validation, val_stream/...; None where no stream was answered.
         self.latest: dict[str, float] | None = {}
@@ -67,10 +66,7 @@ class StreamingEvaluation(L.Callback):
             return
         self.latest = {k: v for k, v in result.metrics.items() if isinstance(v, float)}
         if trainer.is_global_zero:
-            glance = gather_glance(
-                result, self._evaluator.similarity,
-                windows=self._windows, matching=self._evaluator.matching,
-            )  # fmt: skip
+            glance = gather_glance(result, self._evaluator.matcher)
             self._show(glance, trainer.global_step)
 
     def evaluate(self, trainer: L.Trainer, module: AssistantModule) -> EvaluationResult:
@@ -83,10 +79,7 @@ class StreamingEvaluation(L.Callback):
         if trainer.is_global_zero:
             result.metrics |= self._best
             self._run.write_result(result)
-            dashboard = gather_dashboard(
-                result, self._evaluator.similarity,
-                windows=self._windows, matching=self._evaluator.matching,
-            )  # fmt: skip
+            dashboard = gather_dashboard(result, self._evaluator.matcher)
             self._show(dashboard, trainer.global_step)
         return result
 

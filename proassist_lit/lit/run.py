@@ -108,10 +108,9 @@ def train(config: RunConfig, run_dir: Path) -> float:
             notes["duration"] = f"{time.monotonic() - started:.0f} s"
             config_file = run.path / "config.yaml"
             report = gather_report(
-                config.name, run, result, core.data, core.evaluator.similarity,
+                config.name, run, result, core.data, core.evaluator.matcher,
                 config_yaml=config_file.read_text(encoding="utf-8") if config_file.exists() else "",
                 notes=notes, max_streams=config.evaluation.report_streams,
-                windows=config.evaluation.match_windows(), matching=config.matching,
             )  # fmt: skip
             write_report(run.report, report)
             core.evaluator.clear_answers()

@@ -9,9 +9,9 @@ from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
+from proassist_lit.metrics.matcher import generated_texts, reference_texts
 from proassist_lit.metrics.matching import UtteranceMatch, precision_recall_f1
 from proassist_lit.metrics.similarity import Similarity
-from proassist_lit.metrics.utterances import generated_texts, reference_texts
 from proassist_lit.types import KINDS, Transcript
 
 _STATES = ("generated", "paired_kinds", "paired_likeness", "references", "reference_kinds")

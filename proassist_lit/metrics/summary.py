@@ -2,39 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from torch import Tensor
 
 from proassist_lit.metrics.dst import DstMetrics
 from proassist_lit.metrics.kinds import UtteranceKindMetrics
-from proassist_lit.metrics.match_windows import MatchWindow
-from proassist_lit.metrics.matching import MatchConfig
+from proassist_lit.metrics.matcher import Matcher
 from proassist_lit.metrics.meteor import Meteor
-from proassist_lit.metrics.similarity import Similarity
 from proassist_lit.metrics.speaking import FrameDecisionMetrics
 from proassist_lit.metrics.text import TextPairMetrics, matched_texts
-from proassist_lit.metrics.utterances import UtteranceMetrics, match_transcript, match_transcripts
+from proassist_lit.metrics.utterances import UtteranceMetrics
 from proassist_lit.types import Transcript
-
-__all__ = ["evaluate_by_dataset", "evaluate_transcripts", "match_transcript"]
 
 
 def evaluate_transcripts(
     transcripts: Sequence[Transcript],
-    similarity: Similarity | None,
+    matcher: Matcher,
     *,
-    windows: Mapping[str, MatchWindow] | None = None,
-    config: MatchConfig | None = None,
     meteor: Meteor | None = None,
 ) -> dict[str, float]:
     """Score streams: frame decisions, utterances, their words, and state tracking.
 
     Args:
         transcripts: the streams as they were answered.
-        similarity: embeds the texts; its ``name`` belongs beside the numbers.
-        windows: match windows by data set that go before the built-in ones.
-        config: costs and thresholds of the matching; None for the defaults.
+        matcher: pairs the utterances; the name of its similarity belongs beside the numbers.
         meteor: scores words by METEOR, too; None for not.
 
     Returns:
@@ -43,17 +35,17 @@ def evaluate_transcripts(
         means nothing for these streams (no steps, no keywords, nothing matched) is left out.
     """
     # Matched once; both metrics that need the pairs are handed them.
-    matches = match_transcripts(transcripts, similarity, windows, config)
+    matches = matcher.match_all(transcripts)
     values: dict[str, Tensor] = {}
     for head in ("speak", "dst"):
         decisions = FrameDecisionMetrics(head)
         decisions.update(transcripts)
         values |= decisions.compute()
-    utterances = UtteranceMetrics(similarity)
+    utterances = UtteranceMetrics(matcher)
     utterances.update(transcripts, matches)
     values |= utterances.compute()
-    if similarity is not None:
-        kinds = UtteranceKindMetrics(similarity)
+    if matcher.similarity is not None:
+        kinds = UtteranceKindMetrics(matcher.similarity)
         kinds.update(transcripts, matches)
         values |= kinds.compute()
     words = TextPairMetrics("utterance", meteor=meteor)
@@ -67,32 +59,26 @@ def evaluate_transcripts(
 
 def evaluate_by_dataset(
     transcripts: Sequence[Transcript],
-    similarity: Similarity | None,
+    matcher: Matcher,
     *,
     names: Sequence[str],
-    windows: Mapping[str, MatchWindow] | None = None,
-    config: MatchConfig | None = None,
     meteor: Meteor | None = None,
 ) -> dict[str, float]:
     """Score streams, all together and, where there are several data sets, each of them.
 
     Args:
         transcripts: the streams as they were answered.
-        similarity: embeds the texts.
+        matcher: pairs the utterances.
         names: all data sets, also those of which only other processes have streams.
-        windows: match windows by data set that go before the built-in ones.
-        config: costs and thresholds of the matching; None for the defaults.
         meteor: scores the words of all streams together by METEOR, too; None for not.
 
     Returns:
         As ``evaluate_transcripts``; those of a data set under ``<data set>/<metric>``, a slash in
         its name written as a colon.
     """
-    values = evaluate_transcripts(
-        transcripts, similarity, windows=windows, config=config, meteor=meteor
-    )
+    values = evaluate_transcripts(transcripts, matcher, meteor=meteor)
     for name in names if len(names) > 1 else ():
         streams = [t for t in transcripts if t.dataset == name]
-        scores = evaluate_transcripts(streams, similarity, windows=windows, config=config)
+        scores = evaluate_transcripts(streams, matcher)
         values |= {f"{name.replace('/', ':')}/{key}": value for key, value in scores.items()}
     return values

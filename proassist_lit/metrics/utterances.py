@@ -3,21 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from proassist_lit.metrics.match_windows import MatchWindow, match_window
-from proassist_lit.metrics.matching import (
-    MatchConfig,
-    UtteranceMatch,
-    match_utterances,
-    precision_recall_f1,
-)
-from proassist_lit.metrics.similarity import Similarity
+from proassist_lit.metrics.matcher import Matcher
+from proassist_lit.metrics.matching import UtteranceMatch, precision_recall_f1
 from proassist_lit.types import Transcript
 
 _COUNTS = (
@@ -30,73 +23,6 @@ _COUNTS = (
     "num_keyword_matched",
     "num_content_right",
 )
-
-
-def generated_texts(transcript: Transcript) -> list[str]:
-    """(F,) what the assistant said at each frame.
-
-    Heard is what was decided *and* has words: a decision to speak followed by nothing but white
-    space is a silent frame here (the frame metrics count the decision). So is one at which a
-    recorded request for a summary is answered, as it is in the reference.
-    """
-    return [
-        frame.text.strip() if frame.speak and not reference.is_summary else ""
-        for frame, reference in zip(transcript.frames, transcript.references, strict=True)
-    ]
-
-
-def reference_texts(transcript: Transcript) -> list[str]:
-    """(F,) what the reference says at each frame, empty where it is silent."""
-    return [reference.text.strip() for reference in transcript.references]
-
-
-def match_transcript(
-    transcript: Transcript,
-    similarity: Similarity | None,
-    window: MatchWindow | None = None,
-    config: MatchConfig | None = None,
-) -> UtteranceMatch:
-    """Match the utterances of one stream; frames are counted from 0 in the transcript.
-
-    Args:
-        transcript: the stream as it was answered.
-        similarity: embeds the texts.
-        window: the match window; None for that of the transcript's data set.
-        config: costs and thresholds; None for the defaults.
-    """
-    window = window or match_window(transcript.dataset)
-    match = match_utterances(
-        generated_texts(transcript),
-        reference_texts(transcript),
-        window_frames=window.frames(transcript.fps),
-        similarity=similarity,
-        config=config,
-    )
-    references = transcript.references
-    return replace(match, redundant=tuple(f for f in match.redundant if references[f].supervised))
-
-
-def match_transcripts(
-    transcripts: Sequence[Transcript],
-    similarity: Similarity | None,
-    windows: Mapping[str, MatchWindow] | None = None,
-    config: MatchConfig | None = None,
-) -> list[UtteranceMatch]:
-    """Match the utterances of many streams, each with the window of its data set."""
-    if similarity is not None:
-        # One call for all texts: a similarity that remembers embeds them in full batches.
-        similarity(
-            [
-                text
-                for transcript in transcripts
-                for text in (*generated_texts(transcript), *reference_texts(transcript))
-                if text
-            ]
-        )
-    return [
-        match_transcript(t, similarity, match_window(t.dataset, windows), config)
-        for t in transcripts
-    ]
 
 
 def holds_keywords(text: str, keywords: Sequence[str]) -> bool:
@@ -133,9 +59,7 @@ class UtteranceMetrics(Metric):
     The state are sums, so the numbers are the same for any batching and number of ranks.
 
     Args:
-        similarity: embeds the texts; None: every pair in time says the same.
-        windows: match windows by data set that go before the built-in ones.
-        config: costs and thresholds; None for the defaults.
+        matcher: pairs the utterances that ``update`` is given no matches of.
 
     Source: ProAssist, arXiv:2506.05904; content accuracy is ours.
     """
@@ -155,17 +79,9 @@ class UtteranceMetrics(Metric):
     sum_time_difference_s: Tensor
     sum_semantic_score: Tensor
 
-    def __init__(
-        self,
-        similarity: Similarity | None,
-        *,
-        windows: Mapping[str, MatchWindow] | None = None,
-        config: MatchConfig | None = None,
-    ) -> None:
+    def __init__(self, matcher: Matcher) -> None:
         super().__init__()
-        self.similarity = similarity
-        self.windows = windows
-        self.config = config
+        self.matcher = matcher
         for name in _COUNTS:
             self.add_state(name, default=torch.tensor(0), dist_reduce_fx="sum")
         for name in ("sum_time_difference_s", "sum_semantic_score"):
@@ -184,7 +100,7 @@ class UtteranceMetrics(Metric):
             matches: their matches, where they are known already; None: they are made here.
         """
         if matches is None:
-            matches = match_transcripts(transcripts, self.similarity, self.windows, self.config)
+            matches = self.matcher.match_all(transcripts)
         for transcript, match in zip(transcripts, matches, strict=True):
             self._add(transcript, match)
 

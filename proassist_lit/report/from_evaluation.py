@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from proassist_lit.evaluation.result import EvaluationResult
-from proassist_lit.metrics.match_windows import MatchWindow
-from proassist_lit.metrics.matching import MatchConfig, UtteranceMatch
-from proassist_lit.metrics.similarity import Similarity
-from proassist_lit.metrics.utterances import match_transcripts
+from proassist_lit.metrics.matcher import Matcher
+from proassist_lit.metrics.matching import UtteranceMatch
 from proassist_lit.report.dashboard import Dashboard, Picture
 from proassist_lit.report.evaluation_charts import evaluation_charts
 from proassist_lit.report.evaluation_tables import evaluation_tables
@@ -22,25 +20,14 @@ NUM_PICTURED = 3
 """Streams that are drawn at every evaluation: the first of val by name."""
 
 
-def gather_dashboard(
-    result: EvaluationResult,
-    similarity: Similarity,
-    *,
-    windows: Mapping[str, MatchWindow] | None = None,
-    matching: MatchConfig | None = None,
-) -> Dashboard:
+def gather_dashboard(result: EvaluationResult, matcher: Matcher) -> Dashboard:
     """What is shown of a whole evaluation.
 
     Args:
         result: metrics, transcripts and sweep.
-        similarity: embeds the texts, as it did for the metrics.
-        windows: match windows by data set that go before the built-in ones.
-        matching: costs and thresholds by which utterances are matched; None for the defaults.
+        matcher: pairs the utterances, as it did for the metrics.
     """
-    matches = {
-        split: match_transcripts(streams, similarity, windows, matching)
-        for split, streams in result.transcripts.items()
-    }
+    matches = {split: matcher.match_all(streams) for split, streams in result.transcripts.items()}
     return Dashboard(
         metrics=result.metrics,
         tables=evaluation_tables(result, matches),
@@ -52,23 +39,15 @@ def gather_dashboard(
     )
 
 
-def gather_glance(
-    result: EvaluationResult,
-    similarity: Similarity,
-    *,
-    windows: Mapping[str, MatchWindow] | None = None,
-    matching: MatchConfig | None = None,
-) -> Dashboard:
+def gather_glance(result: EvaluationResult, matcher: Matcher) -> Dashboard:
     """What is shown while training goes on: metrics and pictures of a few streams of val.
 
     Args:
         result: metrics as they are to be named, and the streams.
-        similarity: embeds the texts.
-        windows: match windows by data set that go before the built-in ones.
-        matching: costs and thresholds by which utterances are matched; None for the defaults.
+        matcher: pairs the utterances.
     """
     streams = result.transcripts.get(PICTURED_SPLIT, [])
-    matches = match_transcripts(streams, similarity, windows, matching)
+    matches = matcher.match_all(streams)
     return Dashboard(metrics=result.metrics, pictures=_pictures(result, streams, matches))
 
 

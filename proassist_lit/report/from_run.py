@@ -11,11 +11,8 @@ from proassist_lit.data.conversation import Conversation
 from proassist_lit.data.dataset import ConversationSet
 from proassist_lit.evaluation.result import EvaluationResult
 from proassist_lit.metrics.decision_curves import DecisionCurves, decision_curves
-from proassist_lit.metrics.match_windows import MatchWindow, match_window
-from proassist_lit.metrics.matching import MatchConfig
-from proassist_lit.metrics.similarity import Similarity
+from proassist_lit.metrics.matcher import Matcher
 from proassist_lit.metrics.speaking import HEADS
-from proassist_lit.metrics.utterances import match_transcript
 from proassist_lit.report.curves import read_curves
 from proassist_lit.report.run_report import RunReport, StreamView
 from proassist_lit.run_directory import RunDirectory
@@ -34,13 +31,11 @@ def gather_report(
     run: RunDirectory,
     result: EvaluationResult,
     data: Mapping[str, ConversationSet],
-    similarity: Similarity,
+    matcher: Matcher,
     *,
     config_yaml: str,
     notes: Mapping[str, str],
     max_streams: int,
-    windows: Mapping[str, MatchWindow] | None = None,
-    matching: MatchConfig | None = None,
     earlier: RunDirectory | None = None,
 ) -> RunReport:
     """Put together the report of a finished evaluation.
@@ -50,12 +45,10 @@ def gather_report(
         run: its directory, for the curves of training.
         result: what the evaluation found.
         data: conversations by split, for the pictures; streams that are not there have none.
-        similarity: embeds utterances.
+        matcher: pairs the utterances, as it did for the metrics.
         config_yaml: the resolved configuration.
         notes: git commit, versions, duration, machine.
         max_streams: streams of each split that are shown.
-        windows: match windows by data set that go before the built-in ones.
-        matching: costs and thresholds by which utterances are matched; None for the defaults.
         earlier: another run to compare with.
     """
     conversations = {split: {c.stream_id: c for c in data[split]} for split in data}
@@ -66,9 +59,7 @@ def gather_report(
             transcript,
             data.get(split),
             result,
-            similarity,
-            windows,
-            matching,
+            matcher,
         )
         for split, transcripts in reversed(result.transcripts.items())
         for transcript in transcripts[:max_streams]
@@ -118,13 +109,10 @@ def stream_view(
     transcript: Transcript,
     data: ConversationSet | None,
     result: EvaluationResult,
-    similarity: Similarity,
-    windows: Mapping[str, MatchWindow] | None = None,
-    matching: MatchConfig | None = None,
+    matcher: Matcher,
 ) -> StreamView:
     """One stream with its matches and, where its conversation is at hand, its filmstrip."""
-    window = match_window(transcript.dataset, windows)
-    match = match_transcript(transcript, similarity, window, matching)
+    match = matcher.match(transcript)
     theta_dst = result.config.theta_dst
     assert theta_dst is not None
     indices = [frame.frame_idx for frame in transcript.frames]

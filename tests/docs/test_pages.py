@@ -18,6 +18,7 @@ from proassist_lit.data.records import parse_record, record_to_json
 from proassist_lit.data.sources.dst import conversation_to_row, row_to_conversation
 from proassist_lit.metrics.lm import TeacherForcedMetrics
 from proassist_lit.metrics.match_windows import DEFAULT_WINDOW, MATCH_WINDOWS
+from proassist_lit.metrics.matcher import Matcher
 from proassist_lit.metrics.similarity import HashedWordSimilarity
 from proassist_lit.metrics.summary import evaluate_transcripts
 from proassist_lit.model.config import ModelConfig, TinyConfig
@@ -83,7 +84,9 @@ def perfect() -> Transcript:
 def test_metrics_of_the_page_are_those_of_a_result() -> None:
     forced = TeacherForcedMetrics()
     forced.update([ForcedTurn(2, 2, 1, 0.5, 0)], 2.0)
-    made = set(evaluate_transcripts([perfect()], HashedWordSimilarity())) | set(forced.compute())
+    made = set(evaluate_transcripts([perfect()], Matcher(HashedWordSimilarity()))) | set(
+        forced.compute()
+    )
     named = set(
         re.findall(
             r"`((?:utterance|speak|dst|forced|content|correction)_\w+)`", text_of("metrics.md")

@@ -13,8 +13,8 @@ from proassist_lit.data.dataset import ConversationSet
 from proassist_lit.evaluation.config import EvaluationConfig
 from proassist_lit.evaluation.evaluator import Evaluator
 from proassist_lit.evaluation.forced import TeacherForcing
-from proassist_lit.metrics.matching import MatchConfig
-from proassist_lit.metrics.similarity import HashedWordSimilarity, Similarity
+from proassist_lit.metrics.matcher import Matcher
+from proassist_lit.metrics.similarity import HashedWordSimilarity
 from proassist_lit.streaming.config import StreamConfig
 from tests.fakes import dialogue, random_features, word_chat
 
@@ -33,8 +33,7 @@ def make_evaluator(
     settings: EvaluationConfig | None = None,
     *,
     datasets: tuple[str, ...] = ("toy",),
-    similarity: Similarity | None = None,
-    matching: MatchConfig | None = None,
+    matcher: Matcher | None = None,
 ) -> Evaluator:
     """Three streams a split; they belong to ``datasets`` in turn."""
 
@@ -48,12 +47,12 @@ def make_evaluator(
         )
         for first, split in ((0, "train"), (3, "val"), (6, "test"))
     }
+    settings = settings or EvaluationConfig(candidates=1)
     return Evaluator(
         data,
         config,
         TeacherForcing(word_chat(), 4096, stream=config),
-        similarity or HashedWordSimilarity(),
-        settings or EvaluationConfig(candidates=1),
+        matcher or Matcher(HashedWordSimilarity(), settings.match_windows()),
+        settings,
         num_tokens_per_img=1,
-        matching=matching,
     )

@@ -7,6 +7,8 @@ from dataclasses import replace
 import pytest
 import torch
 
+from proassist_lit.build import build_matcher
+from proassist_lit.config import RunConfig
 from proassist_lit.errors import ConfigError
 from proassist_lit.evaluation.config import EvaluationConfig
 from proassist_lit.evaluation.result import EvaluationResult
@@ -155,7 +157,7 @@ def test_data_sets_have_metrics_of_their_own(plain: EvaluationResult) -> None:
 
     for name in ("toy", "wtag/dialog"):
         streams = [t for t in result.transcripts["test"] if t.dataset == name]
-        scores = evaluate_transcripts(streams, make_evaluator().similarity)
+        scores = evaluate_transcripts(streams, make_evaluator().matcher)
         prefix = f"test/{name.replace('/', ':')}/"
         mine = {k: v for k, v in result.metrics.items() if k.startswith(prefix)}
         assert mine == {f"{prefix}{key}": value for key, value in scores.items()}
@@ -211,9 +213,10 @@ def test_those_words_are_computed_by_the_configured_kernels(
 
 
 def test_windows_of_the_configuration_reach_the_matching(plain: EvaluationResult) -> None:
-    settings = EvaluationConfig(candidates=1, windows={"toy": [-99, 99]})
-    assert settings.match_windows() == {"toy": MatchWindow(-99, 99)}
-    wide = make_evaluator(settings=settings).evaluate(tiny_model()).metrics
+    settings = EvaluationConfig(similarity="words", candidates=1, windows={"toy": [-99, 99]})
+    matcher = build_matcher(RunConfig(evaluation=settings))
+    assert matcher.windows == {"toy": MatchWindow(-99, 99)}
+    wide = make_evaluator(settings=settings, matcher=matcher).evaluate(tiny_model()).metrics
     assert wide["val/utterance_num_redundant"] < plain.metrics["val/utterance_num_redundant"]
 
 

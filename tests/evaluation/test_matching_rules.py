@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 import torch
 from torch import Tensor
 
+from proassist_lit.build import build_matcher
 from proassist_lit.config import Compat, RunConfig
 from proassist_lit.evaluation.config import EvaluationConfig, Matching
 from proassist_lit.evaluation.result import EvaluationResult
@@ -63,7 +65,7 @@ def stream() -> Transcript:
 def run(compat: Compat, chat: str = "compact", matching: Matching = Matching.AUTO) -> RunConfig:
     return RunConfig(
         compat=compat,
-        evaluation=EvaluationConfig(matching=matching),
+        evaluation=EvaluationConfig(similarity="words", matching=matching),
         model=ModelConfig(chat=chat),
         stream=StreamConfig(strategy=Strategy.DROP_MIDDLE),
     )
@@ -91,13 +93,14 @@ def test_compat_matches_as_the_reference_does(
         return b""
 
     monkeypatch.setattr(from_evaluation, "draw_timeline", timeline)
-    evaluator = make_evaluator(similarity=Opposites(), matching=config.matching)
+    matcher = replace(build_matcher(config), similarity=Opposites())
+    evaluator = make_evaluator(matcher=matcher)
 
     metrics = evaluator.quick(tiny_model(), 1).metrics
     result = EvaluationResult(config=CONFIG, metrics={}, transcripts={"val": [stream()]})
-    board = gather_dashboard(result, Opposites(), matching=config.matching)
-    gather_glance(result, Opposites(), matching=config.matching)
-    view = stream_view("val", None, stream(), None, result, Opposites(), matching=config.matching)
+    board = gather_dashboard(result, matcher)
+    gather_glance(result, matcher)
+    view = stream_view("val", None, stream(), None, result, matcher)
 
     assert metrics["val_stream/utterance_num_matched"] == len(paired)
     assert metrics["val_stream/utterance_num_redundant"] == 3 - len(paired)

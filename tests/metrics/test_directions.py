@@ -13,9 +13,9 @@ from proassist_lit.lit.module import loss_parts
 from proassist_lit.losses import SumCount
 from proassist_lit.metrics.directions import DIRECTIONS, Direction, direction, lower_is_better
 from proassist_lit.metrics.kinds import UtteranceKindMetrics
+from proassist_lit.metrics.matcher import Matcher
 from proassist_lit.metrics.similarity import HashedWordSimilarity
 from proassist_lit.metrics.text import TextPairMetrics
-from proassist_lit.metrics.utterances import match_transcripts
 from proassist_lit.model.config import Decision
 from proassist_lit.objectives import ObjectiveConfig, weigh
 from proassist_lit.types import KINDS, Transcript
@@ -39,7 +39,7 @@ def of_an_evaluation() -> Iterator[str]:
 def of_kinds(make_transcript: Callable[..., Transcript]) -> Iterator[str]:
     kinds = UtteranceKindMetrics(HashedWordSimilarity())
     stream = make_transcript(3, {}, {1: "stir it"}, kinds={1: KINDS})
-    kinds.update([stream], match_transcripts([stream], HashedWordSimilarity()))
+    kinds.update([stream], Matcher(HashedWordSimilarity()).match_all([stream]))
     yield from kinds.compute()
 
 

@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 
 from proassist_lit.metrics.kinds import UtteranceKindMetrics
+from proassist_lit.metrics.matcher import Matcher
 from proassist_lit.metrics.similarity import HashedWordSimilarity
-from proassist_lit.metrics.utterances import match_transcripts
 from proassist_lit.types import Transcript
 
 REFS = {2: "now slice the carrot", 8: "stop take the knife", 14: "well done now boil water"}
@@ -14,7 +14,7 @@ SIMILARITY = HashedWordSimilarity()
 
 def scores(*transcripts: Transcript) -> dict[str, float]:
     metric = UtteranceKindMetrics(SIMILARITY)
-    metric.update(transcripts, match_transcripts(transcripts, SIMILARITY))
+    metric.update(transcripts, Matcher(SIMILARITY).match_all(transcripts))
     return {key: float(value) for key, value in metric.compute().items()}
 
 
@@ -60,7 +60,7 @@ def test_false_corrections_cost_precision_also_where_a_stream_has_no_mistake(
     # What is most like it lies in the other stream, so that the order and the parts do not matter.
     metric = UtteranceKindMetrics(SIMILARITY)
     for stream in reversed(streams):
-        metric.update([stream], match_transcripts([stream], SIMILARITY))
+        metric.update([stream], Matcher(SIMILARITY).match_all([stream]))
     assert {key: float(value) for key, value in metric.compute().items()} == values
 
 

@@ -14,14 +14,16 @@ from torch import Tensor
 from proassist_lit.metrics.dst import DstMetrics
 from proassist_lit.metrics.kinds import UtteranceKindMetrics
 from proassist_lit.metrics.match_windows import MatchWindow
+from proassist_lit.metrics.matcher import Matcher
 from proassist_lit.metrics.matching import MatchConfig
 from proassist_lit.metrics.similarity import HashedWordSimilarity
 from proassist_lit.metrics.speaking import FrameDecisionMetrics
-from proassist_lit.metrics.summary import evaluate_transcripts, match_transcript
+from proassist_lit.metrics.summary import evaluate_transcripts
 from proassist_lit.metrics.text import TextPairMetrics, matched_texts
-from proassist_lit.metrics.utterances import UtteranceMetrics, match_transcripts
+from proassist_lit.metrics.utterances import UtteranceMetrics
 from proassist_lit.types import Transcript
 
+MATCHER = Matcher(HashedWordSimilarity())
 REFS = {3: "slice the carrot", 9: "boil the water", 15: "serve warm soup"}
 UPDATES = {3: "S1->start", 9: "S1->complete;S2->start", 15: "S2->complete"}
 KEYWORDS = {3: ("slice", "carrot"), 9: ("boil", "water"), 15: ("serve",)}
@@ -31,9 +33,7 @@ WHOLE = {"updates": UPDATES, "ref_updates": UPDATES, "num_steps": 2, "keywords":
 
 
 def test_perfect_streams_score_one_in_every_share(make_transcript) -> None:
-    scores = evaluate_transcripts(
-        [make_transcript(20, REFS, REFS, **WHOLE)], HashedWordSimilarity()
-    )
+    scores = evaluate_transcripts([make_transcript(20, REFS, REFS, **WHOLE)], MATCHER)
     ones = [
         *(
             f"{head}_{name}"
@@ -58,14 +58,14 @@ def test_one_frame_late_keeps_utterances_and_updates(make_transcript) -> None:
     gens = {i + 1: text for i, text in REFS.items()}
     updates = {i + 1: text for i, text in UPDATES.items()}
     late = make_transcript(20, gens, REFS, **(WHOLE | {"updates": updates}))
-    scores = evaluate_transcripts([late], HashedWordSimilarity())
+    scores = evaluate_transcripts([late], MATCHER)
     assert scores["utterance_f1"] == scores["dst_update_f1"] == scores["content_accuracy"] == 1.0
     assert scores["utterance_time_difference_s"] == 0.5
     assert scores["speak_f1"] == 0.0  # the frame decisions are of the exact frame
 
 
 def test_keys_without_meaning_are_left_out(make_transcript) -> None:
-    scores = evaluate_transcripts([make_transcript(20, {}, REFS)], HashedWordSimilarity())
+    scores = evaluate_transcripts([make_transcript(20, {}, REFS)], MATCHER)
     assert {"speak_f1", "utterance_f1"} <= set(scores)
     assert not [key for key in scores if key.startswith("dst_")]
     for key in ("content_accuracy", "utterance_bleu_1", "utterance_semantic_score"):
@@ -75,13 +75,13 @@ def test_keys_without_meaning_are_left_out(make_transcript) -> None:
 def test_windows_and_config_reach_the_matching(make_transcript) -> None:
     stream = make_transcript(20, {6: "slice the onion"}, {3: "slice the carrot"})
     words = HashedWordSimilarity()
-    assert evaluate_transcripts([stream], words)["utterance_f1"] == 0.0
+    assert evaluate_transcripts([stream], MATCHER)["utterance_f1"] == 0.0
     windows = {"toy": MatchWindow(-2.0, 2.0)}
-    assert evaluate_transcripts([stream], words, windows=windows)["utterance_f1"] == 1.0
+    assert evaluate_transcripts([stream], Matcher(words, windows))["utterance_f1"] == 1.0
     strict = MatchConfig(semantic_threshold=0.9)
-    scores = evaluate_transcripts([stream], words, windows=windows, config=strict)
+    scores = evaluate_transcripts([stream], Matcher(words, windows, strict))
     assert scores["utterance_num_mismatched"] == 1
-    assert match_transcript(stream, words, windows["toy"]).pairs[0].ref_frame == 3
+    assert Matcher(words, windows).match(stream).pairs[0].ref_frame == 3
 
 
 def test_all_texts_are_embedded_in_one_call_first(make_transcript) -> None:
@@ -93,7 +93,7 @@ def test_all_texts_are_embedded_in_one_call_first(make_transcript) -> None:
             return super().__call__(texts)
 
     streams = [make_transcript(20, REFS, {}), make_transcript(20, {}, {2: "stop"})]
-    evaluate_transcripts(streams, Recorder())
+    evaluate_transcripts(streams, Matcher(Recorder()))
     assert calls[0] == {*REFS.values(), "stop"}
     assert "" not in calls[0]
 
@@ -109,10 +109,8 @@ def mixed_streams(make_transcript) -> list[Transcript]:
 
 def test_order_of_streams_changes_nothing(make_transcript) -> None:
     streams = mixed_streams(make_transcript)
-    forwards = evaluate_transcripts(streams, HashedWordSimilarity())
-    assert evaluate_transcripts(streams[::-1], HashedWordSimilarity()) == pytest.approx(
-        forwards, abs=1e-9
-    )
+    forwards = evaluate_transcripts(streams, MATCHER)
+    assert evaluate_transcripts(streams[::-1], MATCHER) == pytest.approx(forwards, abs=1e-9)
 
 
 def test_ten_thousand_frames_are_scored_within_two_seconds(make_transcript) -> None:
@@ -120,9 +118,9 @@ def test_ten_thousand_frames_are_scored_within_two_seconds(make_transcript) -> N
     gens = {i: f"do step {i % 40}" for i in range(0, num_frames, 16)}
     refs = {i + i % 3: text for i, text in gens.items()}
     stream = replace(make_transcript(num_frames, gens, refs, num_steps=2), stream_id="long")
-    evaluate_transcripts([make_transcript(3)], HashedWordSimilarity())  # first-use costs aside
+    evaluate_transcripts([make_transcript(3)], MATCHER)  # first-use costs aside
     start = time.process_time()
-    scores = evaluate_transcripts([stream], HashedWordSimilarity())
+    scores = evaluate_transcripts([stream], MATCHER)
     assert time.process_time() - start < 2.0
     assert scores["utterance_recall"] > 0.9
 
@@ -131,18 +129,17 @@ def rank_main(rank: int, store: str, out: str, streams: list[Transcript]) -> Non
     """One of three ranks; the last has no stream at all."""
     torch.distributed.init_process_group("gloo", f"file://{store}", rank=rank, world_size=3)
     mine = [streams[:2], streams[2:], []][rank]
-    words = HashedWordSimilarity()
     metrics = [FrameDecisionMetrics("speak"), FrameDecisionMetrics("dst"), DstMetrics()]
-    metrics += [UtteranceMetrics(words)]
+    metrics += [UtteranceMetrics(MATCHER)]
     values: dict[str, float] = {}
     for metric in metrics:
         metric.update(mine)
         values |= {key: float(value) for key, value in metric.compute().items()}
-    kinds = UtteranceKindMetrics(words)
-    kinds.update(mine, match_transcripts(mine, words))
+    kinds = UtteranceKindMetrics(HashedWordSimilarity())
+    kinds.update(mine, MATCHER.match_all(mine))
     values |= {key: float(value) for key, value in kinds.compute().items()}
     texts = TextPairMetrics("utterance")
-    texts.update(matched_texts(mine, match_transcripts(mine, words)))
+    texts.update(matched_texts(mine, MATCHER.match_all(mine)))
     values |= {key: float(value) for key, value in texts.compute().items()}
     Path(f"{out}.{rank}").write_text(json.dumps(values))
     torch.distributed.destroy_process_group()
@@ -154,7 +151,7 @@ def test_three_ranks_compute_what_one_does(make_transcript, tmp_path: Path) -> N
     out = str(tmp_path / "values")
     arguments = (str(tmp_path / "store"), out, streams)
     torch.multiprocessing.spawn(rank_main, arguments, nprocs=3)
-    whole = evaluate_transcripts(streams, HashedWordSimilarity())
+    whole = evaluate_transcripts(streams, MATCHER)
     for rank in range(3):
         found = json.loads(Path(f"{out}.{rank}").read_text())
         assert found == pytest.approx(whole, abs=1e-9)

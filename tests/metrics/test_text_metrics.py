@@ -6,6 +6,7 @@ import pytest
 import sacrebleu
 from torchmetrics.functional.text.rouge import rouge_score
 
+from proassist_lit.metrics.matcher import Matcher
 from proassist_lit.metrics.similarity import HashedWordSimilarity
 from proassist_lit.metrics.text import (
     TextPairMetrics,
@@ -15,7 +16,6 @@ from proassist_lit.metrics.text import (
     rouge_l,
     tokenize,
 )
-from proassist_lit.metrics.utterances import match_transcripts
 from proassist_lit.types import Transcript
 
 
@@ -102,7 +102,7 @@ REFS = {3: "slice the carrot", 9: "boil the water now", 15: "serve warm soup"}
 def metric_of(*transcripts: Transcript) -> TextPairMetrics:
     metric = TextPairMetrics("utterance")
     metric.update(
-        matched_texts(transcripts, match_transcripts(transcripts, HashedWordSimilarity()))
+        matched_texts(transcripts, Matcher(HashedWordSimilarity()).match_all(transcripts))
     )
     return metric
 

@@ -8,12 +8,9 @@ import torch
 from proassist_lit.data.conversation import AssistantTurn, FramesTurn, SystemTurn
 from proassist_lit.judge.dialogue import assistant_lines, reference_lines
 from proassist_lit.metrics.match_windows import MatchWindow
+from proassist_lit.metrics.matcher import Matcher
 from proassist_lit.metrics.similarity import HashedWordSimilarity
-from proassist_lit.metrics.utterances import (
-    UtteranceMetrics,
-    holds_keywords,
-    match_transcript,
-)
+from proassist_lit.metrics.utterances import UtteranceMetrics, holds_keywords
 from proassist_lit.sequence.script import SUMMARY_QUERY, read_script
 from proassist_lit.streaming.baselines import speak_when
 from tests.fakes import DIALOGUE, dialogue
@@ -23,7 +20,7 @@ KEYWORDS = {3: ("slice", "carrot"), 9: ("boil", "water")}
 
 
 def score(*transcripts, **arguments) -> dict[str, float]:
-    metric = UtteranceMetrics(HashedWordSimilarity(), **arguments)
+    metric = UtteranceMetrics(Matcher(HashedWordSimilarity(), **arguments))
     metric.update(transcripts)
     return {key: float(value) for key, value in metric.compute().items()}
 
@@ -55,7 +52,7 @@ def test_what_is_said_where_nobody_knows_is_scored_if_it_answers_something(
 def test_one_frame_late_or_early_finds_the_same_matches(make_transcript, late, fps) -> None:
     gens = {i + late: text for i, text in REFS.items()}
     transcript = make_transcript(20, gens, REFS, fps=fps)
-    match = match_transcript(transcript, HashedWordSimilarity())
+    match = Matcher(HashedWordSimilarity()).match(transcript)
     assert [(p.gen_frame - late, p.ref_frame) for p in match.pairs] == [(i, i) for i in REFS]
     scores = score(transcript)
     assert scores["utterance_f1"] == 1.0
@@ -175,7 +172,7 @@ def test_utterance_metrics_merged_equal_the_whole(make_transcript) -> None:
         make_transcript(20, REFS, {}),
     ]
     whole = score(*streams)
-    parts = [UtteranceMetrics(HashedWordSimilarity()) for _ in streams]
+    parts = [UtteranceMetrics(Matcher(HashedWordSimilarity())) for _ in streams]
     for part, stream in zip(parts, streams, strict=True):
         part.update([stream])
     parts[0].merge_state(parts[1])

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from proassist_lit.metrics.match_windows import match_window
+from proassist_lit.metrics.matcher import Matcher
 from proassist_lit.metrics.matching import (
     MatchConfig,
     UtteranceMatch,
@@ -212,7 +213,7 @@ def test_aggregates_equal_the_reference(numbers: dict[str, Any], vectors: Stored
         "utterance_num_redundant": "num_redundant",
     }
     for aggregate in numbers["aggregates"]:
-        metric = UtteranceMetrics(vectors)
+        metric = UtteranceMetrics(Matcher(vectors))
         for name in aggregate["streams"]:
             stream = by_name[name]
             config = config_of(stream)

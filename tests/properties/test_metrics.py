@@ -10,11 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proassist_lit.metrics.dst import DstMetrics
+from proassist_lit.metrics.matcher import Matcher
 from proassist_lit.metrics.similarity import HashedWordSimilarity
 from proassist_lit.metrics.speaking import FrameDecisionMetrics
 from proassist_lit.metrics.summary import evaluate_transcripts
 from proassist_lit.metrics.text import TextPairMetrics, matched_texts
-from proassist_lit.metrics.utterances import UtteranceMetrics, match_transcripts
+from proassist_lit.metrics.utterances import UtteranceMetrics
 from proassist_lit.types import (
     FrameOutput,
     Reference,
@@ -27,6 +28,7 @@ from proassist_lit.types import (
 from tests.properties.strategies import examples
 
 WORDS = HashedWordSimilarity(num_dims=4096)
+MATCHER = Matcher(WORDS)
 STEPS = tuple((f"S{i}", f"step {i}") for i in range(1, 4))
 FPS = 2.0
 
@@ -102,7 +104,7 @@ any_stream = st.builds(stream, st.just(20), speech, speech, updates, updates)
 def test_perfect_streams_score_one(drawn: tuple[int, list[int]]) -> None:
     num_frames, frames = drawn
     said, done = told_apart(frames), in_order(frames)
-    scores = evaluate_transcripts([stream(num_frames, said, said, done, done)], WORDS)
+    scores = evaluate_transcripts([stream(num_frames, said, said, done, done)], MATCHER)
     for name in ("speak_f1", "utterance_precision", "utterance_recall", "utterance_f1",
                  "utterance_jaccard", "dst_update_f1", "dst_step_accuracy",
                  "dst_transition_accuracy", "dst_joint_goal_accuracy"):  # fmt: skip
@@ -119,11 +121,11 @@ def test_one_frame_late_finds_the_same_matches(drawn: tuple[int, list[int]]) -> 
     late = {frame + 1: text for frame, text in said.items()}
     late_done = {frame + 1: moves for frame, moves in done.items()}
     transcript = stream(num_frames, late, said, late_done, done)
-    (match,) = match_transcripts([transcript], WORDS)
+    (match,) = MATCHER.match_all([transcript])
     assert [(pair.gen_frame, pair.ref_frame) for pair in match.matched] == [
         (frame + 1, frame) for frame in frames
     ]
-    scores = evaluate_transcripts([transcript], WORDS)
+    scores = evaluate_transcripts([transcript], MATCHER)
     assert scores["utterance_f1"] == scores["utterance_jaccard"] == scores["dst_update_f1"] == 1.0
     if frames:
         assert scores["utterance_time_difference_s"] == 1 / FPS
@@ -140,7 +142,7 @@ def test_swapping_two_utterances_costs(drawn: tuple[int, list[int]], data: st.Da
     first, second = data.draw(st.permutations(frames))[:2]
     swapped = said | {first: said[second], second: said[first]}
     right, wrong = (
-        evaluate_transcripts([stream(num_frames, texts, said, {}, {})], WORDS)
+        evaluate_transcripts([stream(num_frames, texts, said, {}, {})], MATCHER)
         for texts in (said, swapped)
     )
     assert wrong["utterance_f1"] < right["utterance_f1"] == 1.0
@@ -156,7 +158,7 @@ def test_metrics_of_a_union_are_the_merged_metrics(
     for make in (
         lambda: FrameDecisionMetrics("speak"),
         lambda: FrameDecisionMetrics("dst"),
-        lambda: UtteranceMetrics(WORDS),
+        lambda: UtteranceMetrics(MATCHER),
         DstMetrics,
     ):
         whole, left, right = make(), make(), make()
@@ -171,7 +173,7 @@ def test_metrics_of_a_union_are_the_merged_metrics(
         assert merged == pytest.approx(expected, abs=1e-12)
     texts = [TextPairMetrics("utterance") for _ in range(3)]
     for metric, part in zip(texts, (streams, streams[:cut], streams[cut:]), strict=True):
-        metric.update(matched_texts(part, match_transcripts(part, WORDS)))
+        metric.update(matched_texts(part, MATCHER.match_all(part)))
     texts[1].merge_state(texts[2])
     assert texts[1].compute() == texts[0].compute()
 
@@ -179,7 +181,7 @@ def test_metrics_of_a_union_are_the_merged_metrics(
 @examples(40)
 @given(any_stream)
 def test_scores_are_shares_and_counts_add_up(transcript: Transcript) -> None:
-    scores = evaluate_transcripts([transcript], WORDS)
+    scores = evaluate_transcripts([transcript], MATCHER)
     for name, value in scores.items():
         if name.endswith(("precision", "recall", "f1", "jaccard", "accuracy", "rate", "ece")):
             assert 0.0 <= value <= 1.0, name
@@ -191,4 +193,4 @@ def test_scores_are_shares_and_counts_add_up(transcript: Transcript) -> None:
     silent = replace(
         transcript, frames=tuple(replace(f, speak=False, text="") for f in transcript.frames)
     )
-    assert evaluate_transcripts([silent], WORDS)["utterance_num_redundant"] == 0
+    assert evaluate_transcripts([silent], MATCHER)["utterance_num_redundant"] == 0

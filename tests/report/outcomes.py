@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from proassist_lit.metrics.matcher import Matcher
 from proassist_lit.metrics.similarity import HashedWordSimilarity
 from proassist_lit.types import FrameOutput, Reference, Transcript, Transition, Update
 
-SIMILARITY = HashedWordSimilarity()
+MATCHER = Matcher(HashedWordSimilarity())
 REF = {2: "wash the pan", 8: "peel it", 14: "well done"}
 SAID = {3: "wash the pan", 8: "cut carrots now", 18: "hello"}
 START, COMPLETE = Transition.START, Transition.COMPLETE

@@ -18,7 +18,7 @@ from proassist_lit.run_directory import RunDirectory
 from proassist_lit.streaming.config import StreamConfig
 from proassist_lit.types import Transcript
 from tests.report.fakes import cooking_stream
-from tests.report.outcomes import SIMILARITY, stream
+from tests.report.outcomes import MATCHER, stream
 
 CONFIG = StreamConfig(theta_speak=0.5, theta_dst=0.45)
 
@@ -44,7 +44,7 @@ def quick_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_utterances_are_listed_with_what_became_of_them() -> None:
-    table = gather_dashboard(result(test=[stream()]), SIMILARITY).tables["utterances"]
+    table = gather_dashboard(result(test=[stream()]), MATCHER).tables["utterances"]
 
     assert table.columns == ("split", "stream", "time_s", "frame", "outcome", "score", "late_s",
                              "reference", "generated")  # fmt: skip
@@ -57,7 +57,7 @@ def test_utterances_are_listed_with_what_became_of_them() -> None:
 
 
 def test_state_updates_are_listed_with_what_became_of_them() -> None:
-    table = gather_dashboard(result(test=[stream()]), SIMILARITY).tables["state_updates"]
+    table = gather_dashboard(result(test=[stream()]), MATCHER).tables["state_updates"]
 
     assert table.columns == ("split", "stream", "frame", "outcome", "step", "step_name",
                              "transition", "reference_time_s", "predicted_time_s")  # fmt: skip
@@ -70,8 +70,8 @@ def test_state_updates_are_listed_with_what_became_of_them() -> None:
 
 def test_tables_count_what_the_metrics_count() -> None:
     streams = [cooking_stream(seed).transcript for seed in range(4)]
-    scores = evaluate_transcripts(streams, SIMILARITY)
-    tables = gather_dashboard(result(val=streams[:1], test=streams[1:]), SIMILARITY).tables
+    scores = evaluate_transcripts(streams, MATCHER)
+    tables = gather_dashboard(result(val=streams[:1], test=streams[1:]), MATCHER).tables
 
     outcomes = [row[4] for row in tables["utterances"].rows]
     for outcome in ("matched", "mismatched", "missed", "redundant"):
@@ -83,7 +83,7 @@ def test_tables_count_what_the_metrics_count() -> None:
 
 
 def test_baselines_stand_beside_the_model() -> None:
-    table = gather_dashboard(result(test=[stream()]), SIMILARITY).tables["comparison"]
+    table = gather_dashboard(result(test=[stream()]), MATCHER).tables["comparison"]
 
     assert table.columns == ("metric", "test", "clock")
     assert table.rows == (("utterance_f1", 0.5, 0.25),)
@@ -91,10 +91,10 @@ def test_baselines_stand_beside_the_model() -> None:
 
 def test_data_sets_have_a_table_where_they_have_metrics() -> None:
     whole = result(test=[stream(), replace(stream("b"), dataset="wtag/dialog")])
-    assert "data_sets" not in gather_dashboard(whole, SIMILARITY).tables
+    assert "data_sets" not in gather_dashboard(whole, MATCHER).tables
     whole.metrics |= {"test/toy/speak_f1": 0.5, "test/wtag/dialog/utterance_f1": 0.25}
 
-    table = gather_dashboard(whole, SIMILARITY).tables["data_sets"]
+    table = gather_dashboard(whole, MATCHER).tables["data_sets"]
 
     assert table.columns == ("split", "data_set", "speak_f1", "utterance_f1")
     assert table.rows == (("test", "toy", 0.5, None), ("test", "wtag/dialog", None, 0.25))
@@ -108,7 +108,7 @@ def test_thresholds_that_were_tried_are_a_table_and_a_chart() -> None:
         SweepPoint(theta_speak=0.4, theta_dst=0.5, metrics={"utterance_f1": 0.7, "x": 1.0}),
     ]
 
-    board = gather_dashboard(whole, SIMILARITY)
+    board = gather_dashboard(whole, MATCHER)
 
     assert board.tables["sweep"] == DataTable(
         columns=("split", "theta_speak", "theta_dst", "utterance_f1", "x"),
@@ -122,7 +122,7 @@ def test_thresholds_that_were_tried_are_a_table_and_a_chart() -> None:
 
 
 def test_decisions_have_curves_of_both_heads() -> None:
-    charts = gather_dashboard(result(test=[stream()]), SIMILARITY).charts
+    charts = gather_dashboard(result(test=[stream()]), MATCHER).charts
 
     assert set(charts) == {"test/precision_recall", "test/calibration"}
     curve = charts["test/precision_recall"].lines
@@ -142,10 +142,8 @@ def test_decisions_have_curves_of_both_heads() -> None:
 
 def test_the_same_three_streams_are_drawn_at_every_evaluation() -> None:
     streams = {name: stream(name) for name in "abcde"}
-    glance = gather_glance(result(val=[streams[n] for n in "abc"]), SIMILARITY)
-    whole = gather_dashboard(
-        result(val=[streams[n] for n in "edbca"], test=[stream("0")]), SIMILARITY
-    )
+    glance = gather_glance(result(val=[streams[n] for n in "abc"]), MATCHER)
+    whole = gather_dashboard(result(val=[streams[n] for n in "edbca"], test=[stream("0")]), MATCHER)
 
     for board in (glance, whole):
         assert {name: picture.caption for name, picture in board.pictures.items()} == {

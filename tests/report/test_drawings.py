@@ -6,19 +6,18 @@ from dataclasses import replace
 import pytest
 from PIL import Image
 
-from proassist_lit.metrics.utterances import match_transcript
 from proassist_lit.report.dashboard import Chart
 from proassist_lit.report.figure import draw_chart, shown
 from proassist_lit.report.gantt_picture import draw_gantt
 from proassist_lit.report.timeline_picture import draw_timeline
 from proassist_lit.types import Transcript
 from tests.report.fakes import cooking_stream
-from tests.report.outcomes import SIMILARITY, stream
+from tests.report.outcomes import MATCHER, stream
 
 
 def test_pictures_are_small_png_files() -> None:
     transcript = cooking_stream(num_frames=1000).transcript
-    match = match_transcript(transcript, SIMILARITY)
+    match = MATCHER.match(transcript)
 
     timeline = draw_timeline(transcript, match, theta_speak=0.5, theta_dst=0.45)
     gantt = draw_gantt(transcript)
@@ -35,7 +34,7 @@ def test_pictures_are_small_png_files() -> None:
 @pytest.mark.road
 def test_pictures_show_what_they_are_drawn_from() -> None:
     transcript = stream()
-    match = match_transcript(transcript, SIMILARITY)
+    match = MATCHER.match(transcript)
 
     def drawn(transcript: Transcript, theta: float | None = 0.5) -> bytes:
         return draw_timeline(transcript, match, theta_speak=theta, theta_dst=0.45)
@@ -58,7 +57,7 @@ def test_pictures_show_what_they_are_drawn_from() -> None:
 def test_pictures_of_any_words_are_drawn_without_a_warning() -> None:
     odd = stream("$a_1$ 煮る", text="costs $\\frac5$,\n煮る \U0001f373 {x} \\frac 100%")
     for transcript in (odd, replace(odd, steps=(), frames=(), references=())):
-        match = match_transcript(transcript, SIMILARITY)
+        match = MATCHER.match(transcript)
         assert draw_timeline(transcript, match, theta_speak=0.5, theta_dst=0.0)  # no dst head, too
     assert draw_gantt(odd)
     assert shown("a\n 煮 b") == "a □ b"

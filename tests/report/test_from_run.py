@@ -6,6 +6,7 @@ from pathlib import Path
 from proassist_lit.data.config import DataConfig
 from proassist_lit.data.dataset import ConversationSet
 from proassist_lit.evaluation.result import EvaluationResult
+from proassist_lit.metrics.matcher import Matcher
 from proassist_lit.metrics.similarity import HashedWordSimilarity
 from proassist_lit.report.from_run import decisions_by_split, gather_report
 from proassist_lit.run_directory import RunDirectory
@@ -53,7 +54,7 @@ def test_streams_of_one_name_are_shown_with_the_pictures_of_their_data_sets(tmp_
     ]
     result = EvaluationResult(config=CONFIG, metrics={}, transcripts={"val": transcripts})
     report = gather_report(
-        "name", RunDirectory(tmp_path), result, data, HashedWordSimilarity(),
+        "name", RunDirectory(tmp_path), result, data, Matcher(HashedWordSimilarity()),
         config_yaml="", notes={}, max_streams=2,
     )  # fmt: skip
     assert [(s.transcript.stream_id, s.rendered) for s in report.streams] == [
