@@ -9,6 +9,7 @@ import lightning as L
 from proassist_lit.data.record_checks import nearest
 from proassist_lit.errors import ConfigError
 from proassist_lit.lit.callbacks import StreamingEvaluation
+from proassist_lit.metrics.directions import DIRECTIONS
 from proassist_lit.sweep.trial import Trial
 
 
@@ -38,14 +39,19 @@ class Pruning(L.Callback):
             return  # the model talks every stream full, as long as it is not trained
         logged = {name: float(value) for name, value in trainer.callback_metrics.items()}
         value = self._value(logged | (latest or {}))
+        if value is None:
+            return
         ended = trainer.is_global_zero and self._trial.report(value, trainer.global_step)
         if trainer.strategy.broadcast(ended):
             self.pruned = True
             trainer.should_stop = True
 
-    def _value(self, metrics: Mapping[str, float]) -> float:
+    def _value(self, metrics: Mapping[str, float]) -> float | None:
         name = self._trial.prune_by
         if name not in metrics:
+            prefix, _, metric = name.partition("/")
+            if prefix == "val_stream" and metric.startswith("utterance_") and metric in DIRECTIONS:
+                return None  # of pairs, and nothing is matched as long as it is not trained
             known = [key for key in metrics if key.startswith("val")]
             raise ConfigError(
                 f"hydra.sweeper.prune_by={name}: validation has no such metric; the nearest is "

@@ -93,6 +93,17 @@ def test_a_validation_that_answered_no_stream_reports_none() -> None:
     assert after("val/loss", 2).reports == [(2.0, 2)]
 
 
+def test_a_validation_in_which_nothing_is_matched_reports_none() -> None:
+    trial = FakeTrial(9, prune_by="val_stream/utterance_rouge_l")
+    pruning = callback(trial, **{"val_stream/utterance_f1": 0.0})
+    validate(pruning, 2)
+    assert trial.reports == []
+
+    never = FakeTrial(9, prune_by="val_stream/dst_update_f1")
+    with pytest.raises(ConfigError, match="validation has no such metric"):
+        validate(callback(never, **{"val_stream/utterance_f1": 0.0}), 2)
+
+
 def test_a_validation_that_answers_no_stream_shows_nothing(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
