@@ -63,6 +63,7 @@ def build_core(
     *,
     tokenizer_folder: Path | None = None,
     windows: Iterable[str] | None = None,
+    trained_size: int | None = None,
 ) -> Core:
     """Load the data and build tokenizer, model and evaluator.
 
@@ -70,6 +71,7 @@ def build_core(
         config: of the run.
         tokenizer_folder: a tokenizer that was saved; None to make the configuration's own.
         windows: data sets of ``evaluation.windows`` that must be there; None for all of them.
+        trained_size: E that the model was trained with; None for one that is not trained yet.
 
     Raises:
         ProAssistError: something in the configuration, the records or the features is wrong.
@@ -78,7 +80,7 @@ def build_core(
     data = load_data(config.data, allow_empty=config.allows_empty_text)
     names = config.evaluation.windows if windows is None else windows
     check_windows(names, {name for split in data.values() for name in split.datasets})
-    vision_size = _vision_size(data)
+    vision_size = _vision_size(data, trained_size)
     streamed = data
     if not config.rules.feed_updates:  # examples still learn from them what is relevant
         streamed = {split: found.without_updates() for split, found in data.items()}
@@ -150,8 +152,8 @@ def _check_streams(
         check_length(stream, script)
 
 
-def _vision_size(data: Mapping[str, ConversationSet]) -> int:
-    """E, the same of all splits."""
+def _vision_size(data: Mapping[str, ConversationSet], trained: int | None) -> int:
+    """E, the same of all splits, and that of the model if it is ``trained``."""
     widths = {split: found.check_features() for split, found in data.items()}
     if len(set(widths.values())) > 1:
         found = ", ".join(f"{width} in {split}" for split, width in widths.items())
@@ -159,6 +161,12 @@ def _vision_size(data: Mapping[str, ConversationSet]) -> int:
         raise FeatureError(
             f"{data[other].conversations[0].source}: features are of different widths ({found}); "
             "encode all splits with one encoder."
+        )
+    if trained not in (None, widths["train"]):
+        raise FeatureError(
+            f"{data['train'].conversations[0].source}: features are {widths['train']} wide, but "
+            f"the model was trained with {trained}; evaluate it on features of its own encoder "
+            "(data.encoder)."
         )
     return widths["train"]
 

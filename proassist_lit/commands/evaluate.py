@@ -85,7 +85,12 @@ def evaluate(arguments: argparse.Namespace) -> int:
     # Windows of the run itself may be of other data than it is evaluated on now.
     given = [text for text in arguments.overrides if text.startswith("evaluation.windows")]
     windows = override(RunConfig(), given).evaluation.windows
-    core = build_core(config, tokenizer_folder=trained.tokenizer, windows=windows)
+    core = build_core(
+        config,
+        tokenizer_folder=trained.tokenizer,
+        windows=windows,
+        trained_size=trained.vision_size(),
+    )
     trained.load_weights(core.model)
     core.model.to("cuda" if _wants_cuda(config) and torch.cuda.is_available() else "cpu")
     write_config(config, out.path / "config.yaml")

@@ -145,6 +145,16 @@ def test_thresholds_are_swept_and_settings_changed(run: Path, capsys: Captured) 
 
 @pytest.mark.road
 @pytest.mark.filterwarnings("ignore")
+def test_features_of_another_width_are_told_of(run: Path, capsys: Captured) -> None:
+    assert main(["evaluate", str(run), "data.encoder=thumbnail4"]) == 2
+    assert re.search(
+        r"train\.jsonl:1: features are 48 wide, but the model was trained with \d+; evaluate it on",
+        capsys.readouterr().err,
+    )
+
+
+@pytest.mark.road
+@pytest.mark.filterwarnings("ignore")
 def test_report_is_written_anew_beside_another_run(run: Path, capsys: Captured) -> None:
     page, other = run.parent / "page.html", run.parent / "other"
     other.mkdir()
@@ -233,7 +243,8 @@ def test_match_windows_that_are_given_must_be_of_the_data_those_of_the_run_need_
     run = RunConfig(evaluation=EvaluationConfig(windows={"tea": [-1.5, 3.0]}))
     write_config(run, tmp_path / "config.yaml")
     (tmp_path / "checkpoints").mkdir()
-    (tmp_path / "checkpoints/last.ckpt").touch()
+    weights = {"model.projector.0.weight": torch.zeros(2, 3)}
+    torch.save({"state_dict": weights}, tmp_path / "checkpoints/last.ckpt")
     assert main(["evaluate", str(tmp_path), "evaluation.windows={coffee: [-1, 2]}"]) == 2
     assert "error: ['coffee', 'tea'], checked ['coffee']\n" in capsys.readouterr().err
     assert main(["evaluate", str(tmp_path)]) == 2
@@ -353,7 +364,7 @@ def test_with_compat_everything_is_matched_as_the_reference_does(
         return match_utterances(*args, **settings)
 
     monkeypatch.setenv("WANDB_MODE", "disabled")
-    monkeypatch.setattr("proassist_lit.metrics.utterances.match_utterances", noted)
+    monkeypatch.setattr("proassist_lit.metrics.matcher.match_utterances", noted)
     small = config(tmp_path, steps=2)
     small = replace(
         small,
