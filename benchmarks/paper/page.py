@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import groupby
 from pathlib import Path
 
 from benchmarks.paper.committed import write_runs
 from benchmarks.paper.plan import Plan, Row, Table
 from benchmarks.paper.plots import Drawing, draw, drawings, seeds_of, threshold_lines
-from benchmarks.paper.results import CHANCE, Study
-from benchmarks.paper.run import BASELINES
+from benchmarks.paper.results import Study
+from benchmarks.paper.run import BASELINES, Run
+from benchmarks.paper.verdicts import CHANCE, Verdict, judge
 from proassist_lit.atomic import replacing, write_text
 
 NOT_RUN = "not run"
@@ -39,7 +41,10 @@ def write_page(
     write_runs(study, numbers)
     written = [out, numbers]
     before = {} if everything else _sections(out)
-    parts = [*_head(plan, study)]
+    verdicts = {
+        table.name: [judge(claim, study, plan) for claim in table.claims] for table in plan.tables
+    }
+    parts = [*_head(plan, study, [v for made in verdicts.values() for v in made])]
     for table in plan.tables:
         again = any(study.is_there(name) for name in table.rows)
         if table.title in before and (not again or (only and table.name not in only)):
@@ -50,23 +55,23 @@ def write_page(
         for drawing in drawings(table, study, plan):
             written.append(numbers.parent / f"{drawing.name}.png")
             parts += _picture(drawing, written[-1])
-        parts += _claims(table, study)
+        parts += _claims(table, study, verdicts[table.name])
     write_text(out, "\n".join([*parts, *_origin(plan, study, numbers)]).rstrip() + "\n")
     return written
 
 
 def _kept(section: Sequence[str], older: Sequence[str]) -> Iterator[str]:
     """A section as it stands, with a note of the rows that are older than those of today."""
+    note = (
+        f"{_OLDER} Of other data or settings than those of today, or run again since this "
+        f"section was written: {'; '.join(older)}. Compare the figures here with each other only."
+    )
     told = any(line.startswith(_OLDER) for line in section)
     for number, line in enumerate(section):
-        yield line
+        yield note if older and line.startswith(_OLDER) else line
         if number == 0 and older and not told:
             yield ""
-            yield (
-                f"{_OLDER} Of other data or settings than those of today, or run again since this "
-                f"section was written: {'; '.join(older)}. Compare the figures here with each "
-                "other only."
-            )
+            yield note
 
 
 def _sections(page: Path) -> Mapping[str, Sequence[str]]:
@@ -97,15 +102,24 @@ def numbers_of(page: Path) -> Path:
     return page.with_suffix("") / "runs.jsonl"
 
 
-def _head(plan: Plan, study: Study) -> Iterator[str]:
+def _head(plan: Plan, study: Study, verdicts: Sequence[Verdict]) -> Iterator[str]:
+    tests = sum(verdict.p is not None for verdict in verdicts)
     yield "# Results"
     yield ""
     yield (
         "Written by `python -m benchmarks.paper report`; no figure here is typed by hand. "
         "Numbers are means over seeds ± standard deviation over seeds; n is the number of seeds. "
         "They are of the test streams where there are any, else of val, on which thresholds are "
-        "chosen. A difference counts as seen where Welch's t-test over seeds gives "
-        f"p < {CHANCE:g}; few seeds see large ones only."
+        "chosen. Seeds change initial weights and the order of training, not the recordings. "
+        "What each metric means: [Metrics](metrics.md)."
+    )
+    yield ""
+    yield (
+        "A claim is compared by its direction; a difference counts as seen where a two-sided "
+        f"t-test over seeds gives p < {CHANCE:g} (Welch's; paired where both rows stream the same "
+        "trained models). Few seeds see large differences only, and none of the "
+        f"{tests} tests is corrected for their number. Bounds are those of means; how many seeds "
+        "reach them stands beside."
     )
     yield ""
     missing = [row.label for row in plan.rows.values() if not study.runs[row.name]]
@@ -141,8 +155,17 @@ def _table(table: Table, plan: Plan, study: Study) -> Iterator[str]:
         yield ""
     splits = sorted({run.split for row in rows for run in study.runs[row.name]})
     if splits and not table.thresholds:
-        yield f"Split: {', '.join(splits)}."
+        sizes = _each(_size(run) for row in rows for run in study.runs[row.name])
+        yield f"Split: {', '.join(splits)}{sizes and f' ({sizes})'}."
         yield ""
+
+
+def _size(run: Run) -> str:
+    """What was streamed, in words; empty if that is not known."""
+    if not run.size:
+        return ""
+    corrections = f", {run.size['corrections']} of them corrections" * ("corrections" in run.size)
+    return f"{run.size['streams']} streams, {run.size['utterances']} utterances{corrections}"
 
 
 def _row(row: Row, table: Table, study: Study) -> list[str]:
@@ -184,21 +207,23 @@ def _lacking(row: Row, table: Table, plan: Plan, study: Study) -> list[str]:
 def _threshold_table(table: Table, plan: Plan, study: Study) -> Iterator[str]:
     lines = threshold_lines(table, study, plan)
     thetas = sorted({theta for points in lines.values() for theta in points})
+    numbers = {
+        theta: [str(p[theta]) if theta in p else "–" for p in lines.values()] for theta in thetas
+    }
     if not thetas:
         yield f"{NOT_RUN.capitalize()}."
         yield ""
         return
-    body = [
-        [f"{theta:g}", *(str(p[theta]) if theta in p else "–" for p in lines.values())]
-        for theta in thetas
-    ]
+    body = []
+    for cells, same in groupby(thetas, key=numbers.__getitem__):  # one line where nothing changes
+        first, *others = same
+        body.append([f"{first:g}" + (f" to {others[-1]:g}" if others else ""), *cells])
     yield from _markdown(["threshold of P(speak), on val", *lines], body)
 
 
-def _claims(table: Table, study: Study) -> Iterator[str]:
+def _claims(table: Table, study: Study, verdicts: Sequence[Verdict]) -> Iterator[str]:
     yield f"*The paper.* {table.paper.strip()}"
     yield ""
-    verdicts = [study.judge(claim) for claim in table.claims]
     if verdicts:
         whose = {"paper": "the paper's direction", "ours": "ours"}
         body = [[whose[v.claim.whose], v.claim.says, v.verdict, v.numbers] for v in verdicts]
@@ -215,12 +240,16 @@ def _origin(plan: Plan, study: Study, numbers: Path) -> Iterator[str]:
     yield "## Where the numbers come from"
     yield ""
     yield (
-        "A row is run with the command below, those of CaptainCook4D with `--cook DIR`, too; "
-        "experiment and settings of each stand in the table."
+        "A row is run with the command below and its name of the table (`main/per_token`), those "
+        "of CaptainCook4D with `--cook DIR`, too. What a row evaluates again is run first. "
+        "Without `--set`, runs go to W&B and to a GPU where there is one."
     )
     yield ""
     yield "```bash"
-    yield "python -m benchmarks.paper run DIR --only TABLE/ROW --seeds 1,2,3 --jobs 1"
+    yield (
+        "python -m benchmarks.paper run DIR --only TABLE/ROW --seeds 1,2,3 --jobs 1"
+        + "".join(f" --set {text}" for text in sorted({text for text in extra if text}))
+    )
     yield "```"
     yield ""
     hours = sum(run.seconds or 0.0 for run in runs) / 3600
@@ -232,7 +261,6 @@ def _origin(plan: Plan, study: Study, numbers: Path) -> Iterator[str]:
         ),
         "machine": _each(run.machine for run in runs),
         "versions": _each(run.versions for run in runs),
-        "further settings (`--set`)": _each(f"`{text}`" for text in extra if text),
         "similarity of words": _each(run.similarity for run in runs),
         "runs": f"{len(runs)}, {hours:.1f} hours of runs in all",
     }  # fmt: skip
@@ -247,10 +275,13 @@ def _origin(plan: Plan, study: Study, numbers: Path) -> Iterator[str]:
         found = study.runs[row.name]
         seconds = [run.seconds for run in found if run.seconds is not None]
         time = f"{sum(seconds) / len(seconds):.0f} s" if seconds else NOT_RUN
-        start = f"of {row.of}" if row.of else f"+experiment={row.experiment}"
+        start = f"(evaluates {row.of} again)" if row.of else f"+experiment={row.experiment}"
         where = _each(run.commit for run in found), _each((run.started or "")[:10] for run in found)
-        body.append([f"`{row.name}`", f"`{' '.join([start, *row.set])}`", *where, time])
-    yield from _markdown(["row", "settings", "commit", "date", "mean time of a run"], body)
+        name = next(f"{table.name}/{row.name}" for table in plan.tables if row.name in table.rows)
+        seeds = ",".join(str(run.seed) for run in found)
+        body.append([f"`{name}`", f"`{' '.join([start, *row.set])}`", seeds, *where, time])
+    header = ["row", "settings", "seeds", "commit", "date", "mean time of a run"]
+    yield from _markdown(header, body)
 
 
 def _each(values: Iterable[object]) -> str:

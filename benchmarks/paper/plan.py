@@ -61,6 +61,9 @@ class Claim:
         row: the row it is about.
         better: name of a row that ``row`` is better than.
         same: name of a row that ``row`` does not differ from.
+        no_better: name of a row that ``row`` is not better than.
+        rises: the metric on val is higher at the highest threshold of P(speak) than at the lowest.
+        falls: it is lower there.
         at_least: least value of the mean.
         at_most: largest value of the mean.
         share_of_own: another metric of ``row``; the mean is at most ``at_most`` times it.
@@ -72,9 +75,17 @@ class Claim:
     whose: str = "paper"
     better: str = ""
     same: str = ""
+    no_better: str = ""
+    rises: bool = False
+    falls: bool = False
     at_least: float | None = None
     at_most: float | None = None
     share_of_own: str = ""
+
+    @property
+    def other(self) -> str:
+        """The row that ``row`` is compared with; empty for none."""
+        return self.better or self.same or self.no_better
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,6 +105,7 @@ class Table:
         found: what was looked into where the claims do not agree; no figure in it.
         curve: a key of the configuration, drawn against the first metric; with ``log`` on a
             logarithmic axis.
+        curve_name: what the picture calls it.
         log: see ``curve``.
         learning: whether the losses of its trained rows are drawn, on train and val.
         thresholds: whether the thresholds that val was streamed with are shown, of the first row.
@@ -111,6 +123,7 @@ class Table:
     claims: tuple[Claim, ...] = ()
     found: str = ""
     curve: str = ""
+    curve_name: str = ""
     log: bool = False
     learning: bool = False
     thresholds: bool = False
@@ -158,6 +171,10 @@ class Plan:
         wanted = {n for n in wanted if n not in left_out and self.rows[n].of not in left_out}
         wanted |= {self.rows[name].of for name in wanted} - {""}
         return [row for row in self.rows.values() if row.name in wanted and (cook or not row.cook)]
+
+    def same_models(self, one: str, two: str) -> bool:
+        """Whether two rows stream the same trained models, so that seeds belong together."""
+        return (self.rows[one].of or one) == (self.rows[two].of or two)
 
     def _named(self, text: str, *, option: str = "--only") -> Sequence[str]:
         name, _, row = text.partition("/")
@@ -234,7 +251,7 @@ def _faults(plan: Plan) -> Iterator[str]:
             yield f"since: {name}: {time!r} is no time; write 'YYYY-MM-DD HH:MM', in quotes."
     for table in plan.tables:
         named = [*table.rows, *(c.row for c in table.claims)]
-        named += [n for c in table.claims for n in (c.better, c.same) if n]
+        named += [c.other for c in table.claims if c.other]
         for name in named:
             if name not in plan.rows:
                 yield f"table {table.name}: {_unknown('row', name, plan.rows)}"
@@ -251,12 +268,21 @@ def _faults(plan: Plan) -> Iterator[str]:
             if key not in plan.metrics:
                 yield f"table {table.name}: {_unknown('metric', key, plan.metrics)}"
         for claim in table.claims:
-            bounds = claim.at_least is not None, claim.at_most is not None
-            if sum((bool(claim.better), bool(claim.same), *bounds)) != 1:
+            names = ("better", "same", "no_better", "rises", "falls", "at_least", "at_most")
+            values = [getattr(claim, name) for name in names]
+            if (
+                sum(value is not None and value is not False and value != "" for value in values)
+                != 1
+            ):
                 yield (
-                    f"table {table.name}: the claim {claim.says!r} needs one of better, same, "
-                    "at_least and at_most."
+                    f"table {table.name}: the claim {claim.says!r} needs one of "
+                    f"{', '.join(names[:-1])} and {names[-1]}."
                 )
+        if typed := re.findall(r"\d*\.\d+", table.found):
+            yield (
+                f"table {table.name}: found names {', '.join(typed)}, which no run would change; "
+                "make it a claim."
+            )
 
 
 def _unknown(what: str, name: object, known: Collection[str]) -> str:

@@ -59,7 +59,13 @@ def drawings(table: Table, study: Study, plan: Plan) -> Iterator[Drawing]:
         x_name = "threshold of P(speak), val"
         yield Drawing(name=name, title=title, lines=lines, x_name=x_name)
     if table.curve and (lines := setting_lines(table, study, plan)):
-        yield Drawing(name=name, title=title, lines=lines, x_name=table.curve, log=table.log)
+        yield Drawing(
+            name=name,
+            title=title,
+            lines=lines,
+            x_name=table.curve_name or table.curve,
+            log=table.log,
+        )
     if table.learning and (lines := learning_lines(table, study, plan)):
         yield Drawing(
             name=f"{name}_learning", title=f"{title}: losses while training", lines=lines,

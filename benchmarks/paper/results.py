@@ -1,21 +1,15 @@
-"""What the runs of a study left behind, read back: numbers over seeds, and what they bear out."""
+"""What the runs of a study left behind, read back: numbers over seeds."""
 
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from scipy.stats import ttest_ind
-
-from benchmarks.paper.plan import Claim, Plan
+from benchmarks.paper.plan import Plan
 from benchmarks.paper.run import Run, read_run
 from proassist_lit.errors import ConfigError
-from proassist_lit.metrics.directions import lower_is_better
-
-CHANCE = 0.05
-"""A difference counts as seen if chance would make one so large less often than this."""
 
 
 @dataclass(frozen=True)
@@ -23,6 +17,11 @@ class Spread:
     """A number over seeds."""
 
     values: tuple[float, ...]
+
+    @classmethod
+    def of(cls, by_seed: Mapping[int, float]) -> Spread:
+        """Of a number by seed."""
+        return cls(tuple(by_seed.values()))
 
     @property
     def mean(self) -> float:
@@ -37,22 +36,6 @@ class Spread:
     def __str__(self) -> str:
         spread = f" ± {self.sd:.3f}" if len(self.values) > 1 else ""
         return f"{self.mean:.3f}{spread}"
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """What became of a claim.
-
-    Attributes:
-        claim: itself.
-        verdict: ``agrees``, ``does not agree``, either of them ``, within chance``; that there is
-            one seed, with which nothing is tested; or ``not run``.
-        numbers: on what it rests.
-    """
-
-    claim: Claim
-    verdict: str
-    numbers: str
 
 
 class Study:
@@ -114,59 +97,11 @@ class Study:
             (run.started or "") < max(since, bases.get(run.seed, "")) for run in self.runs[row]
         )
 
+    def by_seed(self, row: str, metric: str) -> Mapping[int, float]:
+        """A number of a row, of the runs that have it."""
+        return {run.seed: run.metrics[metric] for run in self.runs[row] if metric in run.metrics}
+
     def spread(self, row: str, metric: str) -> Spread | None:
         """A number of a row over its seeds; None if no run has it."""
-        values = [run.metrics.get(metric) for run in self.runs[row]]
-        found = tuple(value for value in values if value is not None)
-        return Spread(found) if found else None
-
-    def judge(self, claim: Claim) -> Verdict:
-        """Whether the runs bear ``claim`` out."""
-        own = self.spread(claim.row, claim.metric)
-        if own is None:
-            return Verdict(claim, "not run", "")
-        if other := claim.better or claim.same:
-            theirs = self.spread(other, claim.metric)
-            if theirs is None:
-                return Verdict(claim, "not run", "")
-            return self._compare(claim, own, theirs)
-        bound, shown = claim.at_least if claim.at_least is not None else claim.at_most, ""
-        assert bound is not None
-        if claim.share_of_own:
-            whole = self.spread(claim.row, claim.share_of_own)
-            if whole is None:
-                return Verdict(claim, "not run", "")
-            bound, shown = bound * whole.mean, f" ({bound:g} of {whole.mean:.3f})"
-        reached = own.mean >= bound if claim.at_least is not None else own.mean <= bound
-        sign = "≥" if claim.at_least is not None else "≤"
-        return Verdict(
-            claim, "agrees" if reached else "does not agree", f"{own}, {sign} {bound:.3g}{shown}"
-        )
-
-    def _compare(self, claim: Claim, own: Spread, theirs: Spread) -> Verdict:
-        names = self._plan.rows
-        other = names[claim.better or claim.same].label
-        numbers = f"{own} against {theirs} ({names[claim.row].label}, {other})"
-        chance = chance_of(own, theirs)
-        numbers += "" if chance is None else f"; p = {chance:.2g}"
-        seen = chance is not None and chance < CHANCE
-        if claim.same:
-            if chance is None:
-                return Verdict(claim, "one seed, not tested", numbers)
-            verdict = "does not agree" if seen else "agrees: no difference seen"
-            return Verdict(claim, verdict, numbers)
-        less = lower_is_better(claim.metric)
-        agrees = own.mean < theirs.mean if less else own.mean > theirs.mean
-        verdict = "agrees" if agrees else "does not agree"
-        if not seen:
-            verdict += "; one seed, not tested" if chance is None else ", within chance"
-        return Verdict(claim, verdict, numbers)
-
-
-def chance_of(one: Spread, two: Spread) -> float | None:
-    """Two-sided p of Welch's t-test; None where either has a single value."""
-    if min(len(one.values), len(two.values)) < 2:
-        return None
-    if one.sd == two.sd == 0.0:  # no variance to divide by
-        return 1.0 if one.mean == two.mean else 0.0
-    return float(ttest_ind(one.values, two.values, equal_var=False).pvalue)
+        found = self.by_seed(row, metric)
+        return Spread.of(found) if found else None

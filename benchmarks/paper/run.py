@@ -46,6 +46,7 @@ class Run:
         machine: as the run itself noted it.
         versions: of torch, Lightning and Transformers.
         similarity: name of what words were compared with.
+        size: ``streams`` of the split, their reference ``utterances`` and ``corrections``.
         values: of the keys of the configuration that a table is drawn against.
         thresholds: metrics on val by threshold of P(speak), if a table shows them.
         losses: ``train`` and ``val``: step and loss, if a table draws them.
@@ -66,6 +67,7 @@ class Run:
     machine: str | None = None
     versions: str | None = None
     similarity: str | None = None
+    size: Mapping[str, int] = field(default_factory=dict)
     values: Mapping[str, float] = field(default_factory=dict)
     thresholds: Mapping[float, Mapping[str, float]] = field(default_factory=dict)
     losses: Mapping[str, Points] = field(default_factory=dict)
@@ -121,7 +123,7 @@ def read_run(directory: Path, row: str, plan: Plan) -> Run:
             settings=machine.get("settings", ()),
             commit=machine.get("commit") or notes.get("git commit"),
             machine=notes.get("machine"), versions=_versions(notes),
-            similarity=metrics.get("similarity"),
+            similarity=metrics.get("similarity"), size=_size(directory, metrics, split),
             values={t.curve: float(_setting(directory, t.curve)) for t in tables if t.curve},
             thresholds=_thresholds(directory, plan) if any(t.thresholds for t in tables) else {},
             losses=(
@@ -157,6 +159,21 @@ def _metrics(metrics: Mapping[str, Any], split: str, plan: Plan) -> Mapping[str,
         if isinstance(value, int | float) and math.isfinite(value):
             found[name] = float(value)
     return found
+
+
+def _size(directory: Path, metrics: Mapping[str, Any], split: str) -> Mapping[str, int]:
+    """How much the metrics rest on; nothing if the run does not tell."""
+    names = [f"{split}/utterance_num_{outcome}" for outcome in ("matched", "mismatched", "missed")]
+    streams = _read(directory / "streams.json")
+    if streams is None or not all(name in metrics for name in names):
+        return {}
+    size = {
+        "streams": sum(stream["split"] == split for stream in streams),
+        "utterances": int(sum(metrics[name] for name in names)),
+    }
+    if (corrections := f"{split}/utterance_num_correction") in metrics:
+        size["corrections"] = int(metrics[corrections])
+    return size
 
 
 def _versions(notes: Mapping[str, Any]) -> str | None:
