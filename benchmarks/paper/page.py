@@ -236,7 +236,7 @@ def _claims(table: Table, study: Study, verdicts: Sequence[Verdict]) -> Iterator
 def _origin(plan: Plan, study: Study, numbers: Path) -> Iterator[str]:
     """Command, commit, date, hardware and time, as the runs recorded them."""
     runs = study.all_runs
-    extra = [" ".join(run.extra(plan.rows[run.row])) for run in runs]
+    extra = sorted({text for run in runs for text in run.extra(plan.rows[run.row])})
     yield "## Where the numbers come from"
     yield ""
     yield (
@@ -248,7 +248,7 @@ def _origin(plan: Plan, study: Study, numbers: Path) -> Iterator[str]:
     yield "```bash"
     yield (
         "python -m benchmarks.paper run DIR --only TABLE/ROW --seeds 1,2,3 --jobs 1"
-        + "".join(f" --set {text}" for text in sorted({text for text in extra if text}))
+        + (f" --set {' '.join(extra)}" if extra else "")
     )
     yield "```"
     yield ""
@@ -277,7 +277,8 @@ def _origin(plan: Plan, study: Study, numbers: Path) -> Iterator[str]:
         time = f"{sum(seconds) / len(seconds):.0f} s" if seconds else NOT_RUN
         start = f"(evaluates {row.of} again)" if row.of else f"+experiment={row.experiment}"
         where = _each(run.commit for run in found), _each((run.started or "")[:10] for run in found)
-        name = next(f"{table.name}/{row.name}" for table in plan.tables if row.name in table.rows)
+        table = next((table.name for table in plan.tables if row.name in table.rows), "")
+        name = f"{table}/{row.name}" if table else row.name
         seeds = ",".join(str(run.seed) for run in found)
         body.append([f"`{name}`", f"`{' '.join([start, *row.set])}`", seeds, *where, time])
     header = ["row", "settings", "seeds", "commit", "date", "mean time of a run"]

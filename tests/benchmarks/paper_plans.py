@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from benchmarks.paper.plan import Plan, Row, Table
+from benchmarks.paper.plan import Claim, Plan, Row, Table
+from benchmarks.paper.results import Study
 
 ROWS = {
     "one": Row(name="one", label="One", experiment="per_token", set=("f1=0.5",)),
@@ -38,3 +39,16 @@ def metrics_of(directory: Path, **values: float) -> None:
     (directory / "metrics.json").write_text(
         json.dumps({f"test/{name}": value for name, value in values.items()})
     )
+
+
+def study_of(directory: Path, values: Mapping[str, tuple[float, ...]], plan: Plan) -> Study:
+    """A study whose rows have these values, by seed from 1."""
+    (directory / "study").mkdir(exist_ok=True)
+    for row, numbers in values.items():
+        for seed, value in enumerate(numbers, start=1):
+            metrics_of(directory / "study" / row / f"seed{seed}", utterance_f1=value)
+    return Study(directory / "study", plan)
+
+
+def claim(row: str = "one", **settings: object) -> Claim:
+    return Claim(says="It is so", metric="utterance_f1", row=row, **settings)  # type: ignore[arg-type]

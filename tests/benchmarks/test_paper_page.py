@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,67 +10,11 @@ import yaml
 from benchmarks.paper.committed import read_runs
 from benchmarks.paper.jobs import Job
 from benchmarks.paper.page import write_page
-from benchmarks.paper.plan import Claim, Plan
 from benchmarks.paper.plots import learning_lines, setting_lines
-from benchmarks.paper.results import Spread, Study, chance_of
+from benchmarks.paper.results import Study
 from benchmarks.paper.run import Run
 from proassist_lit.errors import ConfigError
-from proassist_lit.metrics.directions import DIRECTIONS, Direction
-from tests.benchmarks.paper_plans import ROWS, metrics_of, plan_of, table
-
-
-def study_of(tmp_path: Path, values: Mapping[str, tuple[float, ...]], plan: Plan) -> Study:
-    for row, numbers in values.items():
-        for seed, value in enumerate(numbers, start=1):
-            metrics_of(tmp_path / "study" / row / f"seed{seed}", utterance_f1=value)
-    return Study(tmp_path / "study", plan)
-
-
-def claim(**settings: object) -> Claim:
-    return Claim(says="It is so", metric="utterance_f1", row="one", **settings)  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize(
-    ("made", "one", "two", "verdict"),
-    [
-        (claim(better="two"), (0.8, 0.81, 0.82), (0.5, 0.51, 0.52), "agrees"),
-        (claim(better="two"), (0.5, 0.51, 0.52), (0.8, 0.81, 0.82), "does not agree"),
-        (claim(better="two"), (0.5, 0.9, 0.7), (0.5, 0.8, 0.6), "agrees, within chance"),
-        (claim(better="two"), (0.8,), (0.5,), "agrees; one seed, not tested"),
-        (claim(better="two"), (0.5, 0.5), (0.5, 0.5), "does not agree, within chance"),
-        (claim(same="two"), (0.5, 0.9, 0.7), (0.5, 0.8, 0.6), "agrees: no difference seen"),
-        (claim(same="two"), (0.8, 0.81, 0.82), (0.5, 0.51, 0.52), "does not agree"),
-        (claim(same="two"), (0.8,), (0.5,), "one seed, not tested"),
-        (claim(at_least=0.9), (0.8, 1.0), (), "agrees"),
-        (claim(at_least=0.9), (0.8, 0.9), (), "does not agree"),
-        (claim(at_most=0.9), (0.8, 1.0), (), "agrees"),
-        (claim(at_most=0.5, share_of_own="utterance_f1"), (0.8, 1.0), (), "does not agree"),
-        (claim(better="two"), (0.8, 1.0), (), "not run"),
-        (claim(at_least=0.9), (), (), "not run"),
-    ],
-)
-def test_claims_are_computed(
-    made: Claim, one: tuple[float, ...], two: tuple[float, ...], verdict: str, tmp_path: Path
-) -> None:
-    (tmp_path / "study").mkdir()
-    study = study_of(tmp_path, {"one": one, "two": two}, plan_of())
-    assert study.judge(made).verdict == verdict
-
-
-def test_less_is_better_where_the_metric_says_so(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    study = study_of(tmp_path, {"one": (0.5, 0.51), "two": (0.8, 0.81)}, plan_of())
-    assert study.judge(claim(better="two")).verdict == "does not agree"
-    monkeypatch.setitem(DIRECTIONS, "utterance_f1", Direction.LOWER)
-    assert study.judge(claim(better="two")).verdict == "agrees"
-
-
-def test_chance_is_that_of_welch() -> None:
-    # t = 0.3 / sqrt(2 * 0.01^2 / 3) = 36.7 with 4 degrees of freedom; p from a table of t
-    assert chance_of(Spread((0.5, 0.51, 0.52)), Spread((0.8, 0.81, 0.82))) == pytest.approx(
-        3.2e-6, rel=0.05
-    )
+from tests.benchmarks.paper_plans import ROWS, claim, metrics_of, plan_of, study_of, table
 
 
 def test_page_shows_means_spreads_missing_metrics_and_rows_not_run(tmp_path: Path) -> None:
@@ -89,9 +32,36 @@ def test_page_shows_means_spreads_missing_metrics_and_rows_not_run(tmp_path: Pat
     assert "| One | 3 | 0.700 ± 0.180 | – |" in lines
     assert "| Two | 0 | not run | not run |" in lines
     assert "Missing: One has no blind F1." in lines
-    assert "| ours | It is so | agrees | 0.700 ± 0.180, ≥ 0.7 |" not in lines  # whose: the paper
-    assert "| the paper's direction | It is so | agrees | 0.700 ± 0.180, ≥ 0.7 |" in lines
+    assert (
+        "| the paper's direction | It is so | agrees | 0.700 ± 0.180, ≥ 0.7; 2 of 3 seeds |"
+        in lines
+    )
     assert "Not yet run: 3 of 4 rows (Two; Again; Cooked)." in lines
+
+
+def test_page_tells_how_many_tests_it_makes(tmp_path: Path) -> None:
+    claims = (claim(at_least=0.7), claim(better="two"), claim(same="two"))
+    plan = plan_of(table("one", "two", claims=claims))
+    numbers = {"one": (0.5, 0.75), "two": (0.25, 0.5)}
+    write_page(plan, study_of(tmp_path, numbers, plan), tmp_path / "results.md")
+    assert "none of the 2 tests is corrected" in (tmp_path / "results.md").read_text()
+
+
+def test_page_tells_on_how_much_its_numbers_rest(tmp_path: Path) -> None:
+    plan, out = plan_of(table("one")), tmp_path / "results.md"
+    directory = tmp_path / "study" / "one" / "seed1"
+    counts = {"matched": 3.0, "mismatched": 2.0, "missed": 5.0, "redundant": 7.0, "correction": 4.0}
+    metrics_of(directory, utterance_f1=0.5, **{f"utterance_num_{k}": v for k, v in counts.items()})
+    streams = [{"split": split} for split in ("val", "test", "test")]
+    (directory / "streams.json").write_text(json.dumps(streams))
+    write_page(plan, Study(tmp_path / "study", plan), out)
+    told = "Split: test (2 streams, 10 utterances, 4 of them corrections)."
+    assert told in out.read_text()
+
+    kept = read_runs(tmp_path / "results" / "runs.jsonl")
+    (tmp_path / "empty").mkdir()
+    write_page(plan, Study(tmp_path / "empty", plan, kept), out, everything=True)
+    assert told in out.read_text()
 
 
 def test_page_shows_what_the_paper_printed_beside_ours(tmp_path: Path) -> None:
@@ -129,8 +99,9 @@ def test_page_shows_baselines_once_and_where_numbers_come_from(tmp_path: Path) -
     assert "- processor: Z80, 1 cores, 2 threads a run\n" in text
     assert "- similarity of words: words-7" in text
     assert "- runs: 1, 2.0 hours of runs in all" in text
-    assert "- further settings (`--set`): `logger.wandb=disabled`\n" in text
-    assert "| `one` | `+experiment=per_token f1=0.5` | abc123 | 2026-02-03 | 7200 s |" in text
+    assert "--only TABLE/ROW --seeds 1,2,3 --jobs 1 --set logger.wandb=disabled\n" in text
+    shown = "| `first/one` | `+experiment=per_token f1=0.5` | 1 | abc123 | 2026-02-03 | 7200 s |"
+    assert shown in text
 
 
 def test_page_says_what_was_looked_into_of_what_was_run(tmp_path: Path) -> None:
@@ -168,7 +139,7 @@ def test_page_takes_the_commit_that_was_told_where_git_could_not(tmp_path: Path)
     (directory / "machine.json").write_text(json.dumps({"commit": "abc123"}))
     write_page(plan, Study(tmp_path / "study", plan), tmp_path / "results.md")
 
-    assert "f1=0.5` | abc123 |" in (tmp_path / "results.md").read_text()
+    assert "f1=0.5` | 1 | abc123 |" in (tmp_path / "results.md").read_text()
 
 
 def test_page_draws_a_setting_and_thresholds(tmp_path: Path) -> None:
@@ -179,9 +150,15 @@ def test_page_draws_a_setting_and_thresholds(tmp_path: Path) -> None:
     for row, rho in (("one", 1.0), ("two", 0.1), ("again", 1.0)):
         directory = tmp_path / "study" / row / "seed1"
         metrics_of(directory, utterance_f1=rho / 2)
-        config = {"objective": {"rho": rho}, "evaluation": {"sweep_speak": [0.25, 0.75]}}
+        config = {"objective": {"rho": rho}, "evaluation": {"sweep_speak": [0.25, 0.75, 0.8]}}
         (directory / "config.yaml").write_text(yaml.safe_dump(config))
-    points = [(0.75, 0.5, 0.375), (0.25, 0.5, 0.625), (0.31, 0.5, 1.0), (0.25, 0.9, 1.0)]
+    points = [
+        (0.75, 0.5, 0.375),
+        (0.8, 0.5, 0.375),
+        (0.25, 0.5, 0.625),
+        (0.31, 0.5, 1.0),
+        (0.25, 0.9, 1.0),
+    ]
     (tmp_path / "study" / "again" / "seed1" / "sweep.json").write_text(
         json.dumps(
             [
@@ -196,7 +173,7 @@ def test_page_draws_a_setting_and_thresholds(tmp_path: Path) -> None:
     names = ["results.md", "runs.jsonl", "first.png", "thetas.png"]
     assert [path.name for path in written] == names
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in written[2:])
-    assert "| 0.25 | 0.625 |\n| 0.75 | 0.375 |\n" in out.read_text()
+    assert "| 0.25 | 0.625 |\n| 0.75 to 0.8 | 0.375 |\n" in out.read_text()
     assert "0.31" not in out.read_text()  # what calibration adds differs from run to run
     assert "![First](results/first.png)" in out.read_text()
 
@@ -281,6 +258,11 @@ def test_a_section_that_stays_tells_which_of_its_runs_are_of_before(tmp_path: Pa
     write_page(plan, Study(tmp_path / "study", plan, runs), out)
     assert "*Older runs.* Of other data or settings" in out.read_text()
     assert "was written: One. Compare" in out.read_text()
+
+    plan = replace(plan, since={"toy": "2026-11-27 01:45"})
+    write_page(plan, Study(tmp_path / "study", plan, runs), out)
+    assert "was written: One; Again. Compare" in out.read_text()
+    assert out.read_text().count("Older runs.") == 1
 
 
 def test_what_evaluates_a_row_that_was_run_again_is_older(tmp_path: Path) -> None:

@@ -61,6 +61,19 @@ def test_select_refuses_what_is_not_there(only: str, message: str) -> None:
             {"tables": [{"claims": [{"says": "s", "metric": "f1", "row": "a"}]}]},
             r"the claim 's' needs one of better, same",
         ),
+        (
+            {
+                "tables": [
+                    {
+                        "claims": [
+                            {"says": "s", "metric": "f1", "row": "a", "at_least": 0, "rises": True}
+                        ]
+                    }
+                ]
+            },
+            r"the claim 's' needs one of better, same",
+        ),
+        ({"tables": [{"found": "It is 0.5 or .25."}]}, r"found names 0\.5, \.25, .* make it a cl"),
     ],
 )
 def test_a_wrong_plan_is_refused(change: dict[str, object], message: str, tmp_path: Path) -> None:
