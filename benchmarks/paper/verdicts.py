@@ -15,6 +15,8 @@ from proassist_lit.metrics.directions import lower_is_better
 CHANCE = 0.05
 """A difference counts as seen if chance would make one so large less often than this."""
 
+_ROUNDING = 1e-9  # numbers that differ by less are the same
+
 BySeed = Mapping[int, float]
 
 
@@ -110,7 +112,7 @@ def _compared(
             verdict = "agrees" if agrees else "does not agree"
         return Verdict(claim, verdict, numbers, p)
     verdict = "agrees" if better else "does not agree"
-    if mine == others:
+    if abs(mine - others) <= _ROUNDING:
         verdict = "no difference at all"
     elif p is None:
         verdict = f"direction {verdict}; one seed, not tested"
@@ -130,13 +132,13 @@ def chance_of(own: BySeed, theirs: BySeed, *, paired: bool) -> float | None:
     if paired:
         seeds = sorted(own.keys() & theirs.keys())
         one, two = [own[seed] for seed in seeds], [theirs[seed] for seed in seeds]
-        varies = bool(seeds) and np.ptp(np.subtract(one, two)) > 0
+        varies = bool(seeds) and np.ptp(np.subtract(one, two)) > _ROUNDING
     else:
         one, two = list(own.values()), list(theirs.values())
-        varies = max(np.ptp(one), np.ptp(two)) > 0
+        varies = max(np.ptp(one), np.ptp(two)) > _ROUNDING
     if min(len(one), len(two)) < 2:
         return None
     if not varies:  # no variance to divide by
-        return 1.0 if one[0] == two[0] else 0.0
+        return 1.0 if abs(one[0] - two[0]) <= _ROUNDING else 0.0
     test = ttest_rel(one, two) if paired else ttest_ind(one, two, equal_var=False)
     return float(test.pvalue)

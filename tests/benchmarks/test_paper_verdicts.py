@@ -23,7 +23,7 @@ NEAR = (0.5, 0.9, 0.7), (0.5, 0.8, 0.6)
         (claim(better="two"), *NEAR, "direction agrees, not told apart"),
         (claim(better="two"), *NEAR[::-1], "direction does not agree, not told apart"),
         (claim(better="two"), (0.8,), (0.5,), "direction agrees; one seed, not tested"),
-        (claim(better="two"), (0.5, 0.5), (0.5, 0.5), "no difference at all"),
+        (claim(better="two"), (0.5, 0.6), (0.6 + 1e-15, 0.5), "no difference at all"),
         (claim(same="two"), *NEAR, "no difference seen"),
         (claim(same="two"), HIGH, LOW, "does not agree"),
         (claim(same="two"), (0.8,), (0.5,), "one seed, not tested"),
@@ -81,7 +81,7 @@ def test_chance_is_that_of_welch_and_of_pairs_where_the_models_are_the_same(
     assert chance_of({1: 0.1, 2: 0.4, 3: 0.9}, {3: 0.6, 1: 0.0, 2: 0.2}, paired=True) == (
         pytest.approx(0.0742, rel=0.01)
     )
-    assert chance_of({1: 0.5, 2: 0.5}, {2: 0.5, 1: 0.5}, paired=True) == 1.0
+    assert chance_of({1: 0.5, 2: 0.6}, {2: 0.6 + 1e-15, 1: 0.5}, paired=True) == 1.0
     assert chance_of({1: 0.75, 2: 1.0}, {1: 0.5, 2: 0.75}, paired=True) == 0.0
     assert chance_of({1: 0.75}, {1: 0.5, 2: 0.75}, paired=True) is None
     assert chance_of({1: 0.75}, {1: 0.5, 2: 0.75}, paired=False) is None
