@@ -19,7 +19,10 @@ from proassist_lit.model.config import ModelConfig, TrainMode
 from tests.exchange.fakes import TINY, Captured, error, exported, make_run
 
 
-def test_a_tampered_folder_is_refused_with_the_list(tmp_path: Path, capsys: Captured) -> None:
+def test_a_tampered_folder_is_refused_with_the_list(
+    tmp_path: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tests.exchange.fakes.VISION_SIZE", 768)  # of the data that it meets
     out = exported(tmp_path)
     tensors, heads = load_file(out / "model.safetensors"), load_file(out / "heads.safetensors")
     norm = tensors.pop("model.norm.weight")
