@@ -38,7 +38,8 @@ def add_parser(commands: Any) -> None:
 def import_(arguments: argparse.Namespace) -> int:
     """Run the command; return its exit code."""
     from proassist_lit.commands.export import load_assistant
-    from proassist_lit.exchange.proassist_in import is_proassist, read_proassist
+    from proassist_lit.exchange.proassist_folder import is_proassist
+    from proassist_lit.exchange.proassist_in import read_proassist
     from proassist_lit.exchange.write import write_assistant
     from proassist_lit.lit.quiet import quiet_libraries
     from proassist_lit.model.assistant_folder import DESCRIPTION

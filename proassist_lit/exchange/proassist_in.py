@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,60 +17,26 @@ from proassist_lit.config import RunConfig
 from proassist_lit.data.config import DataConfig
 from proassist_lit.errors import CheckpointError, ConfigError
 from proassist_lit.exchange.description import Description
+from proassist_lit.exchange.proassist_folder import Checkpoint, read_checkpoint
 from proassist_lit.exchange.proassist_names import is_beside, to_ours
-from proassist_lit.model.adapter_files import (
-    ADAPTER_CONFIG,
-    BESIDE_ADDITIONS,
-    fold_adapter,
-    read_adapter,
-    read_json,
-)
+from proassist_lit.model.adapter_files import fold_adapter, read_adapter
 from proassist_lit.model.assistant import AssistantModel
 from proassist_lit.model.assistant_folder import head_tensors
 from proassist_lit.model.config import Decision, HeadType, ModelConfig
 from proassist_lit.model.pretrained import load_model, load_tokenizer
-from proassist_lit.model.tensor_files import check_tensors, read_tensors
+from proassist_lit.model.tensor_files import check_tensors
 from proassist_lit.model.vocabulary import add_special_tokens
 from proassist_lit.objectives import ObjectiveConfig, ObjectiveKind
 from proassist_lit.sequence.chat import Chat, chat_format
 from proassist_lit.streaming.config import Strategy, StreamConfig
 
 _FEATURES = "google___siglip-so400m-patch14-384@-2"
-_EXTENSION = ("speaking_decision_head", "dst_update_head", "dst_generation_head")
-_EXTENSION_KEYS = ("dst_gen_token_id", "use_binary_decision_heads", "use_dst_update_head")
 _STRATEGIES = {
     "drop_all": Strategy.DROP_ALL,
     "drop_middle": Strategy.DROP_MIDDLE,
     "summarize_and_drop": Strategy.SUMMARIZE,
 }
 _REMEDY = "Fetch the checkpoint again; --base names its backbone if that is another one."
-
-
-@dataclass
-class _Checkpoint:
-    """A checkpoint's folder, sorted."""
-
-    folder: Path
-    settings: dict[str, Any]
-    backbone: dict[str, Tensor]  # whole, or the matrices that grew
-    additions: dict[str, Tensor]  # of the last adapter, and matrices that it was saved with
-    beside: dict[str, Tensor]
-
-    @property
-    def is_adapter(self) -> bool:
-        return (self.folder / ADAPTER_CONFIG).is_file()
-
-    @property
-    def is_extension(self) -> bool:
-        """Whether it is one of the DST extension."""
-        heads = any(name.startswith(_EXTENSION) for name in self.beside)
-        return heads or any(self.settings.get(key) is not None for key in _EXTENSION_KEYS)
-
-
-def is_proassist(folder: Path) -> bool:
-    """Whether a folder looks like a checkpoint of ProAssist or its extension."""
-    path = folder / "config.json"
-    return path.is_file() and "vision_hidden_size" in read_json(path)
 
 
 def read_proassist(folder: Path, base: str | None = None) -> tuple[AssistantModel, Description]:
@@ -86,7 +51,7 @@ def read_proassist(folder: Path, base: str | None = None) -> tuple[AssistantMode
             message lists them.
         ConfigError: the backbone is not found.
     """
-    found = _sort(folder)
+    found = read_checkpoint(folder)
     name = base or str(found.settings.get("llm_pretrained") or "")
     if not name:
         raise ConfigError(f"{folder}: names no llm_pretrained; give its backbone with --base.")
@@ -112,28 +77,7 @@ def read_proassist(folder: Path, base: str | None = None) -> tuple[AssistantMode
     return model.eval(), about
 
 
-def _sort(folder: Path) -> _Checkpoint:
-    settings = read_json(folder / "config.json")
-    found = _Checkpoint(folder, settings, {}, {}, {})
-    if found.is_adapter:
-        tensors = read_adapter(folder)
-    else:
-        files = [*sorted(folder.glob("model*.safetensors"))]
-        files = files or sorted(folder.glob("pytorch_model*.bin"))
-        tensors = {name: t for path in files for name, t in read_tensors(path).items()}
-    if (folder / "mm_projector.bin").is_file():
-        tensors |= read_tensors(folder / "mm_projector.bin")
-    for name, tensor in tensors.items():
-        if is_beside(name):
-            found.beside[name] = tensor
-        elif ".lora_" in name or BESIDE_ADDITIONS in name:
-            found.additions[name] = tensor
-        else:
-            found.backbone[name] = tensor
-    return found
-
-
-def _configure(found: _Checkpoint, base: str) -> RunConfig:
+def _configure(found: Checkpoint, base: str) -> RunConfig:
     """Our settings of what the checkpoint says of itself."""
     settings = found.settings
     side = int(settings.get("img_patch_token_size") or 0)
@@ -200,7 +144,7 @@ def _check(faults: list[str], check: Callable[[], None]) -> bool:
     return True
 
 
-def _backbone(found: _Checkpoint, base: str, faults: list[str]) -> Any:
+def _backbone(found: Checkpoint, base: str, faults: list[str]) -> Any:
     """The language model: whole from the folder, or the base with all rounds of adapters.
 
     With ``faults`` its shapes are right, and no more.
@@ -225,7 +169,7 @@ def _backbone(found: _Checkpoint, base: str, faults: list[str]) -> Any:
     return lm
 
 
-def _whole(found: _Checkpoint, faults: list[str]) -> Any:
+def _whole(found: Checkpoint, faults: list[str]) -> Any:
     known = {*LlamaConfig().to_dict(), "rope_theta", "rope_scaling"}
     config = LlamaConfig.from_dict({k: v for k, v in found.settings.items() if k in known})
     with torch.device("meta"):  # shapes only
@@ -243,7 +187,7 @@ def _whole(found: _Checkpoint, faults: list[str]) -> Any:
     )
 
 
-def _tokenizer(found: _Checkpoint, base: str, config: RunConfig) -> Any:
+def _tokenizer(found: Checkpoint, base: str, config: RunConfig) -> Any:
     """The checkpoint's own tokenizer, else the backbone's with the tokens that were added."""
     if (found.folder / "tokenizer_config.json").is_file():
         tokenizer = AutoTokenizer.from_pretrained(found.folder)
