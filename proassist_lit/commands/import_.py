@@ -53,8 +53,9 @@ def import_(arguments: argparse.Namespace) -> int:
     else:
         raise CheckpointError(
             f"{source}: holds neither {DESCRIPTION} (an exported folder) nor a config.json with "
-            "vision_hidden_size (a checkpoint of ProAssist or its DST extension); give the folder "
-            "that holds one."
+            "vision_hidden_size (a checkpoint of ProAssist or its DST extension) nor an "
+            "adapter_config.json with mm_projector in modules_to_save (an adapter of the "
+            "extension); give the folder that holds one."
         )
     write_assistant(arguments.out, model, about, merge=True)
     sys.stdout.write(f"wrote {arguments.out}\n")

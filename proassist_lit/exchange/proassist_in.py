@@ -43,7 +43,8 @@ def read_proassist(folder: Path, base: str | None = None) -> tuple[AssistantMode
     """The assistant of a checkpoint, its adapters merged.
 
     Args:
-        folder: a Hugging Face Trainer's directory: an adapter or whole weights, ``config.json``.
+        folder: a Hugging Face Trainer's directory: an adapter or whole weights, ``config.json``,
+            without which adapters of the DST extension are saved.
         base: the backbone, a folder or id, in the place of what the checkpoint names.
 
     Raises:
@@ -54,7 +55,8 @@ def read_proassist(folder: Path, base: str | None = None) -> tuple[AssistantMode
     found = read_checkpoint(folder)
     name = base or str(found.settings.get("llm_pretrained") or "")
     if not name:
-        raise ConfigError(f"{folder}: names no llm_pretrained; give its backbone with --base.")
+        key = "llm_pretrained" if (folder / "config.json").is_file() else "base_model_name_or_path"
+        raise ConfigError(f"{folder}: names no {key}; give its backbone with --base.")
     config = _configure(found, name)
     faults: list[str] = []  # of all files, told together
     lm = _backbone(found, name, faults)

@@ -217,7 +217,9 @@ def test_an_output_matrix_that_was_added_to_is_tied_no_more(tmp_path: Path) -> N
     assert stream(again) == stream(model)
 
 
-def extension_checkpoint(tmp_path: Path, *, own_tokenizer: bool) -> tuple[Path, Tensors]:
+def extension_checkpoint(
+    tmp_path: Path, *, own_tokenizer: bool, config: bool
+) -> tuple[Path, Tensors]:
     """An adapter over a backbone whose matrices grew by ``<image>``, ``[DST]``, ``[ASST]``."""
     base, weights = make_base(tmp_path / "base")
     grown = {
@@ -232,8 +234,12 @@ def extension_checkpoint(tmp_path: Path, *, own_tokenizer: bool) -> tuple[Path, 
     )
     folder = tmp_path / "checkpoint"
     lora_round(folder, ATTENTION, beside | grown, seed=300)
-    config_json(folder, base, use_speaking_decision_head=True, use_dst_update_head=True,
-                use_separate_generation_heads=True)  # fmt: skip
+    if config:
+        config_json(folder, base, use_speaking_decision_head=True, use_dst_update_head=True,
+                    use_separate_generation_heads=True)  # fmt: skip
+    else:
+        path = folder / "adapter_config.json"
+        path.write_text(path.read_text().replace('"gone"', json.dumps(str(base))))
     if own_tokenizer:
         tokenizer = AutoTokenizer.from_pretrained(base)
         tokenizer.add_tokens(["<image>", "[DST]", "[ASST]"], special_tokens=True)
@@ -241,10 +247,11 @@ def extension_checkpoint(tmp_path: Path, *, own_tokenizer: bool) -> tuple[Path, 
     return folder, grown | beside
 
 
+@pytest.mark.parametrize("config", [False, True], ids=["adapter alone", "config.json"])
 @pytest.mark.parametrize("own_tokenizer", [False, True])
 @torch.no_grad()
-def test_the_extension_comes_in_as_it_is(own_tokenizer: bool, tmp_path: Path) -> None:
-    folder, tensors = extension_checkpoint(tmp_path, own_tokenizer=own_tokenizer)
+def test_the_extension_comes_in_as_it_is(own_tokenizer: bool, config: bool, tmp_path: Path) -> None:
+    folder, tensors = extension_checkpoint(tmp_path, own_tokenizer=own_tokenizer, config=config)
     assert main(["import", str(folder), str(tmp_path / "in")]) == 0
     model, about = load_assistant(tmp_path / "in")
 
