@@ -36,6 +36,7 @@ _STRATEGIES = {
     "drop_middle": Strategy.DROP_MIDDLE,
     "summarize_and_drop": Strategy.SUMMARIZE,
 }
+_TABLE = "model.embed_tokens.weight"
 _REMEDY = "Fetch the checkpoint again; --base names its backbone if that is another one."
 
 
@@ -63,6 +64,7 @@ def read_proassist(folder: Path, base: str | None = None) -> tuple[AssistantMode
     chat = Chat(
         chat_format(config.model.chat, config.model.separator), _tokenizer(found, name, config)
     )
+    _check(faults, lambda: _check_rows(found, lm, chat))
     width = int(found.settings["vision_hidden_size"])
     with torch.device("meta") if faults else nullcontext():
         model = AssistantModel(lm, vision_size=width, config=config.model, chat=chat).float()
@@ -169,6 +171,22 @@ def _backbone(found: Checkpoint, base: str, faults: list[str]) -> Any:
     if found.is_adapter:
         _check(faults, lambda: fold_adapter(lm, folder, found.additions))
     return lm
+
+
+def _check_rows(found: Checkpoint, lm: Any, chat: Chat) -> None:
+    """The format's special tokens have rows; those that training drew anew are in no backbone."""
+    grown = [len(tensor) for name, tensor in found.backbone.items() if name == _TABLE]
+    num_rows = max(int(lm.get_input_embeddings().num_embeddings), *grown, 0)
+    tokens = chat.format.special_tokens
+    ids = zip(tokens, chat.tokenizer.convert_tokens_to_ids(list(tokens)), strict=True)
+    lacking = [f"{token} ({index})" for token, index in ids if index >= num_rows]
+    if lacking:
+        raise CheckpointError(
+            f"{found.folder}: 1 missing: {_TABLE} with rows for {', '.join(lacking)}; there are "
+            f"{num_rows}. Every training draws these anew, and peft leaves them out where it "
+            "cannot look the backbone up: save the adapter there with save_embedding_layers=True, "
+            "or give a backbone that has them with --base."
+        )
 
 
 def _whole(found: Checkpoint, faults: list[str]) -> Any:

@@ -131,3 +131,20 @@ def test_of_proassist_itself_config_json_must_be_there(tmp_path: Path, capsys: C
     assert "config.json with vision_hidden_size is missing; only adapters of the DST" in error(
         capsys
     )
+
+
+def test_an_adapter_without_the_rows_of_its_tokens_is_refused(
+    tmp_path: Path, capsys: Captured
+) -> None:
+    folder, want = save(tmp_path, save_embedding_layers=False)  # as peft does by itself, offline
+    rows = len(want["lm_head.weight"]) - 3
+    path = folder / "adapter_model.safetensors"
+    tensors = {n: t for n, t in load_file(path).items() if "dst_update_head.bias" not in n}
+    save_file(tensors, path)
+    assert main(["import", str(folder), str(tmp_path / "in")]) == 2
+    message = capsys.readouterr().err
+    assert f"1 missing: model.embed_tokens.weight with rows for [DST] ({rows + 1}), [ASST]" in (
+        message
+    )
+    assert "save_embedding_layers=True" in message
+    assert "1 missing: dst_head.net.bias" in message  # in one list
