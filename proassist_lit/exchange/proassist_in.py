@@ -19,7 +19,7 @@ from proassist_lit.errors import CheckpointError, ConfigError
 from proassist_lit.exchange.description import Description
 from proassist_lit.exchange.proassist_folder import Checkpoint, read_checkpoint
 from proassist_lit.exchange.proassist_names import is_beside, to_ours
-from proassist_lit.model.adapter_files import fold_adapter, read_adapter
+from proassist_lit.model.adapter_files import fold_adapter, read_adapter, untie
 from proassist_lit.model.assistant import AssistantModel
 from proassist_lit.model.assistant_folder import head_tensors
 from proassist_lit.model.config import Decision, HeadType, ModelConfig
@@ -162,6 +162,10 @@ def _backbone(found: Checkpoint, base: str, faults: list[str]) -> Any:
         tensors = {n: t for n, t in read_adapter(earlier).items() if not is_beside(n)}
         if not _check(faults, partial(fold_adapter, lm, earlier, tensors)):
             return lm
+    own = lm.get_input_embeddings().weight  # of both matrices, where they are tied
+    table, head = matrices.get(_TABLE, own), matrices.get("lm_head.weight", own)
+    if table.shape == head.shape and not torch.equal(table.to(head.dtype), head):
+        untie(lm)  # trained whole, each by itself
     for grown in (tensor for name, tensor in matrices.items() if "embed_tokens" in name):
         lm.resize_token_embeddings(len(grown), mean_resizing=False)
     own = lm.state_dict()

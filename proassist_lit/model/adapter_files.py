@@ -27,6 +27,9 @@ BESIDE_ADDITIONS = ".base_layer."
 """In names of what additions are beside: of an output matrix that is added to, peft saves it, too,
 as it might not be that of the backbone any more."""
 
+_BEFORE = ".original_module."
+"""In names of what a matrix was before it was trained whole: of no use, but peft may save it."""
+
 _PREFIX, _ROWS = "base_model.model.", ".token_adapter.trainable_tokens_delta"
 
 
@@ -75,6 +78,7 @@ def read_adapter(folder: Path) -> dict[str, Tensor]:
     return {
         name.removeprefix(_PREFIX).replace(".modules_to_save.", "."): tensor
         for name, tensor in read_tensors(path).items()
+        if _BEFORE not in name
     }
 
 
@@ -151,10 +155,16 @@ def _add(lm: Any, folder: Path, settings: Mapping[str, Any]) -> dict[str, Tensor
 
 def _untie(lm: Any, settings: Mapping[str, Any]) -> None:
     """Give the output matrix weights of its own if it alone is added to."""
-    table, head = lm.get_input_embeddings(), lm.get_output_embeddings()
+    head = lm.get_output_embeddings()
     name = next(name for name, module in lm.named_modules() if module is head)
-    targets = settings.get("target_modules") or ()
-    if head.weight is table.weight and name in targets:
+    if name in (settings.get("target_modules") or ()):
+        untie(lm)
+
+
+def untie(lm: Any) -> None:
+    """Give the output matrix weights of its own, equal to those of the embeddings."""
+    table, head = lm.get_input_embeddings(), lm.get_output_embeddings()
+    if head.weight is table.weight:
         head.weight = nn.Parameter(table.weight.detach().clone())
         lm.config.tie_word_embeddings = False
 

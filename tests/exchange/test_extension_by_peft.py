@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
+from proassist_lit.commands.export import load_assistant
 from proassist_lit.commands.main import main
 from proassist_lit.exchange.proassist_in import read_proassist
 from proassist_lit.model.config import HeadType
@@ -26,6 +27,7 @@ pytestmark = [  # peft's own
     pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing.:FutureWarning"),
     pytest.mark.filterwarnings("ignore:Setting `save_embedding_layers`:UserWarning"),
     pytest.mark.filterwarnings("ignore:Model has `tie_word_embeddings=True`:UserWarning"),
+    pytest.mark.filterwarnings("ignore:Input and output embeddings are no longer:UserWarning"),
 ]
 HEADS = ["mm_projector", "speaking_decision_head", "dst_update_head"]
 
@@ -148,3 +150,27 @@ def test_an_adapter_without_the_rows_of_its_tokens_is_refused(
     )
     assert "save_embedding_layers=True" in message
     assert "1 missing: dst_head.net.bias" in message  # in one list
+
+
+@pytest.mark.parametrize(
+    "whole", [("embed_tokens", "lm_head"), ("lm_head",), ("embed_tokens",)], ids=" ".join
+)
+def test_matrices_that_were_trained_apart_stay_apart(
+    whole: tuple[str, ...], tmp_path: Path
+) -> None:
+    folder, want = save(tmp_path, whole)
+    assert not torch.equal(want["lm_head.weight"], want["model.embed_tokens.weight"])
+    model, _ = read_proassist(folder)
+    for name, tensor in model.lm.state_dict().items():
+        torch.testing.assert_close(tensor, want[name], atol=1e-6, rtol=1e-6)
+    assert not model.lm.config.tie_word_embeddings
+    assert main(["import", str(folder), str(tmp_path / "in")]) == 0
+    again, _ = load_assistant(tmp_path / "in")  # and stay so
+    for name, tensor in again.lm.state_dict().items():
+        torch.testing.assert_close(tensor, want[name], atol=1e-6, rtol=1e-6)
+
+
+def test_matrices_that_are_one_stay_one(tmp_path: Path) -> None:
+    folder, _ = save(tmp_path)
+    lm = read_proassist(folder)[0].lm
+    assert lm.get_output_embeddings().weight is lm.get_input_embeddings().weight
