@@ -155,8 +155,11 @@ def _what_is_asked(settings: SearchSettings, space: SearchSpace) -> dict[str, st
     """What must not change between two starts, as text."""
     dimensions: dict[str, Any] = {key: asdict(d) for key, d in space.dimensions.items()}
     fixed = sorted(text for text in space.fixed if text.lstrip("+").partition("=")[0] != "resume")
-    return {
+    asked = {
         "direction": settings.direction,
         "space": json.dumps(dimensions, sort_keys=True),
         "fixed": " ".join(fixed) or "nothing",
     }
+    if settings.pruner != "none":  # the values that trials report do not say of what they are
+        asked["prune_by"] = settings.prune_by
+    return asked

@@ -7,6 +7,7 @@ import shlex
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import optuna
 import pytest
@@ -18,7 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from proassist_lit.errors import ConfigError
 from proassist_lit.job_result import JobResult
-from proassist_lit.sweep import ask_tell
+from proassist_lit.sweep import ask_tell, study
 from proassist_lit.sweep.ask_tell import search
 from proassist_lit.sweep.settings import SearchSettings
 from proassist_lit.sweep.study import STUDY_NAME, open_storage
@@ -78,9 +79,8 @@ def launcher(
     return FakeLauncher(tmp_path)
 
 
-def run(launcher: FakeLauncher, *arguments: str, num_trials: int = 3, n_jobs: int = 1,
-        direction: str = "maximize", seed: int = 1) -> None:  # fmt: skip
-    settings = SearchSettings(num_trials=num_trials, n_jobs=n_jobs, direction=direction, seed=seed)
+def run(launcher: FakeLauncher, *arguments: str, num_trials: int = 3, **settings_: Any) -> None:
+    settings = SearchSettings(num_trials=num_trials, **settings_)
     config = OmegaConf.create({"hydra": {"sweep": {"dir": str(launcher.folder)}}})
     assert isinstance(config, DictConfig)
     search(settings, config, launcher, arguments or (LR,))
@@ -268,6 +268,33 @@ def test_directory_of_another_search_is_refused(
         run(launcher, *arguments, direction=direction)
     assert launcher.numbers == [0]
     run(launcher, LR, "resume=auto", num_trials=1)  # says nothing about what is searched
+
+
+def test_values_of_another_metric_are_not_pruned_by(launcher: FakeLauncher) -> None:
+    run(launcher, num_trials=1, prune_by="val_stream/utterance_f1")
+    said = "prune_by was val_stream/utterance_f1, now it is val/loss"
+    with pytest.raises(ConfigError, match=f"holds a search over something else: {said}"):
+        run(launcher, num_trials=2)
+    assert launcher.numbers == [0]
+    run(launcher, num_trials=2, pruner="none")  # asks for no metric
+    with pytest.raises(ConfigError, match=said):
+        run(launcher, num_trials=3)
+    run(launcher, num_trials=3, prune_by="val_stream/utterance_f1")
+    assert launcher.numbers == [0, 1, 2]
+
+
+def test_search_that_does_not_say_its_metric_goes_on(
+    launcher: FakeLauncher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = study._what_is_asked
+    with monkeypatch.context() as before:  # as an earlier version kept it
+        before.setattr(
+            study, "_what_is_asked",
+            lambda *a: {k: v for k, v in asked(*a).items() if k != "prune_by"},
+        )  # fmt: skip
+        run(launcher, num_trials=1)
+    run(launcher, num_trials=2)
+    assert launcher.numbers == [0, 1]
 
 
 def test_two_searches_never_share_a_directory(
