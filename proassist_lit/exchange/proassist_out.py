@@ -69,6 +69,17 @@ def _check(model: AssistantModel, about: Description, *, merge: bool) -> None:
         faults.append(f"model.chat is {config.model.chat}, and must be {' or '.join(chats)}")
     if config.model.decision is Decision.INFORMATIVE_RELEVANCE:
         faults.append("model.decision is informative_relevance, two heads where theirs has one")
+    if config.model.dst:  # of which the extension has no settings: they would come back as its own
+        if config.data.num_tokens_per_img != 1:
+            count = config.data.num_tokens_per_img
+            faults.append(f"data.num_tokens_per_img is {count}, and must be 1 with model.dst")
+        if config.model.separator:
+            shown = repr(config.model.separator)
+            faults.append(f"model.separator is {shown}, and must be empty with model.dst")
+        if config.model.decision is Decision.SILENT_TOKEN:
+            faults.append(
+                "model.decision is silent_token, which theirs reads as opening_token with model.dst"
+            )
     as_adapter = has_lora(model.lm) and not merge
     if as_adapter and isinstance(model.lm.get_input_embeddings(), EmbeddingRows):
         faults.append("rows of new tokens were trained beside the adapter; add --merge")

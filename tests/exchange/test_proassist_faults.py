@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from proassist_lit.commands.main import main
+from proassist_lit.data.config import DataConfig
 from proassist_lit.model.config import Decision, ModelConfig, TinyConfig, TrainMode
 from proassist_lit.objectives import ObjectiveConfig, ObjectiveKind
 from tests.exchange.checkpoints import (
@@ -142,3 +143,29 @@ def test_checkpoints_that_cannot_be_streamed_say_why(tmp_path: Path, capsys: Cap
     config_json(folder, tmp_path / "base", llm_pretrained="")
     assert main(["import", str(folder), str(tmp_path / "in")]) == 2
     assert "names no llm_pretrained; give its backbone with --base" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("model", "num_tokens", "said"),
+    [
+        ({}, 5, "data.num_tokens_per_img is 5, and must be 1 with model.dst"),
+        ({"separator": "EOS"}, 1, "model.separator is 'EOS', and must be empty with model.dst"),
+        (
+            {"decision": Decision.SILENT_TOKEN}, 1,
+            "model.decision is silent_token, which theirs reads as opening_token with model.dst",
+        ),
+    ],
+)  # fmt: skip
+def test_what_the_extension_cannot_be_told_is_refused(
+    model: dict[str, Any], num_tokens: int, said: str, tmp_path: Path, capsys: Captured
+) -> None:
+    base = base_folder(tmp_path / "base", chat="dst_ext")
+    config = replace(settings(base, TrainMode.FULL, "dst_ext"), **model)
+    by_head = config.decision is Decision.HEAD
+    kind = ObjectiveKind.PER_TOKEN if by_head else ObjectiveKind.TOKEN_PROB
+    run, _ = make_run(
+        tmp_path / "run", config, objective=ObjectiveConfig(kind=kind),
+        data=DataConfig(num_tokens_per_img=num_tokens),
+    )  # fmt: skip
+    assert main(["export", str(run), str(tmp_path / "out"), "--layout", "proassist"]) == 2
+    assert f"--layout proassist: {said}. Or write it with" in capsys.readouterr().err
