@@ -14,6 +14,7 @@ from proassist_lit.data.dataset import name_faults
 from proassist_lit.data.record_parser import check_record
 from proassist_lit.data.records import Checked, scan
 from proassist_lit.data.sources.dst import check_row, is_dst_row
+from proassist_lit.data.sources.dst_times import times_warning
 from proassist_lit.errors import RecordError
 
 _KEYS = {"conversation", "events", "frames_file", "start_frame_idx"}
@@ -32,12 +33,14 @@ class DataFile:
         conversations: its sound records.
         faults: everything that is wrong with the others.
         is_readable: whether the file could be opened at all; if not, ``faults`` says why.
+        warning: what is odd and yet no fault; empty for nothing.
     """
 
     path: Path
     conversations: tuple[Conversation, ...]
     faults: tuple[RecordError, ...]
     is_readable: bool = True
+    warning: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,7 +104,10 @@ def read_data_file(path: Path, *, allow_empty: bool = False) -> DataFile:
             conversations.append(checked)
     if _STREAMED.search(path.stem):
         faults += name_faults(conversations)
-    return DataFile(path=path, conversations=tuple(conversations), faults=tuple(faults))
+    return DataFile(
+        path=path, conversations=tuple(conversations), faults=tuple(faults),
+        warning=times_warning(path, conversations),
+    )  # fmt: skip
 
 
 def _check(raw: object, where: str, *, allow_empty: bool) -> Checked:

@@ -44,7 +44,7 @@ class DataReport:
         return sum(len(file.faults) for file in self.files) + len(self.features.faults)
 
     def fault_lines(self) -> list[str]:
-        """One line a file with what it holds, each followed by its faults; then the features."""
+        """One line a file with what it holds, then its faults and warning; last the features."""
         lines = []
         for file in self.files:
             if file.is_readable:
@@ -52,6 +52,7 @@ class DataReport:
                 held = "sound record" if file.faults else "record"
                 lines.append(f"{file.path}: {_plural(len(file.conversations), held)}, {faults}")
             lines += [str(fault) for fault in file.faults]
+            lines += [file.warning] if file.warning else []
         if self.features.encoders or self.features.faults:
             faults = _plural(len(self.features.faults), "fault") if self.features.faults else ""
             names = ", ".join(self.features.encoders)

@@ -34,7 +34,8 @@ def read_dst(
     Args:
         root: folder of the data sets.
         pattern: of the files, from ``root``.
-        allow_empty: accept assistant turns without text, as the extension's own code does.
+        allow_empty: accept assistant turns without text, and pass over turns at a row's end, as
+            the extension's own code does.
 
     Raises:
         RecordError: there is no such folder, no file fits, or one of them has a fault.
@@ -48,7 +49,8 @@ def read_dst_rows(path: Path, *, allow_empty: bool = False) -> list[Conversation
 
     Args:
         path: ``.json`` with a list of rows or a single one, or ``.jsonl`` with one row a line.
-        allow_empty: accept assistant turns without text, as the extension's own code does.
+        allow_empty: accept assistant turns without text, and pass over turns at a row's end, as
+            the extension's own code does.
 
     Raises:
         RecordError: the file cannot be read, holds no rows, or one of them has a fault.
@@ -84,7 +86,8 @@ def row_to_conversation(raw: object, where: str, *, allow_empty: bool = False) -
     Args:
         raw: parsed JSON of the row; stays as it is.
         where: ``file:line`` of the row, or ``file[i]``; opens every message.
-        allow_empty: accept assistant turns without text. ``write_records`` refuses them.
+        allow_empty: accept assistant turns without text (``write_records`` refuses them), and pass
+            over turns at the row's end, as the extension's own code does.
 
     Raises:
         RecordError: the first fault; names the row and its turn or event.

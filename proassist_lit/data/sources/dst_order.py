@@ -42,6 +42,22 @@ def check_frames(items: Sequence[Item], start: int, end: int, end_key: str) -> l
     return right
 
 
+def at_the_end(item: Item, end: int, *, counts_end: bool) -> bool:
+    """Whether the extension put it at a row's very end, where no frame is left for it.
+
+    Its input style ``proassist`` lets a turn begin where the one before ended, so that the last of
+    several at one time begins and ends with the row. Of sparse events it writes the first of both
+    frames only, and counts the end among the row's frames.
+
+    Args:
+        item: a turn or event.
+        end: one past the row's last frame.
+        counts_end: ``num_total_frames`` of the row counts its end.
+    """
+    raw = item.raw if isinstance(item.raw, dict) else {}
+    return item.frame == end and (raw["end_frame"] == end if "end_frame" in raw else counts_end)
+
+
 def in_order(items: Sequence[Item], start: int, end: int) -> list[dict[str, Any]]:
     """The turns in the order in which they are fed, all frames watched between them.
 

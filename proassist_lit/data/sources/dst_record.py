@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from proassist_lit.data.record_checks import Fields, nearest, show
-from proassist_lit.data.sources.dst_order import check_frames, in_order
+from proassist_lit.data.sources.dst_order import at_the_end, check_frames, in_order
 from proassist_lit.data.sources.dst_turns import Item, difference, read_item
 from proassist_lit.data.sources.proassist import frames_file
 from proassist_lit.errors import RecordError
@@ -27,7 +28,8 @@ def row_to_record(row: Fields, raw: object, *, allow_empty: bool) -> dict[str, A
     Args:
         row: the keys of ``raw``; takes note of every fault.
         raw: the row; stays as it is.
-        allow_empty: accept assistant turns without text.
+        allow_empty: accept assistant turns without text, and pass over what stands at the row's
+            end, as the extension's own code does.
 
     Returns:
         The record; of no use if faults were noted.
@@ -53,6 +55,15 @@ def row_to_record(row: Fields, raw: object, *, allow_empty: bool) -> dict[str, A
     ]
     steps = _steps(row, items)
     initial_state = _initial_state(items, list(steps)) if steps else {}
+    if has_span:
+        counts_end = is_sparse and raw.get("num_total_frames") == end - start + 1
+        items = [
+            # The extension's own code never comes to it; here it happens at the last frame.
+            replace(item, frame=end - 1, turns=[] if allow_empty else item.turns)
+            if item.is_sound and at_the_end(item, end, counts_end=counts_end)
+            else item
+            for item in items
+        ]
     # A turn that is wrong by itself says nothing about the others.
     placed = check_frames([i for i in items if i.is_sound], start, end, end_key) if has_span else []
     turns = in_order(placed, start, end)
