@@ -38,7 +38,7 @@ def run_once(
         What ``job`` returned, now or earlier; None of one that was pruned.
 
     Raises:
-        ConfigError: the directory belongs to a job with another configuration.
+        ConfigError: the directory holds what a job with another configuration came to.
     """
     if not is_first_process():  # of several on one job: the first one keeps the books
         if result := JobResult.read(run_dir):  # it will not run, either
@@ -47,8 +47,10 @@ def run_once(
     with _alone(run_dir):
         config_file = run_dir / "config.yaml"
         if config_file.exists():
-            _check_same(config, read_config(RunConfig, config_file), run_dir)
-            if result := JobResult.read(run_dir):
+            result = JobResult.read(run_dir)
+            if result or RunDirectory(run_dir).last_checkpoint.exists():  # else nothing to lose
+                _check_same(config, read_config(RunConfig, config_file), run_dir)
+            if result:
                 _say_finished(result, run_dir)
                 return result.value
             config = _going_on(config, run_dir)

@@ -86,13 +86,26 @@ def test_directory_of_another_job_is_refused_and_left_alone(tmp_path: Path, ende
         run_once(first, RunConfig(seed=1), tmp_path)
     except RuntimeError:
         assert not ended
-    before = {path: path.read_bytes() for path in tmp_path.iterdir() if path.name != ".lock"}
+        (tmp_path / "checkpoints").mkdir()
+        (tmp_path / "checkpoints/last.ckpt").touch()
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()
+              if path.is_file() and path.name != ".lock"}  # fmt: skip
 
     said = r"holds a job with seed 1, not 2\. .* another hydra\.sweep\.dir"
     with pytest.raises(ConfigError, match=said):
         run_once(Job(), RunConfig(seed=2), tmp_path)
     for path, content in before.items():
         assert path.read_bytes() == content
+
+
+def test_job_that_came_to_nothing_can_be_begun_with_other_settings(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no such folder"):
+        run_once(Job(ConfigError("no such folder")), RunConfig(seed=1), tmp_path)
+
+    assert run_once(Job(0.5), RunConfig(seed=2), tmp_path) == 0.5
+    assert read_config(RunConfig, tmp_path / "config.yaml").seed == 2
+    with pytest.raises(ConfigError, match="holds a job with seed 2, not 1"):
+        run_once(Job(), RunConfig(seed=1), tmp_path)
 
 
 def test_further_process_of_a_job_leaves_the_books_to_the_first(
