@@ -77,7 +77,7 @@ def build_core(
         ProAssistError: something in the configuration, the records or the features is wrong.
     """
     matcher = build_matcher(config)  # a wrong similarity is told of at once
-    data = load_data(config.data, allow_empty=config.allows_empty_text)
+    data = load_data(config.data, as_released=config.reads_as_released)
     names = config.evaluation.windows if windows is None else windows
     check_windows(names, {name for split in data.values() for name in split.datasets})
     vision_size = _vision_size(data, trained_size)

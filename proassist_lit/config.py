@@ -164,8 +164,11 @@ class RunConfig:
         return rules_for(self.compat is Compat.PROASSIST, self.model.chat, dst=self.model.dst)
 
     @property
-    def allows_empty_text(self) -> bool:
-        """Whether assistant turns without text are read: by rules that leave them unwritten."""
+    def reads_as_released(self) -> bool:
+        """Whether records are read as a source's own code reads them: by rules of its own.
+
+        Those leave turns without text unwritten, which ours would write.
+        """
         return not self.rules.write_empty_utterances
 
     @property

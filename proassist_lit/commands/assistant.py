@@ -117,8 +117,11 @@ def load_run(arguments: argparse.Namespace) -> LoadedRun:
         if any(s.startswith(f"stream.{name}=") for s in arguments.set)
     ]
     stream = with_thresholds(config.stream, trained.metrics, given=given)
-    empty = config.allows_empty_text
-    data = load_data(config.data, allow_empty=empty) if about is None else _data_if_here(config)
+    data = (
+        load_data(config.data, as_released=config.reads_as_released)
+        if about is None
+        else _data_if_here(config)
+    )
     encoder = _load_encoder(trained, data, device, arguments.encoder)
     model = trained.load_model()
     make_plain(model)
@@ -149,7 +152,7 @@ def _data_if_here(config: RunConfig) -> Mapping[str, ConversationSet]:
     try:
         if not config.data.is_prepared and not is_generated(config.data):  # reads annotations
             return {}
-        return load_data(config.data, allow_empty=config.allows_empty_text)
+        return load_data(config.data, as_released=config.reads_as_released)
     except ProAssistError:
         return {}
 

@@ -109,7 +109,7 @@ def _features(config: RunConfig) -> tuple[float, Mapping[str, Any]]:
     if not config.data.is_prepared:
         return config.data.dialogue.fps, {}
     try:
-        data = load_data(config.data, allow_empty=config.allows_empty_text)["train"]
+        data = load_data(config.data, as_released=config.reads_as_released)["train"]
     except ProAssistError as error:
         fps = config.data.dialogue.fps
         sys.stderr.write(

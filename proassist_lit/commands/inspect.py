@@ -113,9 +113,9 @@ def inspect(arguments: argparse.Namespace) -> int:
     paths = find_data_files([arguments.data]).paths
     conversations: list[Conversation] = []
     follows_reference = arguments.compat != "none"
-    empty = not rules_for(follows_reference, arguments.chat or "").write_empty_utterances
+    as_released = not rules_for(follows_reference, arguments.chat or "").write_empty_utterances
     for path in track(paths, "Reading", many=8):
-        file = read_data_file(path, allow_empty=empty)
+        file = read_data_file(path, as_released=as_released)
         if file.faults:
             raise file.faults[0]
         conversations += file.conversations

@@ -63,7 +63,7 @@ def report(arguments: argparse.Namespace) -> int:
                 "(proassist-lit evaluate)."
             )
     try:
-        data = load_data(config.data, allow_empty=config.allows_empty_text)
+        data = load_data(config.data, as_released=config.reads_as_released)
     except ProAssistError as error:
         sys.stderr.write(f"no pictures: {error}\n")
         data = {}

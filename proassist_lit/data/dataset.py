@@ -160,12 +160,12 @@ class ConversationSet:
         return FeatureFile(self.folder / "features" / self.config.encoder / name, grids)
 
 
-def load_data(config: DataConfig, *, allow_empty: bool = False) -> dict[str, ConversationSet]:
+def load_data(config: DataConfig, *, as_released: bool = False) -> dict[str, ConversationSet]:
     """Load (and if need be generate) the conversations of every split.
 
     Args:
         config: which ones.
-        allow_empty: accept assistant turns without text, of a source whose own code does.
+        as_released: read what a source's own code reads and ours would not, as that does.
 
     Raises:
         RecordError: a file is wrong, a split is empty, or two records that are streamed have one
@@ -175,7 +175,7 @@ def load_data(config: DataConfig, *, allow_empty: bool = False) -> dict[str, Con
     if isinstance(source, PreparedSource):
         folder = config.source_root
         patterns = {"train": config.train_files, "val": config.val_files, "test": config.test_files}
-        read = (source.read_empty if allow_empty else None) or source.read
+        read = (source.read_as_released if as_released else None) or source.read
         records = {split: read(folder, pattern) for split, pattern in patterns.items() if pattern}
     else:
         folder = generate(config)

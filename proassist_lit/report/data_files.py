@@ -81,12 +81,12 @@ def find_data_files(data: Iterable[Path]) -> FoundFiles:
     return FoundFiles(paths=tuple(paths), left_out=tuple(left_out))
 
 
-def read_data_file(path: Path, *, allow_empty: bool = False) -> DataFile:
+def read_data_file(path: Path, *, as_released: bool = False) -> DataFile:
     """Read a file once, as far as it can be read; each entry as what it is meant to be.
 
     Args:
         path: the file.
-        allow_empty: accept assistant turns without text in rows of the DST extension.
+        as_released: read rows of the DST extension as its own code does.
     """
     try:
         path.open("rb").close()
@@ -97,7 +97,7 @@ def read_data_file(path: Path, *, allow_empty: bool = False) -> DataFile:
         return DataFile(path=path, conversations=(), faults=(fault,), is_readable=False)
     conversations: list[Conversation] = []
     faults: list[RecordError] = []
-    for checked in scan(path, partial(_check, allow_empty=allow_empty)):
+    for checked in scan(path, partial(_check, as_released=as_released)):
         if isinstance(checked, list):
             faults += checked
         else:
@@ -110,10 +110,10 @@ def read_data_file(path: Path, *, allow_empty: bool = False) -> DataFile:
     )  # fmt: skip
 
 
-def _check(raw: object, where: str, *, allow_empty: bool) -> Checked:
+def _check(raw: object, where: str, *, as_released: bool) -> Checked:
     """A record of ours or ProAssist's, or a row of its DST extension."""
     if is_dst_row(raw):
-        return check_row(raw, where, allow_empty=allow_empty)
+        return check_row(raw, where, as_released=as_released)
     return check_record(raw, where)
 
 

@@ -37,7 +37,7 @@ def test_what_closes_a_row_happens_at_its_last_frame(raw: dict) -> None:
 
 @pytest.mark.parametrize("raw", [TURNS, EVENTS], ids=["turns", "events"])
 def test_by_the_rules_of_the_extension_it_is_passed_over(raw: dict) -> None:
-    made = row_to_conversation(raw, "x", allow_empty=True)
+    made = row_to_conversation(raw, "x", as_released=True)
     assert told(made)[-1] == ("18-30" if raw is TURNS else "13-30")
     assert "A Well done." not in told(made)
     assert same(conversation_to_row(made), raw)
@@ -52,10 +52,10 @@ def test_by_the_rules_of_the_extension_it_is_passed_over(raw: dict) -> None:
     ],
     ids=["longer", "later", "frames counted as we do"],
 )
-@pytest.mark.parametrize("allow_empty", [False, True])
-def test_other_turns_past_the_end_are_still_faults(raw: dict, allow_empty: bool) -> None:
+@pytest.mark.parametrize("as_released", [False, True])
+def test_other_turns_past_the_end_are_still_faults(raw: dict, as_released: bool) -> None:
     with pytest.raises(RecordError, match="past the end"):
-        row_to_conversation(raw, "x", allow_empty=allow_empty)
+        row_to_conversation(raw, "x", as_released=as_released)
 
 
 def test_validate_warns_of_turns_far_from_their_time(

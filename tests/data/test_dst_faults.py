@@ -61,7 +61,7 @@ def test_empty_words_of_a_file_are_no_fault_where_they_are_allowed(tmp_path: Pat
     path = tmp_path / "a.json"
     path.write_text(json.dumps(with_turn(5, content="")))
     assert len(find_row_faults(path)) == 1
-    assert find_row_faults(path, allow_empty=True) == []
+    assert find_row_faults(path, as_released=True) == []
 
 
 @pytest.mark.parametrize(

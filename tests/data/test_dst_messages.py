@@ -28,15 +28,15 @@ def test_empty_words_are_refused_unless_allowed(tmp_path: Path) -> None:
     for raw, place in ((turns, "turn 5: 'content' is empty"), (events, "event 0: .*'response'")):
         with pytest.raises(RecordError, match=rf"^a:1: {place}"):
             row_to_conversation(raw, "a:1")
-        made = row_to_conversation(raw, "a:1", allow_empty=True)
+        made = row_to_conversation(raw, "a:1", as_released=True)
         assert [t.content for t in made.turns if isinstance(t, AssistantTurn)].count("") == 1
         assert same(conversation_to_row(made), raw)
     (tmp_path / "a.json").write_text(json.dumps(turns))
     with pytest.raises(RecordError, match=r"a\.json:1: turn 5: 'content' is empty"):
         read_dst_rows(tmp_path / "a.json")
-    assert len(read_dst_rows(tmp_path / "a.json", allow_empty=True)) == 1
+    assert len(read_dst_rows(tmp_path / "a.json", as_released=True)) == 1
     with pytest.raises(RecordError, match=r"turn 2: 'content' is empty"):
-        row_to_conversation(with_turn(2, content=" "), "x", allow_empty=True)
+        row_to_conversation(with_turn(2, content=" "), "x", as_released=True)
 
 
 @pytest.mark.parametrize("fault", FAULTS)
@@ -117,7 +117,7 @@ def test_any_mutation_is_read_or_refused_with_file_and_row(data: st.DataObject) 
     before = json.dumps(raw, sort_keys=True)
     message = ""
     try:
-        made = row_to_conversation(raw, "train.json[17]", allow_empty=data.draw(st.booleans()))
+        made = row_to_conversation(raw, "train.json[17]", as_released=data.draw(st.booleans()))
     except RecordError as fault:
         message = str(fault)
     assert json.dumps(raw, sort_keys=True) == before

@@ -31,7 +31,7 @@ def record(sample: dict[str, Any], num_frames: int) -> Conversation:
         if turn["role"] == "system" or turn["start_frame"] < end
     ]
     row = {**sample, "end_frame": end, "conversation": turns}
-    return row_to_conversation(row, "sample", allow_empty=True)
+    return row_to_conversation(row, "sample", as_released=True)
 
 
 def stored_batch(name: str) -> Batch:

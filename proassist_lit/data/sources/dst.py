@@ -27,40 +27,40 @@ from proassist_lit.errors import RecordError
 
 
 def read_dst(
-    root: Path, pattern: str = "*/*.json", *, allow_empty: bool = False
+    root: Path, pattern: str = "*/*.json", *, as_released: bool = False
 ) -> list[Conversation]:
     """Read the rows of all files below ``root`` that fit ``pattern``, in the order of their names.
 
     Args:
         root: folder of the data sets.
         pattern: of the files, from ``root``.
-        allow_empty: accept assistant turns without text, and pass over turns at a row's end, as
+        as_released: accept assistant turns without text, and pass over turns at a row's end, as
             the extension's own code does.
 
     Raises:
         RecordError: there is no such folder, no file fits, or one of them has a fault.
     """
     paths = prepared_files(root, pattern)
-    return [row for path in paths for row in read_dst_rows(path, allow_empty=allow_empty)]
+    return [row for path in paths for row in read_dst_rows(path, as_released=as_released)]
 
 
-def read_dst_rows(path: Path, *, allow_empty: bool = False) -> list[Conversation]:
+def read_dst_rows(path: Path, *, as_released: bool = False) -> list[Conversation]:
     """Read and check a file of rows.
 
     Args:
         path: ``.json`` with a list of rows or a single one, or ``.jsonl`` with one row a line.
-        allow_empty: accept assistant turns without text, and pass over turns at a row's end, as
+        as_released: accept assistant turns without text, and pass over turns at a row's end, as
             the extension's own code does.
 
     Raises:
         RecordError: the file cannot be read, holds no rows, or one of them has a fault.
     """
-    return sound_records(scan(path, partial(check_row, allow_empty=allow_empty)))
+    return sound_records(scan(path, partial(check_row, as_released=as_released)))
 
 
-def find_row_faults(path: Path, *, allow_empty: bool = False) -> list[RecordError]:
+def find_row_faults(path: Path, *, as_released: bool = False) -> list[RecordError]:
     """Every fault of a file of rows, in order; empty if ``read_dst_rows`` would read it."""
-    scanned = scan(path, partial(check_row, allow_empty=allow_empty))
+    scanned = scan(path, partial(check_row, as_released=as_released))
     return [fault for checked in scanned if isinstance(checked, list) for fault in checked]
 
 
@@ -80,28 +80,28 @@ def is_dst_row(raw: object) -> bool:
     return "dst" in raw or (not turns and isinstance(raw.get("events"), list))
 
 
-def row_to_conversation(raw: object, where: str, *, allow_empty: bool = False) -> Conversation:
+def row_to_conversation(raw: object, where: str, *, as_released: bool = False) -> Conversation:
     """Check one row and make a conversation of it.
 
     Args:
         raw: parsed JSON of the row; stays as it is.
         where: ``file:line`` of the row, or ``file[i]``; opens every message.
-        allow_empty: accept assistant turns without text (``write_records`` refuses them), and pass
+        as_released: accept assistant turns without text (``write_records`` refuses them), and pass
             over turns at the row's end, as the extension's own code does.
 
     Raises:
         RecordError: the first fault; names the row and its turn or event.
     """
-    checked = check_row(raw, where, allow_empty=allow_empty)
+    checked = check_row(raw, where, as_released=as_released)
     if isinstance(checked, list):
         raise checked[0]
     return checked
 
 
-def check_row(raw: object, where: str, *, allow_empty: bool = False) -> Checked:
+def check_row(raw: object, where: str, *, as_released: bool = False) -> Checked:
     """The conversation of a row, or every fault; arguments as of ``row_to_conversation``."""
     faults: list[RecordError] = []
-    record = row_to_record(Fields(raw, where, faults), raw, allow_empty=allow_empty)
+    record = row_to_record(Fields(raw, where, faults), raw, as_released=as_released)
     if faults:
         return faults
     empty: dict[int, str] = {}
@@ -158,5 +158,7 @@ def conversation_to_row(conversation: Conversation) -> dict[str, Any]:
 
 
 SOURCE = PreparedSource(
-    files="prepared ProAssist data", read=read_dst, read_empty=partial(read_dst, allow_empty=True)
+    files="prepared ProAssist data",
+    read=read_dst,
+    read_as_released=partial(read_dst, as_released=True),
 )

@@ -22,13 +22,13 @@ DATASET = "dst"
 _STATES = [state.value for state in StepState]
 
 
-def row_to_record(row: Fields, raw: object, *, allow_empty: bool) -> dict[str, Any]:
+def row_to_record(row: Fields, raw: object, *, as_released: bool) -> dict[str, Any]:
     """The row as the JSON of a record.
 
     Args:
         row: the keys of ``raw``; takes note of every fault.
         raw: the row; stays as it is.
-        allow_empty: accept assistant turns without text, and pass over what stands at the row's
+        as_released: accept assistant turns without text, and pass over what stands at the row's
             end, as the extension's own code does.
 
     Returns:
@@ -50,7 +50,7 @@ def row_to_record(row: Fields, raw: object, *, allow_empty: bool) -> dict[str, A
     has_span = row.num_faults == num_faults
     name = "event" if is_sparse else "turn"
     items = [
-        read_item(row.inner(r, f"{name} {i}"), r, i, is_event=is_sparse, allow_empty=allow_empty)
+        read_item(row.inner(r, f"{name} {i}"), r, i, is_event=is_sparse, as_released=as_released)
         for i, r in enumerate(row.items("events" if is_sparse else "conversation"))
     ]
     steps = _steps(row, items)
@@ -59,7 +59,7 @@ def row_to_record(row: Fields, raw: object, *, allow_empty: bool) -> dict[str, A
         counts_end = is_sparse and raw.get("num_total_frames") == end - start + 1
         items = [
             # The extension's own code never comes to it; here it happens at the last frame.
-            replace(item, frame=end - 1, turns=[] if allow_empty else item.turns)
+            replace(item, frame=end - 1, turns=[] if as_released else item.turns)
             if item.is_sound and at_the_end(item, end, counts_end=counts_end)
             else item
             for item in items

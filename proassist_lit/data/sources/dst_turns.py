@@ -65,7 +65,7 @@ class Item:
 
 
 def read_item(
-    fields: Fields, raw: object, number: int, *, is_event: bool, allow_empty: bool
+    fields: Fields, raw: object, number: int, *, is_event: bool, as_released: bool
 ) -> Item:
     """Check a turn or event; its faults are noted in ``fields``.
 
@@ -77,17 +77,17 @@ def read_item(
         raw: the turn or event.
         number: its place in the row.
         is_event: it comes from the sparse ``events``; one with a role is read like a turn.
-        allow_empty: accept assistant text that is empty.
+        as_released: accept assistant text that is empty.
     """
     state = fields.rest().get("dst_state")
     num_faults = fields.num_faults
     if not isinstance(raw, dict):  # noted
         num_faults = -1
     if is_event and not fields.has("role"):
-        turns, style = _read_event(fields, allow_empty)
+        turns, style = _read_event(fields, as_released)
         is_system = False
     else:
-        turns, style = _read_turn(fields, allow_empty)
+        turns, style = _read_turn(fields, as_released)
         is_system = turns[0]["role"] == "system"
     keys = _EVENT_FRAMES if is_event else ("start_frame",)
     key = next((key for key in keys if fields.has(key)), keys[0])
@@ -128,7 +128,7 @@ def _text(value: object) -> str:
     return json.dumps(value, sort_keys=True)
 
 
-def _read_turn(fields: Fields, allow_empty: bool) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+def _read_turn(fields: Fields, as_released: bool) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """The one turn that a turn makes, and how its updates are written."""
     num_faults = fields.num_faults
     role = fields.choice("role", ROLES)
@@ -138,13 +138,13 @@ def _read_turn(fields: Fields, allow_empty: bool) -> tuple[list[dict[str, Any]],
         updates, style = _read_updates(fields, "content")
         made: dict[str, Any] = {"role": "dst", "updates": updates}
     else:
-        made = {"role": role, "content": _read_words(fields, role, "content", allow_empty)}
+        made = {"role": role, "content": _read_words(fields, role, "content", as_released)}
         style = ""
     made |= _read_rest(fields, speaks=role == "assistant")
     return [made], {"key": "", "style": style}
 
 
-def _read_event(fields: Fields, allow_empty: bool) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+def _read_event(fields: Fields, as_released: bool) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """The turns that an event makes: its updates, then what is said."""
     key = next((key for key in _EVENT_UPDATES if fields.has(key)), _EVENT_UPDATES[0])
     has_updates, has_words = fields.rest().get(key), fields.rest().get("response")
@@ -155,13 +155,13 @@ def _read_event(fields: Fields, allow_empty: bool) -> tuple[list[dict[str, Any]]
         updates, style = _read_updates(fields, key)
         turns.append({"role": "dst", "updates": updates, **common})
     if rest.get("speaking", has_words):
-        words = _read_words(fields, "assistant", "response", allow_empty)
+        words = _read_words(fields, "assistant", "response", as_released)
         turns.append({"role": "assistant", "content": words, **rest})
     return turns, {"key": key, "style": style}
 
 
-def _read_words(fields: Fields, role: str, key: str, allow_empty: bool) -> str:
-    may_be_empty = allow_empty and role == "assistant"
+def _read_words(fields: Fields, role: str, key: str, as_released: bool) -> str:
+    may_be_empty = as_released and role == "assistant"
     if may_be_empty and not fields.has(key):
         return ""  # null, or not there
     return fields.text(key, may_be_empty=may_be_empty)

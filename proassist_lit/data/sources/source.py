@@ -39,12 +39,12 @@ class PreparedSource(Source):
 
     Attributes:
         read: the conversations of the files below a folder that fit a pattern.
-        read_empty: the same, assistant turns without text among them; None where the source's own
-            code knows none.
+        read_as_released: the same, as the source's own code does where ours would refuse; None
+            where it does nothing of the kind.
     """
 
     read: Callable[[Path, str], list[Conversation]]
-    read_empty: Callable[[Path, str], list[Conversation]] | None = None
+    read_as_released: Callable[[Path, str], list[Conversation]] | None = None
 
 
 class DrawnSource(Source, ABC):
