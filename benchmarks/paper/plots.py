@@ -55,7 +55,8 @@ class Drawing:
 def drawings(table: Table, study: Study, plan: Plan) -> Iterator[Drawing]:
     """The pictures of ``table`` for which there are runs."""
     name, title = table.name, table.title
-    if table.thresholds and (lines := threshold_lines(table, study, plan)):
+    lines = threshold_lines(table, study, plan) if table.thresholds else {}
+    if any(_changes(points) for points in lines.values()):
         x_name = "threshold of P(speak), val"
         yield Drawing(name=name, title=title, lines=lines, x_name=x_name)
     if table.curve and (lines := setting_lines(table, study, plan)):
@@ -123,6 +124,11 @@ def threshold_lines(table: Table, study: Study, plan: Plan) -> Lines:
             if values:
                 lines.setdefault(plan.metrics[metric], {})[theta] = Spread(values)
     return lines
+
+
+def _changes(points: Mapping[float, Spread]) -> bool:
+    """Whether a line has anything to show: one that is flat to three digits is told in words."""
+    return len({str(spread) for spread in points.values()}) > 1
 
 
 def draw(drawing: Drawing) -> bytes:

@@ -188,6 +188,23 @@ def test_page_draws_a_setting_and_thresholds(tmp_path: Path) -> None:
         ).read_bytes()
 
 
+def test_thresholds_that_make_no_difference_are_not_drawn(tmp_path: Path) -> None:
+    plan = plan_of(table("one", thresholds=True))
+
+    def run(seed: int, last: float) -> Run:
+        shares = {0.25: 0.5, 0.5: 0.5 + 1e-5, 0.75: last}
+        thresholds = {theta: {"utterance_f1": share} for theta, share in shares.items()}
+        return Run(row="one", seed=seed, split="val", metrics={}, thresholds=thresholds)
+
+    (tmp_path / "study").mkdir()
+    for last, drawn in ((0.5, False), (0.75, True)):
+        study = Study(tmp_path / "study", plan, [run(1, last), run(2, last)])
+        assert (tmp_path / "results" / "first.png" in write_page(
+            plan, study, tmp_path / "results.md", everything=True
+        )) is drawn  # fmt: skip
+        assert ("first.png" in (tmp_path / "results.md").read_text()) is drawn
+
+
 def test_sections_of_which_nothing_was_run_stay_as_they_are(tmp_path: Path) -> None:
     tables = [replace(table(n), name=n, title=f"About {n}") for n in ("one", "two")]
     out = tmp_path / "results.md"
