@@ -52,7 +52,7 @@ class Rendezvous:
         """Refuse settings by which every process would train a whole run of its own.
 
         Args:
-            devices: ``trainer.devices``, of a machine; ``auto`` is left to Lightning.
+            devices: ``trainer.devices``, of a machine; ``auto`` is checked as the Trainer is built.
             num_nodes: machines.
 
         Raises:

@@ -16,7 +16,7 @@ from proassist_lit.lit.best_checkpoints import BestCheckpoint, TopCheckpoints
 from proassist_lit.lit.callbacks import StreamingEvaluation
 from proassist_lit.lit.checkpoint_io import AtomicCheckpointIO
 from proassist_lit.lit.datamodule import ConversationDataModule
-from proassist_lit.lit.devices import refusals_of_lightning
+from proassist_lit.lit.devices import check_processes, refusals_of_lightning
 from proassist_lit.lit.last_checkpoint import LastCheckpoint
 from proassist_lit.lit.logs import Logs
 from proassist_lit.lit.loss_guard import LossGuard
@@ -179,10 +179,10 @@ def build_trainer(
     """Trainer with checkpoints, loggers, progress bar and streaming evaluation.
 
     Raises:
-        ConfigError: Lightning refuses the settings.
+        ConfigError: Lightning refuses the settings, or other processes were started than they mean.
     """
     trainer = config.trainer
-    return L.Trainer(
+    built = L.Trainer(
         accelerator=trainer.accelerator,
         devices=trainer.devices if trainer.devices == "auto" else int(trainer.devices),
         num_nodes=trainer.num_nodes,
@@ -221,6 +221,8 @@ def build_trainer(
         enable_model_summary=False,
         default_root_dir=run.path,
     )
+    check_processes(built)
+    return built
 
 
 def plugins_of(trainer: TrainerConfig) -> dict[str, Any]:

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import lightning as L
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.accelerators import AcceleratorRegistry
+from lightning.pytorch.strategies import ParallelStrategy
 
 from proassist_lit.data.record_checks import nearest
 from proassist_lit.errors import ConfigError, ProAssistError
+from proassist_lit.rendezvous import Rendezvous
 from proassist_lit.trainer_config import TrainerConfig
 
 _GPUS = ("mps", "cuda")
@@ -48,6 +51,33 @@ def check_devices(trainer: TrainerConfig) -> None:
                 f"trainer.devices={trainer.devices}: {' '.join(str(error).split())} Lower it, or "
                 "set trainer.devices=auto."
             ) from error
+
+
+def check_processes(trainer: L.Trainer) -> None:
+    """Refuse a Trainer that works with fewer processes than were started, or with more.
+
+    With ``devices=auto`` Lightning takes what the process sees: where every task sees one GPU, each
+    would train a whole run of its own, in the directory of all.
+
+    Raises:
+        ConfigError: with what to start, or to set.
+        ValueError: Lightning's own, of a machine's tasks and devices.
+    """
+    launch = Rendezvous.of_launch()
+    num_devices = trainer.num_devices * trainer.num_nodes
+    if launch is not None and {num_devices, trainer.world_size} != {launch.world}:
+        raise ConfigError(
+            f"{launch.world} processes were started, but this one takes {trainer.num_devices} "
+            f"devices on {trainer.num_nodes} machines for a run of {trainer.world_size} processes. "
+            "Let every process see all GPUs of its machine (with Slurm --gpus-per-node, not "
+            "--gpus-per-task), set trainer.devices to the processes of a machine and "
+            "trainer.num_nodes to the machines, or start one process."
+        )
+    strategy = trainer.strategy
+    if isinstance(strategy, ParallelStrategy) and strategy.launcher is not None:
+        assert strategy.cluster_environment is not None
+        # as its launcher does, but not in the middle of fit()
+        strategy.cluster_environment.validate_settings(trainer.num_devices, trainer.num_nodes)
 
 
 @contextmanager

@@ -94,6 +94,20 @@ TORCHRUN = dict.fromkeys(("RANK", "LOCAL_RANK", "GROUP_RANK"), "0") | {
 }  # fmt: skip
 
 
+def start(monkeypatch: pytest.MonkeyPatch, environment: dict[str, str]) -> None:
+    """Let this be the first process of a job of Slurm's, with further variables."""
+    common = {"SLURM_JOB_ID": "7", "SLURM_PROCID": "0", "SLURM_JOB_NAME": "train"}
+    for name, value in {**common, "SLURM_NODEID": "0", "MASTER_PORT": "1", **environment}.items():
+        monkeypatch.setenv(name, value)
+
+
+def built_trainer(run: Path, **settings: Any) -> L.Trainer:
+    callback: Any = L.Callback()
+    logs: Any = SimpleNamespace(loggers=[], identity=callback)
+    trainer = TrainerConfig(accelerator="cpu", **settings)
+    return build_trainer(RunConfig(trainer=trainer), RunDirectory(run), callback, logs)
+
+
 @pytest.mark.parametrize(
     ("devices", "environment", "kind"),
     [
@@ -108,14 +122,44 @@ def test_processes_are_those_that_were_started_not_those_that_slurm_was_asked_fo
     devices: str, environment: dict[str, str], kind: type, precision: str, tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    common = {"SLURM_JOB_ID": "7", "SLURM_PROCID": "0", "SLURM_JOB_NAME": "train"}
-    for name, value in {**common, "SLURM_NODEID": "0", "MASTER_PORT": "1", **environment}.items():
-        monkeypatch.setenv(name, value)
-    callback: Any = L.Callback()
-    logs: Any = SimpleNamespace(loggers=[], identity=callback)
-    trainer = TrainerConfig(accelerator="cpu", devices=devices, precision=precision)
+    start(monkeypatch, environment)
 
-    built = build_trainer(RunConfig(trainer=trainer), RunDirectory(tmp_path), callback, logs)
+    built = built_trainer(tmp_path, devices=devices, precision=precision)
 
     assert type(built._accelerator_connector.cluster_environment) is kind
     assert built.world_size == int(devices)
+
+
+TASKS_OF_2 = {"SLURM_NTASKS": "4", **SRUN}
+
+
+@pytest.mark.parametrize(
+    ("settings", "environment", "said"),
+    [
+        (  # a machine that shows each task one device
+            {"devices": "auto"},
+            {"SLURM_NTASKS": "2", **SRUN},
+            r"^2 processes .* takes 1 devices on 1 machines .* of 1 processes.* --gpus-per-node",
+        ),
+        ({"devices": "auto"}, TORCHRUN, r"^2 processes .* takes 1 devices .* or start one process"),
+        ({"devices": "2"}, TASKS_OF_2, r"^4 processes .* takes 2 devices on 1 machines"),
+        (  # more than the step has, as srun -E leaves the variables of the job
+            {"devices": "2"},
+            {**TASKS_OF_2, "SLURM_STEP_NUM_TASKS": "2"},
+            r"^2 processes .* takes 2 devices on 1 machines for a run of 4 processes",
+        ),
+        ({"devices": "4"}, TASKS_OF_2, r"refuses these settings: .*--ntasks-per-node=2.*does not"),
+        (
+            {"devices": "2"},
+            {**TORCHRUN, "WORLD_SIZE": "1"},
+            r"refuses these settings: .*product \(2 \* 1\) does not match the world size \(1\)",
+        ),
+    ],
+)
+def test_processes_that_would_each_train_a_run_of_their_own_are_refused(
+    settings: dict[str, str], environment: dict[str, str], said: str, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    start(monkeypatch, environment)
+    with pytest.raises(ConfigError, match=said):
+        built_trainer(tmp_path, **settings)
