@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import atexit
 import os
+import warnings
 
 import torch
+from lightning.fabric.plugins.environments.cluster_environment import ClusterEnvironment
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
+from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
+from lightning.fabric.utilities.warnings import PossibleUserWarning
 from lightning.pytorch.strategies import DDPStrategy, Strategy
 
 from proassist_lit.errors import ConfigError
@@ -43,15 +47,29 @@ def build_strategy(trainer: TrainerConfig) -> Strategy | str:
     return "auto"
 
 
-def build_environment() -> list[LightningEnvironment]:
-    """What a process that Slurm started alone tells the Trainer: it starts further ones by itself.
+def build_environment() -> list[ClusterEnvironment]:
+    """What tells the Trainer who starts processes: Slurm, where it started several, or itself.
 
     Lightning goes by ``SLURM_NTASKS``, which salloc and sbatch set as well, and would refuse those
-    tasks or wait for processes that nobody started.
+    tasks or wait for processes that nobody started. It goes by the job's name, too: salloc calls
+    its jobs interactive, and each task of an srun therein would start further ones.
+
+    Raises:
+        ConfigError: Lightning refuses what Slurm was asked for.
     """
     if "SLURM_NTASKS" not in os.environ or TorchElasticEnvironment.detect():
         return []
-    return [] if Rendezvous.of_launch() is not None else [LightningEnvironment()]
+    if Rendezvous.of_launch() is None:
+        return [LightningEnvironment()]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", PossibleUserWarning)  # by the job's name: use srun
+        try:
+            return [SLURMEnvironment(auto_requeue=False)]  # LastCheckpoint does that
+        except RuntimeError as error:
+            raise ConfigError(
+                f"srun: Lightning refuses how the tasks were asked for ({error}); start the tasks "
+                "of a machine by --ntasks-per-node, one for each device."
+            ) from error
 
 
 def _backend(trainer: TrainerConfig) -> str | None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, get_args
@@ -114,6 +115,8 @@ def built_trainer(run: Path, **settings: Any) -> L.Trainer:
         ("1", {"SLURM_NTASKS": "8"}, LightningEnvironment),
         ("2", {"SLURM_NTASKS": "8", "SLURM_NTASKS_PER_NODE": "8"}, LightningEnvironment),
         ("2", {"SLURM_NTASKS": "2", **SRUN}, SLURMEnvironment),
+        ("2", {"SLURM_NTASKS": "2", **SRUN, "SLURM_JOB_NAME": "interactive"}, SLURMEnvironment),
+        ("2", {"SLURM_NTASKS": "2", **SRUN, "SLURM_JOB_NAME": "bash"}, SLURMEnvironment),
         ("2", {"SLURM_NTASKS": "8", **TORCHRUN}, TorchElasticEnvironment),
     ],
 )
@@ -123,11 +126,17 @@ def test_processes_are_those_that_were_started_not_those_that_slurm_was_asked_fo
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     start(monkeypatch, environment)
+    srun = tmp_path / "srun"
+    srun.touch(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)  # which Lightning looks for
 
     built = built_trainer(tmp_path, devices=devices, precision=precision)
 
-    assert type(built._accelerator_connector.cluster_environment) is kind
+    environment_of_it = built._accelerator_connector.cluster_environment
+    assert type(environment_of_it) is kind
     assert built.world_size == int(devices)
+    if isinstance(environment_of_it, SLURMEnvironment):  # LastCheckpoint puts it into the queue
+        assert not environment_of_it.auto_requeue
 
 
 TASKS_OF_2 = {"SLURM_NTASKS": "4", **SRUN}
@@ -149,6 +158,11 @@ TASKS_OF_2 = {"SLURM_NTASKS": "4", **SRUN}
             r"^2 processes .* takes 2 devices on 1 machines for a run of 4 processes",
         ),
         ({"devices": "4"}, TASKS_OF_2, r"refuses these settings: .*--ntasks-per-node=2.*does not"),
+        (  # srun -n4
+            {"devices": "4"},
+            {"SLURM_NTASKS": "4", "SLURM_STEP_ID": "0", "SLURM_LOCALID": "0"},
+            r"^srun: Lightning refuses .*--ntasks=4.*; start .* tasks of a machine by --ntasks-per",
+        ),
         (
             {"devices": "2"},
             {**TORCHRUN, "WORLD_SIZE": "1"},
