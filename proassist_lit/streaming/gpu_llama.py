@@ -173,7 +173,9 @@ class GpuLlama:
         graph = torch.cuda.CUDAGraph()
         stream = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
         with torch.cuda.stream(stream):
-            graph.capture_begin(pool=self._pool)
+            # At validation the loaders' thread goes on to pin memory for training, which in CUDA's
+            # strictest mode would fail there, and the capture here.
+            graph.capture_begin(pool=self._pool, capture_error_mode="thread_local")
             try:
                 out = self._run(shape)
             finally:
