@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import timedelta
 from itertools import chain
 from typing import Any
 
@@ -31,14 +32,22 @@ class ShardedStrategy(ModelParallelStrategy):
     Args:
         num_processes: processes that hold the shards.
         process_group_backend: what they talk through; None for Lightning's choice.
+        timeout: how long one waits for the others; None for torch's choice.
     """
 
-    def __init__(self, num_processes: int, *, process_group_backend: str | None = None) -> None:
+    def __init__(
+        self,
+        num_processes: int,
+        *,
+        process_group_backend: str | None = None,
+        timeout: timedelta | None = None,
+    ) -> None:
         super().__init__(
             data_parallel_size=num_processes,
             tensor_parallel_size=1,
             save_distributed_checkpoint=False,
             process_group_backend=process_group_backend,
+            timeout=timeout,
         )
 
     def optimizer_state(self, optimizer: Optimizer) -> dict[str, Any]:

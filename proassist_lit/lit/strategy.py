@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import os
 import warnings
+from datetime import timedelta
 
 import torch
 from lightning.fabric.plugins.environments.cluster_environment import ClusterEnvironment
@@ -24,6 +25,11 @@ _CPU_AND_GPU = "cpu:gloo,cuda:nccl"
 """Backends by device. NCCL alone, Lightning's choice on GPUs, carries no tensors of the CPU, where
 metrics count."""
 
+PATIENCE = timedelta(hours=4)
+"""How long a process waits for the others. In an evaluation they meet when all streams are done,
+and with a large model those of one take longer than another's by more than torch's half an hour.
+As long do they wait for one that hangs: no longer than needed."""
+
 
 def build_strategy(trainer: TrainerConfig) -> Strategy | str:
     """The strategy of a run; ``auto`` for one device."""
@@ -34,7 +40,9 @@ def build_strategy(trainer: TrainerConfig) -> Strategy | str:
                 "devices of a machine."
             )
         return ShardedStrategy(
-            int(trainer.devices) * trainer.num_nodes, process_group_backend=_backend(trainer)
+            int(trainer.devices) * trainer.num_nodes,
+            process_group_backend=_backend(trainer),
+            timeout=PATIENCE,
         )
     if trainer.strategy is Parallel.DDP or is_multi_process(trainer):
         # Buffers are constants here. A batch without a span of a kind leaves that head unused.
@@ -43,6 +51,7 @@ def build_strategy(trainer: TrainerConfig) -> Strategy | str:
             find_unused_parameters=True,
             gradient_as_bucket_view=True,
             process_group_backend=_backend(trainer),
+            timeout=PATIENCE,
         )
     return "auto"
 

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -184,6 +185,14 @@ def test_strategies() -> None:
     assert isinstance(built(devices="2", strategy=Parallel.FSDP2), ModelParallelStrategy)
     with pytest.raises(ConfigError, match="fsdp2 needs a number of devices"):
         built(devices="auto", strategy=Parallel.FSDP2)
+
+
+@pytest.mark.parametrize("strategy", [Parallel.DDP, Parallel.FSDP2])
+def test_processes_wait_for_the_streams_of_the_slowest(strategy: Parallel) -> None:
+    built = build_strategy(TrainerConfig(devices="2", strategy=strategy))
+    assert isinstance(built, DDPStrategy | ModelParallelStrategy)
+    assert built._timeout is not None  # which Lightning begins the group with
+    assert built._timeout >= timedelta(hours=4)
 
 
 @pytest.mark.parametrize("strategy", [Parallel.DDP, Parallel.FSDP2])
