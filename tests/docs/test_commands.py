@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 
 import pytest
+from torch.distributed.run import get_args_parser
 
 from proassist_lit import cli, composition
 from proassist_lit.commands import main
@@ -51,6 +52,13 @@ def test_keys_of_the_documentation_are_known(
     monkeypatch.setattr(sys, "argv", ["train.py", *words])
     cli.run_app(lambda config, run_dir: None, conf_dir=REPO_CONF)
     assert reached or "--help" in words
+
+
+@pytest.mark.parametrize("words", named([one for one in COMMANDS if one[1][0] == "torchrun"]))
+def test_torchrun_is_known_and_leaves_time_to_save(words: list[str]) -> None:
+    found = get_args_parser().parse_args(words[1:])
+    assert found.shutdown_timeout >= 300
+    assert {"SIGTERM", "SIGUSR1"} < {*found.signals_to_handle.split(",")}
 
 
 @pytest.mark.road

@@ -78,6 +78,8 @@ def test_large_experiments_compose_and_say_what_they_need(
         cut_at = config.stream.max_context - config.stream.reserve
         assert cut_at + config.stream.max_summary_tokens == config.data.max_seq_len
         assert room_to_write(word_chat("llama3"), config.stream, tokens) > 512
+        step = config.data.batch_size * config.data.max_seq_len * config.trainer.accumulate
+        assert step * config.trainer.save_every_steps < 7e6  # tokens, of a device; some ten minutes
     trainer, one_gpu = config.trainer, config.trainer.devices == "1"
     assert (trainer.gradient_checkpointing is GradientCheckpointing.FULL) is not one_gpu
     micro_tokens = 2048 if path.stem == "captaincook4d_smollm2" else 4096
