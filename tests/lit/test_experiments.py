@@ -47,6 +47,13 @@ EXPERIMENTS = sorted((CONF / "experiment").glob("*.yaml"))
 LARGE = [path for path in EXPERIMENTS if "# Hardware:" in path.read_text()]
 """They need weights, data or hours that no test has."""
 
+SHAPES = {
+    "meta-llama/Llama-3.1-8B-Instruct": (32, 8, 128),
+    "meta-llama/Meta-Llama-3-8B-Instruct": (32, 8, 128),
+    "meta-llama/Llama-3.2-3B-Instruct": (28, 8, 128),
+}
+"""Layers, heads of keys, their size."""
+
 
 @pytest.mark.parametrize("path", LARGE, ids=lambda p: p.stem)
 def test_large_experiments_compose_and_say_what_they_need(
@@ -85,6 +92,14 @@ def test_large_experiments_compose_and_say_what_they_need(
     micro_tokens = 2048 if path.stem == "captaincook4d_smollm2" else 4096
     assert trainer.micro_tokens == (micro_tokens if one_gpu else None)
     header = path.read_text()
+    if config.model.backbone.startswith("meta-llama/"):
+        layers, heads, size = SHAPES[config.model.backbone]
+        token = 2 * layers * heads * size * 2  # keys and values, bytes of bfloat16
+        slots = int(config.stream.kv_gib * 2**30 / (token * config.stream.max_context))
+        tried = config.evaluation.candidates
+        rows = 2 * tried - 1 if config.model.dst else tried
+        assert slots // rows >= 10  # recordings of val at once
+        assert f"contexts {config.stream.kv_gib:.0f}" in header
     for word in (
         f"# Command:  python train.py +experiment={path.stem} ",
         "# Hardware: ",
