@@ -64,7 +64,8 @@ class ThroughputLogging(L.Callback):
     """Logs tokens and frames a second, padding share, MFU and peak memory under ``train/``.
 
     Time is from batch to batch, loading included and validation not. Rates are of this process.
-    Memory is what tensors took at most on a GPU, and on a CPU the most that the process held.
+    Memory is what tensors took at most on a GPU, in training alone: an evaluation holds more. On a
+    CPU it is the most that the process ever held.
 
     Args:
         num_tokens_per_img: K.
@@ -78,6 +79,7 @@ class ThroughputLogging(L.Callback):
         self._throughput: Throughput | None = None
         self._seconds, self._since, self._step = 0.0, 0.0, 0
         self._is_stopped = False
+        self._peak_memory = 0  # bytes, of training before the last validation
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Begin to count."""
@@ -91,12 +93,15 @@ class ThroughputLogging(L.Callback):
             peak * 1e12 if peak is not None else None,
         )
         self._step = trainer.global_step
+        _forget_peak_memory(device)
+        self._peak_memory = 0
         self._seconds, self._since = 0.0, time.perf_counter()
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Stop the clock."""
         self._seconds += time.perf_counter() - self._since
         self._is_stopped = True
+        self._peak_memory = max(self._peak_memory, _peak_memory(pl_module.device))
 
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Batch, batch_idx: int
@@ -104,6 +109,7 @@ class ThroughputLogging(L.Callback):
         """Let the clock go on: streams are answered, and checkpoints written, at its end."""
         if self._is_stopped:
             self._since, self._is_stopped = time.perf_counter(), False
+            _forget_peak_memory(pl_module.device)
 
     def on_train_batch_end(
         self,
@@ -124,7 +130,8 @@ class ThroughputLogging(L.Callback):
         now = time.perf_counter()
         values = self._throughput.read(self._seconds + now - self._since)
         self._seconds, self._since = 0.0, now
-        values["peak_memory_gib"] = _peak_memory(pl_module.device) / 2**30
+        peak = max(self._peak_memory, _peak_memory(pl_module.device))
+        values["peak_memory_gib"] = peak / 2**30
         for name, value in values.items():
             pl_module.log(f"train/{name}", value, on_step=True, on_epoch=False)
 
@@ -135,3 +142,9 @@ def _peak_memory(device: torch.device) -> int:
         return torch.cuda.max_memory_allocated(device)
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def _forget_peak_memory(device: torch.device) -> None:
+    """Of a GPU; what a process held is kept by its system."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)

@@ -128,6 +128,43 @@ def test_time_is_from_batch_to_batch_without_validation(monkeypatch: pytest.Monk
     assert logged[2]["train/peak_memory_gib"] > 0.05
 
 
+def test_peak_memory_of_a_gpu_is_that_of_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    held = {"peak": 3 * 2**30}  # of a search before training
+    for name, fake in {
+        "max_memory_allocated": lambda device: held["peak"],
+        "reset_peak_memory_stats": lambda device: held.update(peak=0),
+        "get_device_name": lambda device: "a GPU",
+        "synchronize": lambda device: None,
+    }.items():
+        monkeypatch.setattr(torch.cuda, name, fake)
+    monkeypatch.setattr(StepArithmetic, "of", lambda model: ARITHMETIC)
+    logged = dict[str, float]()
+    monkeypatch.setattr(
+        AssistantModule, "log", lambda self, name, value, **_: logged.__setitem__(name, value)
+    )
+    module = AssistantModule.__new__(AssistantModule)
+    nn.Module.__init__(module)
+    module.model = nn.Identity()
+    module.__dict__["_device"] = torch.device("cuda", 0)
+    trainer: Any = SimpleNamespace(global_step=0, precision="32-true")
+    callback = ThroughputLogging(num_tokens_per_img=1, peak=None, every_steps=1)
+    batch = pack(EXAMPLES)
+
+    def peak_of_step(num_gib: float) -> float:
+        callback.on_train_batch_start(trainer, module, batch, 0)
+        held["peak"] = max(held["peak"], int(num_gib * 2**30))
+        trainer.global_step += 1
+        callback.on_train_batch_end(trainer, module, None, batch, 0)
+        return logged["train/peak_memory_gib"]
+
+    callback.on_train_start(trainer, module)
+    assert [peak_of_step(2.0), peak_of_step(1.0)] == [2.0, 2.0]
+    callback.on_validation_start(trainer, module)
+    held["peak"] = 5 * 2**30  # streams are answered
+    assert peak_of_step(1.5) == 2.0
+    assert peak_of_step(2.5) == 2.5
+
+
 @pytest.mark.road
 @pytest.mark.filterwarnings("ignore")  # of Lightning: not tested here
 def test_a_run_logs_its_throughput(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
