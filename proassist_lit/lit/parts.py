@@ -11,6 +11,7 @@ from rich.table import Table
 from torch import nn
 
 from proassist_lit.errors import ConfigError
+from proassist_lit.model.arithmetic import num_weights
 from proassist_lit.model.assistant import AssistantModel
 from proassist_lit.model.new_rows import EmbeddingRows, OutputRows
 from proassist_lit.model.weights_type import trained_type
@@ -40,8 +41,8 @@ def model_parts(model: AssistantModel) -> list[Part]:
     for name, parameter in _named_parts(model):
         part = parts.setdefault(name, Part(name))
         part.dtypes.add(str(parameter.dtype).removeprefix("torch."))
-        part.parameters += parameter.numel()
-        part.trained += parameter.numel() if parameter.requires_grad else 0
+        part.parameters += num_weights(parameter)
+        part.trained += num_weights(parameter) if parameter.requires_grad else 0
     return list(parts.values())
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -29,6 +30,12 @@ def peak_tflops(device_name: str, precision: str) -> float | None:
     if not precision.startswith(("bf16", "16")):
         return None
     return next((peak for name, peak in PEAK_TFLOPS.items() if name in device_name), None)
+
+
+def num_weights(parameter: nn.Parameter) -> int:
+    """How many weights a parameter is, of bitsandbytes too, which packs two of them in a byte."""
+    packed_from = getattr(parameter, "quant_state", None)
+    return math.prod(getattr(packed_from, "shape", parameter.shape))
 
 
 @dataclass(frozen=True)
@@ -77,4 +84,4 @@ class StepArithmetic:
 
 def _of_products(matrices: Iterable[nn.Parameter]) -> float:
     """For each weight and token, forward and backward."""
-    return float(sum((6 if p.requires_grad else 4) * p.numel() for p in matrices))
+    return float(sum((6 if p.requires_grad else 4) * num_weights(p) for p in matrices))
