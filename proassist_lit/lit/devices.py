@@ -23,6 +23,8 @@ _GPUS = ("mps", "cuda")
 def check_devices(trainer: TrainerConfig) -> None:
     """Refuse an accelerator that Lightning does not know, and devices that are not there.
 
+    Of ``devices=auto``, also others than processes were started.
+
     Raises:
         ConfigError: with what there is.
     """
@@ -43,7 +45,10 @@ def check_devices(trainer: TrainerConfig) -> None:
             f"trainer.accelerator={name}: this machine has no {name.upper()} that torch can use "
             f"(torch {torch.__version__}); choose auto or cpu."
         )
-    if found and trainer.devices != "auto":
+    if trainer.devices == "auto":
+        count = found[0].auto_device_count() if found else 1
+        _check_launch(count, trainer.num_nodes, count * trainer.num_nodes)
+    elif found:
         try:
             found[0].parse_devices(int(trainer.devices))
         except MisconfigurationException as error:
@@ -63,21 +68,26 @@ def check_processes(trainer: L.Trainer) -> None:
         ConfigError: with what to start, or to set.
         ValueError: Lightning's own, of a machine's tasks and devices.
     """
-    launch = Rendezvous.of_launch()
-    num_devices = trainer.num_devices * trainer.num_nodes
-    if launch is not None and {num_devices, trainer.world_size} != {launch.world}:
-        raise ConfigError(
-            f"{launch.world} processes were started, but this one takes {trainer.num_devices} "
-            f"devices on {trainer.num_nodes} machines for a run of {trainer.world_size} processes. "
-            "Let every process see all GPUs of its machine (with Slurm --gpus-per-node, not "
-            "--gpus-per-task), set trainer.devices to the processes of a machine and "
-            "trainer.num_nodes to the machines, or start one process."
-        )
+    _check_launch(trainer.num_devices, trainer.num_nodes, trainer.world_size)
     strategy = trainer.strategy
     if isinstance(strategy, ParallelStrategy) and strategy.launcher is not None:
         assert strategy.cluster_environment is not None
         # as its launcher does, but not in the middle of fit()
         strategy.cluster_environment.validate_settings(trainer.num_devices, trainer.num_nodes)
+
+
+def _check_launch(num_devices: int, num_nodes: int, world: int) -> None:
+    """Refuse a run of ``world`` processes, so many on each machine, where others were started."""
+    launch = Rendezvous.of_launch()
+    if launch is None or num_devices * num_nodes == world == launch.world:
+        return
+    raise ConfigError(
+        f"{launch.world} processes were started, but by the devices that it sees this one has "
+        f"{num_devices} for each of {num_nodes} machines, in a run of {world} processes. Let every "
+        "process see all GPUs of its machine (with Slurm --gpus-per-node, not --gpus-per-task), "
+        "set trainer.devices to the processes of a machine and trainer.num_nodes to the machines, "
+        "or start one process."
+    )
 
 
 @contextmanager

@@ -148,14 +148,14 @@ TASKS_OF_2 = {"SLURM_NTASKS": "4", **SRUN}
         (  # a machine that shows each task one device
             {"devices": "auto"},
             {"SLURM_NTASKS": "2", **SRUN},
-            r"^2 processes .* takes 1 devices on 1 machines .* of 1 processes.* --gpus-per-node",
+            r"^2 processes .* has 1 for each of 1 machines, .* of 1 processes.* --gpus-per-node",
         ),
-        ({"devices": "auto"}, TORCHRUN, r"^2 processes .* takes 1 devices .* or start one process"),
-        ({"devices": "2"}, TASKS_OF_2, r"^4 processes .* takes 2 devices on 1 machines"),
+        ({"devices": "auto"}, TORCHRUN, r"^2 processes .* has 1 for each .* or start one process"),
+        ({"devices": "2"}, TASKS_OF_2, r"^4 processes .* has 2 for each of 1 machines"),
         (  # more than the step has, as srun -E leaves the variables of the job
             {"devices": "2"},
             {**TASKS_OF_2, "SLURM_STEP_NUM_TASKS": "2"},
-            r"^2 processes .* takes 2 devices on 1 machines for a run of 4 processes",
+            r"^2 processes .* has 2 for each of 1 machines, in a run of 4 processes",
         ),
         ({"devices": "4"}, TASKS_OF_2, r"refuses these settings: .*--ntasks-per-node=2.*does not"),
         (  # srun -n4
@@ -177,3 +177,16 @@ def test_processes_that_would_each_train_a_run_of_their_own_are_refused(
     start(monkeypatch, environment)
     with pytest.raises(ConfigError, match=said):
         built_trainer(tmp_path, **settings)
+
+
+@pytest.mark.usefixtures("no_gpu")
+def test_one_device_for_each_of_several_processes_is_told_before_anything_is_read(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    check_devices(TrainerConfig(devices="auto"))
+    start(monkeypatch, {"SLURM_NTASKS": "2", **SRUN})
+    with pytest.raises(ConfigError, match=r"^2 processes .* this one has 1 for each of 1 machine"):
+        check_devices(TrainerConfig(devices="auto"))
+    monkeypatch.setattr(CUDAAccelerator, "is_available", lambda: True)
+    monkeypatch.setattr(CUDAAccelerator, "auto_device_count", lambda: 2)
+    check_devices(TrainerConfig(devices="auto"))
