@@ -182,7 +182,8 @@ def build_model(config: RunConfig, tokenizer: Any, vision_size: int) -> Assistan
     Raises:
         ProAssistError: something in the configuration or in the files that it names is wrong.
     """
-    chat = Chat(chat_format(config.model.chat, config.model.separator), tokenizer)
+    table = chat_format(config.model.chat, config.model.separator)
+    chat = Chat(config.rules.written_in(table), tokenizer)
     torch.manual_seed(config.seed)
     model = AssistantModel(
         build_backbone(config.model, tokenizer),

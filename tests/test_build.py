@@ -22,7 +22,7 @@ from proassist_lit.objectives import ObjectiveConfig
 from proassist_lit.sequence.chat import Role
 from proassist_lit.sequence.splitting import SplitConfig, SplitMethod
 from proassist_lit.streaming.config import Strategy, StreamConfig
-from proassist_lit.types import Example
+from proassist_lit.types import IGNORE_INDEX, Example
 from tests.small_run import small_run
 
 
@@ -54,6 +54,23 @@ def test_compat_chooses_who_answers_the_streams(compat: Compat, cache: Path) -> 
     # The reference tracks no state, so it has neither decisions nor updates that could be scored.
     assert "val_stream/speak_f1" in metrics
     assert any("/dst_" in name for name in metrics) == (compat is Compat.NONE)
+
+
+@pytest.mark.parametrize("compat", Compat)
+def test_openings_are_learnt_where_streams_write_them(compat: Compat, cache: Path) -> None:
+    small = small_run(cache, compat=compat)
+    run = replace(small, model=replace(small.model, dst=False))
+    core = build_core(run)
+
+    example = build_examples(run, core, "train")[0, 0]
+    spoken = example.pos_frame_mask.nonzero().flatten()
+
+    assert run.model.chat == "compact"  # which by itself learns none
+    (opening,) = core.chat.opening_ids(Role.ASSISTANT)
+    assert (example.input_ids[spoken + 1] == opening).all()
+    learnt = opening if compat is Compat.PROASSIST else IGNORE_INDEX
+    assert (example.labels[spoken + 1] == learnt).all()
+    assert len(spoken) > 3
 
 
 def test_batches_are_packed_where_rules_and_backbone_allow_it(cache: Path) -> None:

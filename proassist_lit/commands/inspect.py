@@ -103,6 +103,7 @@ def inspect(arguments: argparse.Namespace) -> int:
     from proassist_lit.report.data_files import find_data_files, read_data_file
     from proassist_lit.report.example_report import example_page, terminal_view
     from proassist_lit.report.example_view import view_example
+    from proassist_lit.sequence.chat import Chat
     from proassist_lit.sequence.rules import rules_for
 
     check_tokens(arguments.tokens)
@@ -129,6 +130,7 @@ def inspect(arguments: argparse.Namespace) -> int:
     num_tokens_per_img = arguments.tokens or conversation.num_tokens_per_img
     max_seq_len = arguments.max_seq_len or DataConfig().max_seq_len
     rules = rules_for(follows_reference, chat.format.name, dst=not arguments.no_dst)
+    chat = Chat(rules.written_in(chat.format), chat.tokenizer)
     parts = _split(conversation, chat, arguments.splitting, num_tokens_per_img, max_seq_len, rules)
     if arguments.part > len(parts):
         raise ConfigError(

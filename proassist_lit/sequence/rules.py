@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from proassist_lit.sequence.chat import ChatFormat
+
 
 @dataclass(frozen=True, kw_only=True)
 class SequenceRules:
@@ -30,6 +32,8 @@ class SequenceRules:
         feed_updates: the steps are told, and updates of their state written. Otherwise neither is,
             as a stream of a model without a head for them never writes any; of the steps only what
             is relevant is still known.
+        learn_openings: the openings of the assistant's turns are learnt in every chat format, as
+            streams by these rules write them word by word; otherwise where the format says so.
     """
 
     join_utterances: bool = True
@@ -44,6 +48,11 @@ class SequenceRules:
     keep_event_frames: bool = False
     overview_needs_event: bool = False
     feed_updates: bool = True
+    learn_openings: bool = False
+
+    def written_in(self, chat_format: ChatFormat) -> ChatFormat:
+        """The chat format, as these rules write and teach it."""
+        return replace(chat_format, train_openings=True) if self.learn_openings else chat_format
 
 
 OURS = SequenceRules()
@@ -54,6 +63,7 @@ PROASSIST = SequenceRules(
     decide_summaries=True,
     sample_by_turn=True,
     feed_updates=False,
+    learn_openings=True,
 )
 """ProAssist's released collator, arXiv:2506.05904. It knows no state of a task."""
 
