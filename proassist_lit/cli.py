@@ -37,10 +37,10 @@ from proassist_lit.config_schema import (
 )
 from proassist_lit.errors import ConfigError, ProAssistError
 from proassist_lit.job_result import Pruned
-from proassist_lit.rendezvous import Rendezvous
+from proassist_lit.rendezvous import Rendezvous, is_first_process
 from proassist_lit.report.runs import multirun_table
 from proassist_lit.run_directory import RunDirectory
-from proassist_lit.sweep.job import is_first_process, run_once
+from proassist_lit.sweep.job import run_once
 from proassist_lit.sweep.launcher import check_processes, take_gpu
 from proassist_lit.sweep.settings import SearchSettings
 from proassist_lit.sweep.trial import VARIABLE, Trial

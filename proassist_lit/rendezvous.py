@@ -19,6 +19,15 @@ from proassist_lit.errors import ConfigError
 PATIENCE_S = 600.0
 """How long the first process may take to name the directory."""
 
+_RANKS = ("RANK", "SLURM_PROCID", "LOCAL_RANK")
+
+
+def is_first_process() -> bool:
+    """Whether this is the first, mostly the only, of the processes that work on one run."""
+    # Within Slurm torchrun numbers the nodes by itself; Slurm's own number may be another.
+    ranks = ("RANK",) if "TORCHELASTIC_RUN_ID" in os.environ else _RANKS
+    return all(os.environ.get(name, "0") == "0" for name in ranks)
+
 
 class Rendezvous:
     """Where the processes of one launch tell each other of their run.

@@ -12,6 +12,7 @@ from types import FrameType
 
 from rich.console import Console
 
+from proassist_lit.rendezvous import is_first_process
 from proassist_lit.run_directory import RunDirectory
 
 SIGNALS = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGUSR1") if hasattr(signal, name))
@@ -19,9 +20,12 @@ SIGNALS = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGUSR1") if hasa
 
 
 def requeue() -> None:
-    """Ask Slurm to run this job again; nothing where there is no Slurm."""
+    """Ask Slurm to run this job again; nothing where there is no Slurm.
+
+    Of several processes one asks: Slurm numbers tasks, each of which may have started more.
+    """
     job, program = os.environ.get("SLURM_JOB_ID"), shutil.which("scontrol")
-    if job and program and os.environ.get("SLURM_PROCID", "0") == "0":
+    if job and program and is_first_process():
         subprocess.run([program, "requeue", job], check=False, timeout=60)
 
 

@@ -33,10 +33,10 @@ from proassist_lit.lit.patience import early_end
 from proassist_lit.lit.pruning import Pruning
 from proassist_lit.lit.quiet import quiet_libraries
 from proassist_lit.lit.requeue import ends_on_signal
+from proassist_lit.rendezvous import is_first_process
 from proassist_lit.report.from_run import gather_report
 from proassist_lit.report.html import write_report
 from proassist_lit.run_directory import RunDirectory
-from proassist_lit.sweep.job import is_first_process
 from proassist_lit.sweep.trial import Trial
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -16,9 +15,8 @@ from proassist_lit.config import RunConfig
 from proassist_lit.config_schema import read_config, to_plain, write_config
 from proassist_lit.errors import ConfigError
 from proassist_lit.job_result import JobResult, Pruned
+from proassist_lit.rendezvous import is_first_process
 from proassist_lit.run_directory import RunDirectory
-
-_RANKS = ("RANK", "SLURM_PROCID", "LOCAL_RANK")
 
 
 def run_once(
@@ -58,13 +56,6 @@ def run_once(
         result = _run(job, config, run_dir)
         result.write(run_dir)
         return result.value
-
-
-def is_first_process() -> bool:
-    """Whether this is the first, mostly the only, of the processes that work on one job."""
-    # Within Slurm torchrun numbers the nodes by itself; Slurm's own number may be another.
-    ranks = ("RANK",) if "TORCHELASTIC_RUN_ID" in os.environ else _RANKS
-    return all(os.environ.get(name, "0") == "0" for name in ranks)
 
 
 def _run(

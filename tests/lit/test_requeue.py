@@ -15,7 +15,7 @@ from proassist_lit.atomic import remove_parts, replacing
 from proassist_lit.lit import last_checkpoint
 from proassist_lit.lit.last_checkpoint import AGREE_EVERY_STEPS, LastCheckpoint
 from proassist_lit.lit.random_state import RandomState
-from proassist_lit.lit.requeue import ends_on_signal
+from proassist_lit.lit.requeue import ends_on_signal, requeue
 from proassist_lit.run_directory import RunDirectory
 
 
@@ -35,6 +35,25 @@ def test_a_signal_after_training_ends_the_run_and_queues_it(
     assert signal.getsignal(number) == before
     assert f"Stopped by {number.name} after training; what" in capsys.readouterr().err
     assert slurm.exists() == (number == signal.SIGUSR1)
+
+
+@pytest.mark.parametrize(
+    ("others", "asks"),
+    [
+        ({}, True),
+        ({"SLURM_PROCID": "1"}, False),
+        ({"SLURM_PROCID": "0", "TORCHELASTIC_RUN_ID": "x", "RANK": "3", "LOCAL_RANK": "3"}, False),
+        ({"SLURM_PROCID": "0", "LOCAL_RANK": "3"}, False),
+    ],
+    ids=["alone", "srun", "torchrun", "lightning"],
+)
+def test_one_of_several_processes_puts_the_job_into_the_queue(
+    others: dict[str, str], asks: bool, slurm: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in others.items():
+        monkeypatch.setenv(name, value)
+    requeue()
+    assert slurm.exists() is asks
 
 
 def asks(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, mine: float, other: float) -> list[int]:

@@ -11,7 +11,8 @@ from proassist_lit.config import RunConfig
 from proassist_lit.config_schema import read_config
 from proassist_lit.errors import ConfigError
 from proassist_lit.job_result import JobResult, Pruned
-from proassist_lit.sweep.job import is_first_process, run_once
+from proassist_lit.rendezvous import is_first_process
+from proassist_lit.sweep.job import run_once
 
 
 class Job:
