@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -140,5 +141,7 @@ def chance_of(own: BySeed, theirs: BySeed, *, paired: bool) -> float | None:
         return None
     if not varies:  # no variance to divide by
         return 1.0 if abs(one[0] - two[0]) <= _ROUNDING else 0.0
-    test = ttest_rel(one, two) if paired else ttest_ind(one, two, equal_var=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # of one row that is the same in all seeds
+        test = ttest_rel(one, two) if paired else ttest_ind(one, two, equal_var=False)
     return float(test.pvalue)

@@ -83,6 +83,10 @@ def test_chance_is_that_of_welch_and_of_pairs_where_the_models_are_the_same(
     )
     assert chance_of({1: 0.5, 2: 0.6}, {2: 0.6 + 1e-15, 1: 0.5}, paired=True) == 1.0
     assert chance_of({1: 0.75, 2: 1.0}, {1: 0.5, 2: 0.75}, paired=True) == 0.0
+    same = dict.fromkeys(range(3), 1 / 3)  # pytest would make an error of a warning
+    assert chance_of(same, {0: 0.5, 1: 0.6, 2: 0.7}, paired=False) == pytest.approx(
+        0.0442, rel=0.01
+    )
     assert chance_of({1: 0.75}, {1: 0.5, 2: 0.75}, paired=True) is None
     assert chance_of({1: 0.75}, {1: 0.5, 2: 0.75}, paired=False) is None
 
