@@ -269,11 +269,7 @@ def _faults(plan: Plan) -> Iterator[str]:
                 yield f"table {table.name}: {_unknown('metric', key, plan.metrics)}"
         for claim in table.claims:
             names = ("better", "same", "no_better", "rises", "falls", "at_least", "at_most")
-            values = [getattr(claim, name) for name in names]
-            if (
-                sum(value is not None and value is not False and value != "" for value in values)
-                != 1
-            ):
+            if sum(getattr(claim, name) != getattr(Claim, name) for name in names) != 1:
                 yield (
                     f"table {table.name}: the claim {claim.says!r} needs one of "
                     f"{', '.join(names[:-1])} and {names[-1]}."

@@ -103,14 +103,11 @@ def _compared(
     numbers += "" if p is None else f"; p = {p:.2g}{' (paired)' if paired else ''}"
     seen = p is not None and p < CHANCE
     if claim.same or claim.no_better:
-        agrees = not seen if claim.same else seen and not better
-        nothing = "no difference seen" if claim.same else "no gain seen"
+        verdict = "agrees" if claim.no_better and not better else "does not agree"
         if p is None:
             verdict = "one seed, not tested"
         elif not seen:
-            verdict = nothing
-        else:
-            verdict = "agrees" if agrees else "does not agree"
+            verdict = "no difference seen" if claim.same else "no gain seen"
         return Verdict(claim, verdict, numbers, p)
     verdict = "agrees" if better else "does not agree"
     if abs(mine - others) <= _ROUNDING:
