@@ -19,7 +19,6 @@ from proassist_lit.errors import ConfigError, FeatureError, RecordError
 from proassist_lit.evaluation.evaluator import Evaluator
 from proassist_lit.evaluation.forced import TeacherForcing
 from proassist_lit.metrics.match_windows import check_windows
-from proassist_lit.metrics.matcher import Matcher
 from proassist_lit.metrics.similarity import build_similarity
 from proassist_lit.model.assistant import AssistantModel
 from proassist_lit.model.assistant_folder import load_heads
@@ -76,7 +75,7 @@ def build_core(
     Raises:
         ProAssistError: something in the configuration, the records or the features is wrong.
     """
-    matcher = build_matcher(config)  # a wrong similarity is told of at once
+    similarity = build_similarity(config.evaluation.similarity)  # a wrong one is told of at once
     data = load_data(config.data, as_released=config.reads_as_released)
     names = config.evaluation.windows if windows is None else windows
     check_windows(names, {name for split in data.values() for name in split.datasets})
@@ -105,22 +104,12 @@ def build_core(
             config.stream.max_new_tokens if config.evaluation.forced_words else 0,
             config.stream,
         ),
-        matcher,
+        config.matcher(similarity),
         config.evaluation,
         num_tokens_per_img=config.data.num_tokens_per_img,
         compat=config.streams_as_reference,
     )
     return Core(data, chat, model, evaluator)
-
-
-def build_matcher(config: RunConfig) -> Matcher:
-    """What pairs utterances with references, for metrics, dashboard and report alike.
-
-    Raises:
-        ConfigError: the similarity is not known, or its model is not there.
-    """
-    similarity = build_similarity(config.evaluation.similarity)
-    return Matcher(similarity, config.evaluation.match_windows(), config.matching)
 
 
 def _check_streams(

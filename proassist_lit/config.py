@@ -8,7 +8,9 @@ from enum import StrEnum
 from proassist_lit.data.config import DataConfig
 from proassist_lit.errors import ConfigError
 from proassist_lit.evaluation.config import EvaluationConfig, Matching
+from proassist_lit.metrics.matcher import Matcher
 from proassist_lit.metrics.matching import MatchConfig
+from proassist_lit.metrics.similarity import Similarity
 from proassist_lit.model.config import Decision, ModelConfig
 from proassist_lit.objectives import ObjectiveConfig, ObjectiveKind, Turns
 from proassist_lit.sequence.rules import PROASSIST, SequenceRules, rules_for
@@ -179,6 +181,10 @@ class RunConfig:
             chosen is Matching.AUTO and self.compat is Compat.PROASSIST
         )
         return MatchConfig(compat_abs_cosine=released, compat_drop_zero_cost=released)
+
+    def matcher(self, similarity: Similarity) -> Matcher:
+        """What pairs utterances with references, for metrics, dashboard and report alike."""
+        return Matcher(similarity, self.evaluation.match_windows(), self.matching)
 
     @property
     def streams_as_reference(self) -> bool:

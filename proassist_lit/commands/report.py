@@ -35,11 +35,11 @@ def add_parser(commands: Any) -> None:
 
 def report(arguments: argparse.Namespace) -> int:
     """Run the command; return its exit code."""
-    from proassist_lit.build import build_matcher
     from proassist_lit.config import RunConfig
     from proassist_lit.config_schema import read_config
     from proassist_lit.data.dataset import load_data
     from proassist_lit.lit.quiet import quiet_libraries
+    from proassist_lit.metrics.similarity import build_similarity
     from proassist_lit.report.from_run import gather_report
     from proassist_lit.report.html import write_report
     from proassist_lit.run_directory import RunDirectory
@@ -70,7 +70,8 @@ def report(arguments: argparse.Namespace) -> int:
     notes = arguments.run / "notes.json"
     many = arguments.streams
     page = gather_report(
-        config.name, run, result, data, build_matcher(config),
+        config.name, run, result, data,
+        config.matcher(build_similarity(config.evaluation.similarity)),
         config_yaml=config_file.read_text(encoding="utf-8"),
         notes=json.loads(notes.read_text(encoding="utf-8")) if notes.is_file() else {},
         max_streams=config.evaluation.report_streams if many is None else many,

@@ -7,13 +7,13 @@ from dataclasses import replace
 import pytest
 import torch
 
-from proassist_lit.build import build_matcher
 from proassist_lit.config import RunConfig
 from proassist_lit.errors import ConfigError
 from proassist_lit.evaluation.config import EvaluationConfig
 from proassist_lit.evaluation.result import EvaluationResult
 from proassist_lit.evaluation.thresholds import Candidates
 from proassist_lit.metrics.match_windows import MatchWindow
+from proassist_lit.metrics.similarity import HashedWordSimilarity
 from proassist_lit.metrics.summary import evaluate_transcripts
 from proassist_lit.model.assistant import AssistantModel
 from proassist_lit.streaming.calibrate import threshold_candidates
@@ -214,7 +214,7 @@ def test_those_words_are_computed_by_the_configured_kernels(
 
 def test_windows_of_the_configuration_reach_the_matching(plain: EvaluationResult) -> None:
     settings = EvaluationConfig(similarity="words", candidates=1, windows={"toy": [-99, 99]})
-    matcher = build_matcher(RunConfig(evaluation=settings))
+    matcher = RunConfig(evaluation=settings).matcher(HashedWordSimilarity())
     assert matcher.windows == {"toy": MatchWindow(-99, 99)}
     wide = make_evaluator(settings=settings, matcher=matcher).evaluate(tiny_model()).metrics
     assert wide["val/utterance_num_redundant"] < plain.metrics["val/utterance_num_redundant"]

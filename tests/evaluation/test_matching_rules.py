@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import pytest
 import torch
 from torch import Tensor
 
-from proassist_lit.build import build_matcher
 from proassist_lit.config import Compat, RunConfig
 from proassist_lit.evaluation.config import EvaluationConfig, Matching
 from proassist_lit.evaluation.result import EvaluationResult
@@ -93,7 +91,7 @@ def test_compat_matches_as_the_reference_does(
         return b""
 
     monkeypatch.setattr(from_evaluation, "draw_timeline", timeline)
-    matcher = replace(build_matcher(config), similarity=Opposites())
+    matcher = config.matcher(Opposites())
     evaluator = make_evaluator(matcher=matcher)
 
     metrics = evaluator.quick(tiny_model(), 1).metrics
