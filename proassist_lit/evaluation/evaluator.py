@@ -17,7 +17,7 @@ from proassist_lit.evaluation.config import EvaluationConfig
 from proassist_lit.evaluation.forced import TeacherForcing
 from proassist_lit.evaluation.progress import StreamProgress
 from proassist_lit.evaluation.result import EvaluationResult, SweepPoint
-from proassist_lit.evaluation.streamer import Streamer, complete, failures
+from proassist_lit.evaluation.streamer import Streamer, complete, failures, own_streams
 from proassist_lit.evaluation.thresholds import Candidates
 from proassist_lit.metrics.matcher import Matcher
 from proassist_lit.metrics.meteor import Meteor
@@ -231,7 +231,7 @@ class Evaluator:
         chosen = candidates.choose(points)
         if chosen not in answered:
             (answered[chosen],) = answer([chosen])
-            told.progress.add(sum(c.num_frames for c in share(data.conversations)))
+            told.progress.add(_own_frames(data))
             if failures(answered[chosen]):  # each by itself led to its end
                 full.append(chosen)
                 chosen = replace(chosen, dst=rows[0].dst)
@@ -244,8 +244,8 @@ class Evaluator:
         return chosen, transcripts, points
 
     def _num_frames(self, splits: Sequence[str], num_rows: int) -> int:
-        """Frames that this process answers, as far as is known at the start."""
-        size = {s: sum(c.num_frames for c in share(self._data[s].conversations)) for s in splits}
+        """``_own_frames`` of all passes, as far as is known at the start."""
+        size = {s: _own_frames(self._data[s]) for s in splits}
         times = {s: num_rows if s == "val" else 1 for s in splits}
         times[splits[-1]] += len(BLIND)
         return sum(size[s] * times[s] for s in splits)
@@ -290,6 +290,11 @@ class _Teller:
             self.on_stream(split, transcript)
 
         return finish
+
+
+def _own_frames(data: ConversationSet) -> int:
+    """Frames that this process answers."""
+    return sum(data.conversations[number].num_frames for number in own_streams(data.conversations))
 
 
 def _features(data: ConversationSet, number: int) -> Tensor:

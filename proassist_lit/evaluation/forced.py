@@ -56,7 +56,7 @@ class TeacherForcing:
         Of the speak head it is what the rule makes of P(speak), of the dst head P(update); of
         both ``NEVER`` where a stream decides nothing. None without the latter.
         """
-        everyones = work_shared(partial(self._decide, model, data), len(data))
+        everyones = work_shared(partial(self._decide, model, data), [c.num_frames for c in data])
         found = [forced for number in sorted(everyones) for forced in everyones[number]]
         speak = (
             torch.cat([f.speak_probs for f in found]),
@@ -95,7 +95,7 @@ class TeacherForcing:
                 metric.update(turns, part.fps)
                 words.update(turn.texts for turn in turns if turn.texts is not None)
 
-        work_shared(score, len(data))
+        work_shared(score, [c.num_frames for c in data])
         values = metric.compute()
         if self.max_new_tokens:
             values |= words.compute()

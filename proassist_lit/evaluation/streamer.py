@@ -17,7 +17,7 @@ from proassist_lit.streaming.answers import AnswerStore
 from proassist_lit.streaming.config import StreamConfig
 from proassist_lit.streaming.evaluate import in_one_pass, make_transcript, stream_conversations
 from proassist_lit.streaming.policy import Thresholds
-from proassist_lit.streaming.shards import bring_together, share
+from proassist_lit.streaming.shards import bring_together, share_by_size
 from proassist_lit.types import Transcript
 
 OnStream = Callable[[int, Transcript], None]
@@ -41,6 +41,11 @@ def complete(outcomes: Sequence[Outcome]) -> list[Transcript]:
     if failed := failures(outcomes):
         raise failed[0]
     return [outcome for outcome in outcomes if isinstance(outcome, Transcript)]
+
+
+def own_streams(conversations: Sequence[Conversation]) -> list[int]:
+    """Numbers of the streams that this process answers, of several."""
+    return share_by_size([conversation.num_frames for conversation in conversations])
 
 
 class Streamer:
@@ -112,7 +117,7 @@ class Streamer:
         done: dict[tuple[int, int], Outcome] = {}  # number, row
         keys: dict[tuple[int, int], str] = {}
         left: dict[tuple[int, ...], list[int]] = {}  # rows that are missing -> numbers
-        for number in share(range(len(conversations))):
+        for number in own_streams(conversations):
             found = self._find(conversations[number], number, features, thresholds, keys)
             for row, transcript in found.items():
                 done[number, row] = transcript

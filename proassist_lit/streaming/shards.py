@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
+from heapq import heapreplace
 from typing import TypeVar
 
 from torch import distributed
@@ -20,8 +21,26 @@ def rank() -> int:
 
 def share(items: Sequence[T]) -> list[T]:
     """What of ``items`` is this process's work: every so many, from its rank on."""
+    return [items[number] for number in share_by_size([1] * len(items))]
+
+
+def share_by_size(sizes: Sequence[int]) -> list[int]:
+    """Numbers of what is this process's work, rising; every process has nearly as much to do.
+
+    The largest first, each goes to the process that has least so far (Graham, 1969).
+
+    Args:
+        sizes: how much work each is, frames say; the same in every process.
+    """
     world = distributed.get_world_size() if _are_many() else 1
-    return list(items[rank() :: world])
+    loads = [(0, process) for process in range(world)]  # a heap: the least is first
+    mine = []
+    for number in sorted(range(len(sizes)), key=lambda number: -sizes[number]):
+        load, process = loads[0]
+        heapreplace(loads, (load + sizes[number], process))
+        if process == rank():
+            mine.append(number)
+    return sorted(mine)
 
 
 def bring_together(mine: Mapping[K, T], error: ProAssistError | None = None) -> dict[K, T]:
@@ -44,8 +63,12 @@ def bring_together(mine: Mapping[K, T], error: ProAssistError | None = None) -> 
     return {number: found for part, _ in everyones for number, found in part.items()}
 
 
-def work_shared(work: Callable[[int], T], count: int) -> dict[int, T]:
-    """What ``work`` makes of every number below ``count``, each process doing its share.
+def work_shared(work: Callable[[int], T], sizes: Sequence[int]) -> dict[int, T]:
+    """What ``work`` makes of every number below that of ``sizes``, each process doing its share.
+
+    Args:
+        work: given a number.
+        sizes: how much work each number is.
 
     Raises:
         ProAssistError: ``work`` raised it in some process; the others wait for no one.
@@ -53,7 +76,7 @@ def work_shared(work: Callable[[int], T], count: int) -> dict[int, T]:
     mine: dict[int, T] = {}
     failed: ProAssistError | None = None
     try:
-        for number in share(range(count)):
+        for number in share_by_size(sizes):
             mine[number] = work(number)
     except ProAssistError as error:
         failed = error

@@ -17,7 +17,14 @@ from proassist_lit.data.dataset import ConversationSet
 from proassist_lit.errors import FeatureError, StreamError
 from proassist_lit.evaluation.config import EvaluationConfig
 from proassist_lit.evaluation.evaluator import Evaluator
-from proassist_lit.streaming.shards import bring_together, rank, share, work_shared
+from proassist_lit.streaming import shards
+from proassist_lit.streaming.shards import (
+    bring_together,
+    rank,
+    share,
+    share_by_size,
+    work_shared,
+)
 from tests.evaluation.fakes import CONFIG, make_evaluator
 from tests.evaluation.test_full_contexts import NARROW, with_short_stream
 from tests.fakes import dialogue, random_features, tiny_model
@@ -45,7 +52,26 @@ def test_one_process_does_all() -> None:
     assert bring_together({1: "a"}) == {1: "a"}
     with pytest.raises(StreamError, match="video3"):
         bring_together({}, StreamError("video3"))
-    assert work_shared(str, 2) == {0: "0", 1: "1"}
+    assert work_shared(str, [1, 1]) == {0: "0", 1: "1"}
+
+
+@pytest.mark.parametrize(
+    ("sizes", "expected"),
+    [
+        ([1, 1, 1, 1, 1], [[0, 3], [1, 4], [2]]),
+        ([10, 10, 40, 10, 10, 10, 10], [[2], [0, 3, 5], [1, 4, 6]]),
+        ([5], [[0], [], []]),
+    ],
+)
+def test_every_process_has_nearly_as_much_to_do(
+    sizes: list[int], expected: list[list[int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shards, "_are_many", lambda: True)
+    monkeypatch.setattr(distributed, "get_world_size", lambda: 3)
+    for process, numbers in enumerate(expected):
+        monkeypatch.setattr(distributed, "get_rank", lambda process=process: process)
+        assert share_by_size(sizes) == numbers
+        assert share("abcdefg"[:5]) == [["a", "d"], ["b", "e"], ["c"]][process]
 
 
 class DamagedSet(ConversationSet):
