@@ -13,7 +13,7 @@ import string
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import NoReturn
 
@@ -35,11 +35,12 @@ from proassist_lit.config_schema import (
     read_config,
     write_config,
 )
+from proassist_lit.directory_lock import alone_in
 from proassist_lit.errors import ConfigError, ProAssistError
 from proassist_lit.job_result import Pruned
 from proassist_lit.rendezvous import Rendezvous, is_first_process
 from proassist_lit.report.runs import multirun_table
-from proassist_lit.run_directory import RunDirectory
+from proassist_lit.run_directory import RunDirectory, follow_latest
 from proassist_lit.sweep.job import run_once
 from proassist_lit.sweep.launcher import check_processes, take_gpu
 from proassist_lit.sweep.settings import SearchSettings
@@ -50,6 +51,9 @@ Job = Callable[[RunConfig, Path], float | None]
 _FULL_ERROR = "HYDRA_FULL_ERROR"
 _RUN_DIR = "PROASSIST_LIT_RUN_DIR"
 """Tells the processes that a job starts on further devices where its run lies."""
+
+_OTHER_RUN_S = 15
+"""Loaders of a run that was killed notice it within some seconds."""
 
 _SHOWN = "proassist_lit_shown"
 """Attribute of an error that was shown already; it goes with the error from process to process."""
@@ -152,7 +156,7 @@ def _run_hydra(
     def task(composed: DictConfig) -> float | None:
         settings = HydraConfig.get()
         is_multirun = settings.mode == RunMode.MULTIRUN
-        run_dir = Path(settings.runtime.output_dir)
+        run_dir = follow_latest(Path(settings.runtime.output_dir))
         try:
             config = to_run_config(composed)
             with _environment({_FULL_ERROR: full_error, _RUN_DIR: str(run_dir)}):
@@ -160,13 +164,14 @@ def _run_hydra(
                     return _run_of_sweep(job, config, run_dir, settings)
                 if launch is not None:
                     launch.check_devices(config.trainer.devices, config.trainer.num_nodes)
-                run = RunDirectory(run_dir)
-                run.check_begins(config.resume)
-                with run.config_of_checkpoint():
-                    write_config(config, run_dir / "config.yaml")
-                    if launch is not None:
-                        launch.name(run_dir)
-                    return job(config, run_dir)
+                with _alone(run_dir):
+                    run = RunDirectory(run_dir)
+                    run.check_begins(config.resume)
+                    with run.config_of_checkpoint():
+                        write_config(config, run_dir / "config.yaml")
+                        if launch is not None:
+                            launch.name(run_dir)
+                        return job(config, run_dir)
         except Exception as error:
             if is_multirun:  # the other jobs go on, so say it now; Hydra ends with the first error
                 with _environment({_FULL_ERROR: full_error}):
@@ -184,6 +189,18 @@ def _run_hydra(
     )(task)
     with _environment({_FULL_ERROR: "1"}):  # Hydra then leaves the errors to us
         start()
+
+
+def _alone(run_dir: Path) -> AbstractContextManager[None]:
+    """No other process trains in ``run_dir`` meanwhile; what was killed gets time to end."""
+    return alone_in(
+        run_dir,
+        waiting=f"{run_dir}: another process trains here; waiting up to {_OTHER_RUN_S} s for it.",
+        wait_s=_OTHER_RUN_S,
+        refusal=f"{run_dir}: another process trains here, and two would write over each other; "
+        f"wait until it has ended, or choose another hydra.run.dir (if none does, delete "
+        f"{run_dir / '.lock'}).",
+    )
 
 
 def _run_of_sweep(job: Job, config: RunConfig, run_dir: Path, settings: HydraConf) -> float | None:

@@ -21,7 +21,24 @@ from proassist_lit.streaming.config import StreamConfig
 from proassist_lit.streaming.stream_file import read_streams, write_index, write_stream
 from proassist_lit.types import Transcript
 
+LATEST = "latest"
+"""Name of the link to the run that began last, beside the runs."""
+
 _VERSIONS = ("proassist-lit", "torch", "lightning", "transformers", "hydra-core", "wandb")
+
+
+def follow_latest(path: Path) -> Path:
+    """``path`` without the link ``latest``: what it leads to now.
+
+    Every run that begins moves the link, so whoever goes on to write by it follows it at the start.
+    Other links stay as they are written: runs and checkpoints may lie on another disk.
+    """
+    followed = Path()
+    for part in path.parts:
+        link = followed / part
+        is_link = part == LATEST and link.is_symlink()
+        followed = followed / os.readlink(link) if is_link else link
+    return followed
 
 
 class RunDirectory:
@@ -257,7 +274,7 @@ class RunDirectory:
 
     def point_latest(self, base: Path) -> None:
         """Let the link ``latest`` in ``base`` point here; silently not where links are refused."""
-        link = base / "latest"
+        link = base / LATEST
         temporary = base / f".latest.{os.getpid()}"
         try:
             temporary.symlink_to(os.path.relpath(self.path.resolve(), base.resolve()))

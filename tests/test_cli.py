@@ -8,10 +8,12 @@ from pathlib import Path
 
 import pytest
 import yaml
+from filelock import FileLock
 
 from proassist_lit.config import Compat, RunConfig
 from proassist_lit.config_schema import read_config
 from proassist_lit.objectives import ObjectiveKind
+from proassist_lit.run_directory import RunDirectory
 from proassist_lit.streaming.config import Strategy
 from tests.app import App
 
@@ -111,6 +113,33 @@ def test_run_is_not_trained_over(app: App) -> None:
     for resume in ("auto", "here/checkpoints/best.ckpt"):
         assert app("hydra.run.dir=here", f"resume={resume}") == 0
     assert app("hydra.run.dir=elsewhere", "resume=here/checkpoints/last.ckpt") == 0
+
+
+def test_two_processes_never_train_in_one_directory(
+    app: App, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert app("hydra.run.dir=here", "seed=3") == 0
+    monkeypatch.setattr("proassist_lit.cli._OTHER_RUN_S", 0.01)
+    with FileLock("here/.lock"):
+        assert app("hydra.run.dir=here", "seed=4", "resume=auto") == 2
+    waiting, refusal = app.err.splitlines()
+    assert waiting.startswith(f"{Path.cwd() / 'here'}: another process trains here; waiting")
+    assert refusal.startswith(f"error: {Path.cwd() / 'here'}: another process trains here")
+    assert "choose another hydra.run.dir (if none does, delete" in refusal
+    assert len(app.jobs) == 1
+    assert read_config(RunConfig, Path("here/config.yaml")).seed == 3
+    assert app("hydra.run.dir=here", "seed=4", "resume=auto") == 0
+    app.error = KeyboardInterrupt()  # frees it, too
+    assert app("hydra.run.dir=here", "seed=1", "resume=auto") == 130
+    app.error = None
+    assert app("hydra.run.dir=here", "seed=1", "resume=auto") == 0
+
+
+def test_the_link_to_the_latest_run_is_followed_at_the_start(app: App) -> None:
+    assert app("hydra.run.dir=outputs/mine") == 0
+    RunDirectory(Path("outputs/mine")).point_latest(Path("outputs"))
+    assert app("hydra.run.dir=outputs/latest", "resume=auto") == 0
+    assert [run_dir for _, run_dir in app.jobs] == [Path.cwd() / "outputs/mine"] * 2
 
 
 def test_config_is_put_back_if_the_run_does_not_go_on_from_its_checkpoint(app: App) -> None:

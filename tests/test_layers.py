@@ -16,7 +16,16 @@ EDGE = {"lit", "cli", "composition", "commands", "sweep"}  # the only places tha
 EDGE_ONLY = {"lightning", "pytorch_lightning", "hydra", "wandb", "omegaconf"}
 
 LAYERS = (
-    {"types", "errors", "atomic", "cache_folder", "fingerprint", "frame_speed", "rendezvous"},
+    {
+        "types",
+        "errors",
+        "atomic",
+        "cache_folder",
+        "directory_lock",
+        "fingerprint",
+        "frame_speed",
+        "rendezvous",
+    },  # fmt: skip
     {"vision"},  # encoders of frames: data.generate draws and encodes what it invents
     {"data"},
     {"encoding"},  # from videos to feature files

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from proassist_lit.atomic import write_text
-from proassist_lit.run_directory import RunDirectory
+from proassist_lit.run_directory import RunDirectory, follow_latest
 from tests.judge.fakes import transcript
 
 
@@ -51,3 +51,18 @@ def test_streams_of_names_that_files_cannot_have_lie_apart(tmp_path: Path) -> No
         run.write_stream("test", one)
     run.write_stream_index({"test": transcripts})
     assert run.read_streams() == {"test": transcripts}
+
+
+def test_the_link_to_the_latest_run_is_followed_once_and_others_are_left(tmp_path: Path) -> None:
+    base = tmp_path / "outputs"
+    run = RunDirectory(tmp_path / "disk/run")
+    base.mkdir()
+    (base / "mine").symlink_to(run.path)
+    run.point_latest(base)
+    followed = follow_latest(base / "latest/checkpoints/best.ckpt")
+    RunDirectory(base / "another").point_latest(base)
+
+    assert followed.resolve() == run.path / "checkpoints/best.ckpt"
+    assert follow_latest(base / "latest").resolve() == base / "another"
+    for path in (base / "mine", tmp_path / "latest", Path("latest/x"), Path("a/b")):
+        assert follow_latest(path) == path

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import tempfile
 import time
+from itertools import chain, count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -76,9 +77,7 @@ def evaluate(arguments: argparse.Namespace) -> int:
     quiet_libraries()
     trained = find_trained(arguments.run, arguments.checkpoint, arguments.overrides)
     folder, config = trained.folder, trained.config
-    stamp = time.strftime("%Y-%m-%d_%H-%M-%S")
-    target = arguments.out or folder / "evaluations" / stamp
-    ready_folder("--out", target)
+    target = _target(arguments.out, folder / "evaluations")
     out = RunDirectory(target)
     out.check_evaluates(trained.checkpoint, "--out")
     started = time.monotonic()
@@ -113,6 +112,26 @@ def evaluate(arguments: argparse.Namespace) -> int:
         terminal.print(table)
     terminal.print(f"Report: {out.report}", highlight=False, soft_wrap=True)
     return 0
+
+
+def _target(asked: Path | None, evaluations: Path) -> Path:
+    """Folder for the results: what ``--out`` asks for, else one in ``evaluations`` of its own."""
+    if asked is not None:
+        ready_folder("--out", asked)
+        return asked
+    ready_folder("--out", evaluations)
+    stamp = time.strftime("%Y-%m-%d_%H-%M-%S")
+    names = chain([stamp], (f"{stamp}_{number}" for number in count(2)))
+    return next(evaluations / name for name in names if _is_made(evaluations / name))
+
+
+def _is_made(folder: Path) -> bool:
+    """Make ``folder``; not so if somebody has, in the same second."""
+    try:
+        folder.mkdir()
+    except FileExistsError:
+        return False
+    return True
 
 
 def result_tables(result: EvaluationResult) -> list[Table]:

@@ -228,8 +228,9 @@ def _prices(prompt: float | None, completion: float | None) -> Prices | None:
 
 
 def _open_run(path: Path) -> RunDirectory:
-    from proassist_lit.run_directory import RunDirectory
+    from proassist_lit.run_directory import RunDirectory, follow_latest
 
+    path = follow_latest(path)  # what is judged now may not be the latest at the end
     if not path.is_dir():
         raise ConfigError(f"{path}: is no directory of a run; give one that holds streams.json.")
     return RunDirectory(path)

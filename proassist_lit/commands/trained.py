@@ -122,7 +122,9 @@ def find_trained(path: Path, which: str = "last", overrides: Sequence[str] = ())
     from proassist_lit.config_schema import read_config
     from proassist_lit.exchange.description import read_assistant
     from proassist_lit.model.assistant_folder import DESCRIPTION
+    from proassist_lit.run_directory import follow_latest
 
+    path = follow_latest(path)  # not to read one run here and another there
     if any(text.startswith("stream.rule=") for text in overrides):
         overrides = ["stream.theta_speak=null", *overrides]
     if (path / DESCRIPTION).is_file():

@@ -5,16 +5,15 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 
 import yaml
-from filelock import FileLock, Timeout
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher
 from omegaconf import DictConfig, OmegaConf
 
 from proassist_lit.atomic import write_text
+from proassist_lit.directory_lock import alone_in
 from proassist_lit.errors import ConfigError
 from proassist_lit.job_result import JobResult
 from proassist_lit.sweep.settings import SearchSettings
@@ -46,7 +45,14 @@ def search(
     space = SearchSpace.of(settings.params, arguments)
     sweep_dir = Path(config.hydra.sweep.dir)
     sweep_dir.mkdir(parents=True, exist_ok=True)
-    with _alone(sweep_dir), open_storage(sweep_dir) as storage:
+    refusal = (
+        f"hydra.sweep.dir={sweep_dir}: another process searches in this directory; wait for it, or "
+        "choose another directory."
+    )
+    with (
+        alone_in(sweep_dir, wait_s=_OTHER_SWEEP_S, refusal=refusal),
+        open_storage(sweep_dir) as storage,
+    ):
         study = Study(storage, sweep_dir, settings, space)
         OmegaConf.save(config, sweep_dir / "multirun.yaml")
         rounds = _Rounds(study, space, launcher, sweep_dir)
@@ -123,19 +129,6 @@ class _Rounds:
             f"best of {len(self._study)} trials: number {trial.number}, value {value:.6g}, "
             f"{' '.join(trial.overrides)}\nRun it again: {command}\n"
         )
-
-
-@contextmanager
-def _alone(sweep_dir: Path) -> Iterator[None]:
-    try:
-        lock = FileLock(sweep_dir / ".lock").acquire(timeout=_OTHER_SWEEP_S)
-    except Timeout:
-        raise ConfigError(
-            f"hydra.sweep.dir={sweep_dir}: another process searches in this directory; wait for "
-            "it, or choose another directory."
-        ) from None
-    with lock:
-        yield
 
 
 def _run_dir(result: JobReturn) -> Path:

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from proassist_lit.config import RunConfig
 from proassist_lit.config_schema import read_config, to_plain, write_config
+from proassist_lit.directory_lock import alone_in
 from proassist_lit.errors import ConfigError
 from proassist_lit.job_result import JobResult, Pruned
 from proassist_lit.rendezvous import is_first_process
@@ -42,7 +40,8 @@ def run_once(
         if result := JobResult.read(run_dir):  # it will not run, either
             return result.value
         return _run(job, _going_on(config, run_dir), run_dir).value
-    with _alone(run_dir):
+    waiting = f"job {run_dir.name}: another process is at work on it; waiting for it."
+    with alone_in(run_dir, waiting=waiting):
         config_file = run_dir / "config.yaml"
         if config_file.exists():
             result = JobResult.read(run_dir)
@@ -71,20 +70,6 @@ def _run(
 def _going_on(config: RunConfig, run_dir: Path) -> RunConfig:
     begun = RunDirectory(run_dir).last_checkpoint.exists()
     return replace(config, resume="auto") if begun or config.resume == "none" else config
-
-
-@contextmanager
-def _alone(run_dir: Path) -> Iterator[None]:
-    lock = FileLock(run_dir / ".lock")
-    try:
-        lock.acquire(blocking=False)
-    except Timeout:
-        sys.stderr.write(f"job {run_dir.name}: another process is at work on it; waiting for it.\n")
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def _check_same(config: RunConfig, before: RunConfig, run_dir: Path) -> None:

@@ -20,9 +20,12 @@ from proassist_lit.config_schema import read_config, write_config
 from proassist_lit.data.sources.toy import ToyConfig
 from proassist_lit.errors import CheckpointError, ConfigError
 from proassist_lit.evaluation.config import EvaluationConfig
+from proassist_lit.evaluation.evaluator import Evaluator
+from proassist_lit.evaluation.result import EvaluationResult
 from proassist_lit.lit.run import train
 from proassist_lit.metrics.matching import MatchConfig, UtteranceMatch, match_utterances
 from proassist_lit.model.checkpoint import load_weights
+from proassist_lit.run_directory import RunDirectory
 from proassist_lit.streaming.config import Strategy
 from tests.evaluation.test_answers import answered_frames
 from tests.fakes import tiny_model
@@ -67,6 +70,34 @@ def test_a_run_evaluated_again_comes_out_as_it_did(run: Path, capsys: Captured) 
     assert f"Report: {out / 'report.html'}" in shown
     assert re.search(r"utterance F1 +\d\.\d{3} +\d\.\d{3}", shown)
     assert not (run / "answers").exists()
+
+
+@pytest.mark.road
+@pytest.mark.filterwarnings("ignore")
+def test_evaluations_of_the_latest_run_lie_apart_and_with_it(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    latest = tmp_path / "latest"
+    stream = Evaluator.evaluate
+
+    def evaluate(*args: Any, **kwargs: Any) -> EvaluationResult:
+        RunDirectory(tmp_path / "later").point_latest(tmp_path)  # a training begins
+        return stream(*args, **kwargs)
+
+    monkeypatch.setattr(Evaluator, "evaluate", evaluate)
+    monkeypatch.setattr("time.strftime", lambda *_: "now")
+    for theta in (0.25, 0.75):
+        RunDirectory(run).point_latest(tmp_path)
+        setting = f"stream.theta_speak={theta}"
+        assert main(["evaluate", str(latest), setting, "stream.theta_dst=0.5"]) == 0
+
+    assert list((tmp_path / "later").iterdir()) == []
+    for name, theta in (("now", 0.25), ("now_2", 0.75)):
+        found = run / "evaluations" / name
+        assert metrics(found)["val/theta_speak"] == theta
+        assert read_config(RunConfig, found / "config.yaml").stream.theta_speak == theta
+        assert (found / "report.html").is_file()
+    shutil.rmtree(run / "evaluations")
 
 
 @pytest.mark.road

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.commands.judging import judge, metrics, said_on_stderr
+from proassist_lit.run_directory import RunDirectory
+from tests.commands.judging import judge, make_run, metrics, said_on_stderr
 from tests.commands.lines import Captured
 from tests.judge.fakes import Reply, error_body, serve
 
@@ -54,6 +55,21 @@ def test_judge_with_a_bad_key_stops_at_once_and_writes_the_key_nowhere(
     assert "11 not asked any more: the server refuses" in err
     for path in (path for path in run.rglob("*") if path.is_file()):
         assert "secret" not in path.read_text()
+
+
+def test_the_run_that_was_latest_at_the_start_gets_the_scores(run: Path) -> None:
+    later = make_run(run.parent / "later", "another")
+    RunDirectory(later).write_metrics({"test/utterance_f1": 0.5})
+    RunDirectory(run).point_latest(run.parent)
+
+    def answer(*_: object) -> Reply:
+        RunDirectory(later).point_latest(run.parent)  # a training begins
+        return Reply()
+
+    with serve(answer) as fake:
+        assert judge(run.parent / "latest", fake, "--repeats", "1") == 0
+    assert metrics(later) == {"test/utterance_f1": 0.5}
+    assert metrics(run)["judge/test/num_streams"] == 4
 
 
 @pytest.mark.road
