@@ -81,6 +81,12 @@ def read_proassist(folder: Path, base: str | None = None) -> tuple[AssistantMode
     return model.eval(), about
 
 
+def _prepared(split: str, num_tokens: int) -> str:
+    """Which files ProAssist prepares: cut ones to train with, whole recordings to stream."""
+    kind = "dialog-klg-sum_train_L4096" if split == "train" else f"dialog-klg_{split}_L0"
+    return f"*/prepared/{kind}_I{num_tokens}.jsonl"
+
+
 def _configure(found: Checkpoint, base: str) -> RunConfig:
     """Our settings of what the checkpoint says of itself."""
     settings = found.settings
@@ -103,8 +109,9 @@ def _configure(found: Checkpoint, base: str) -> RunConfig:
     max_context = int(settings.get("max_seq_len") or 4096)
     max_context = max_context if max_context > 0 else 4096
     num_tokens = 1 if extension else side * side + 1
-    files = (
-        "*/{}*.json*" if extension else f"*/prepared/dialog-klg-sum_{{}}_L4096_I{num_tokens}.jsonl"
+    train, val, test = (
+        f"*/{split}*.json*" if extension else _prepared(split, num_tokens)
+        for split in ("train", "val", "test")
     )
     return RunConfig(
         name=re.sub(r"\W+", "_", found.folder.resolve().name),
@@ -112,9 +119,9 @@ def _configure(found: Checkpoint, base: str) -> RunConfig:
             source="dst" if extension else "proassist",
             root="processed_data",
             encoder=_FEATURES,
-            train_files=files.format("train"),
-            val_files=files.format("val"),
-            test_files=files.format("test"),
+            train_files=train,
+            val_files=val,
+            test_files=test,
             num_tokens_per_img=num_tokens,
             max_seq_len=max_context,
         ),

@@ -16,6 +16,7 @@ from transformers import AutoTokenizer, LlamaForCausalLM
 
 from proassist_lit.commands.export import load_assistant
 from proassist_lit.commands.main import main
+from proassist_lit.composition import compose
 from proassist_lit.model.assistant import AssistantModel
 from proassist_lit.model.config import TrainMode
 from proassist_lit.model.lora import merged
@@ -23,6 +24,7 @@ from proassist_lit.objectives import ObjectiveKind
 from proassist_lit.sequence.builder import build_sequence
 from proassist_lit.sequence.script import read_script
 from proassist_lit.streaming.config import Strategy
+from tests.app import REPO_CONF
 from tests.exchange.checkpoints import (
     ATTENTION,
     HIDDEN,
@@ -94,7 +96,9 @@ def test_speaking_is_one_minus_not_talking(make: Any, kind: str, tmp_path: Path)
 
     model, about = load_assistant(tmp_path / "in")
     want = not_talking(tmp_path / "base", weights, beside, model)
-    assert about.config.data.val_files == "*/prepared/dialog-klg-sum_val_L4096_I1.jsonl"
+    usual = compose(["data=proassist", "data.root=x"], conf_dir=REPO_CONF).data
+    for files in ("train_files", "val_files", "test_files"):
+        assert getattr(about.config.data, files) == getattr(usual, files)
     assert want.max() - want.min() > 0.05
     torch.testing.assert_close(forced_speaking(model), 1 - want, atol=1e-5, rtol=0)
     frames = stream(model).frames

@@ -78,7 +78,11 @@ def test_large_experiments_compose_and_say_what_they_need(
         tokens = config.data.num_tokens_per_img
         batch = config.data.batch_size * config.trainer.accumulate * 8  # devices
         assert batch == {1: 256, 5: 384, 10: 512}[tokens]
-        assert config.data.val_files == f"*/prepared/dialog-klg-sum_val_L4096_I{tokens}.jsonl"
+        # trained on cuts, streamed on whole recordings, as ProAssist is
+        files = f"*/prepared/dialog-klg-sum_train_L4096_I{tokens}.jsonl"
+        assert config.data.train_files == files
+        assert config.data.val_files == f"*/prepared/dialog-klg_val_L0_I{tokens}.jsonl"
+        assert config.data.test_files == f"*/prepared/dialog-klg_test_L0_I{tokens}.jsonl"
         assert (config.trainer.optimizer.lr, config.objective.rho) == (2e-4, 0.1)
         assert (config.trainer.max_epochs, config.data.max_seq_len) == (4, 4096)
         assert config.stream.max_summary_tokens == config.splitting.max_summary_tokens == 512
