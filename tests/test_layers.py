@@ -25,7 +25,7 @@ LAYERS = (
         "fingerprint",
         "frame_speed",
         "rendezvous",
-    },  # fmt: skip
+    },
     {"vision"},  # encoders of frames: data.generate draws and encodes what it invents
     {"data"},
     {"encoding"},  # from videos to feature files
