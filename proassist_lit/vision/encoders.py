@@ -59,7 +59,7 @@ def load_encoder(name: str, options: NetworkOptions | None = None) -> FrameEncod
         from proassist_lit.vision.dinov2 import Dinov2WheelEncoder
 
         return Dinov2WheelEncoder(options)
-    if "/" in name or (name and Path(name).is_dir()):
+    if is_of_hugging_face(name):
         from proassist_lit.vision.hugging_face import load_hugging_face
 
         return load_hugging_face(name, options)
@@ -68,6 +68,11 @@ def load_encoder(name: str, options: NetworkOptions | None = None) -> FrameEncod
         "dinov2-small, and vision models of Hugging Face by folder or hub id "
         "(google/siglip-so400m-patch14-384)."
     )
+
+
+def is_of_hugging_face(name: str) -> bool:
+    """Whether the encoder is a model of Hugging Face: a folder, or an id on the hub."""
+    return "/" in name or (bool(name) and Path(name).is_dir())
 
 
 def choose_device(name: str) -> torch.device:

@@ -12,7 +12,7 @@ from transformers.utils import cached_file, extract_commit_hash
 from proassist_lit.errors import ConfigError
 from proassist_lit.fingerprint import fingerprint
 from proassist_lit.vision.network import NetworkEncoder, NetworkOptions
-from proassist_lit.vision.preprocessing import Preprocessing, Processor, Stretch
+from proassist_lit.vision.preprocessing import FITTED, Preprocessing, Processor
 
 
 class TransformerEncoder(NetworkEncoder):
@@ -120,8 +120,9 @@ def _commit(source: str) -> str:
 def _preprocessing(source: str, processor: Any, config: Any, name: str) -> Preprocessing:
     if name == Processor.name:
         return Processor(processor)
-    if name != Stretch.name:
-        raise ConfigError(f"--preprocessing {name}: choose stretch or processor.")
+    if name not in FITTED:
+        known = ", ".join((*FITTED, Processor.name))
+        raise ConfigError(f"--preprocessing {name}: known are {known}.")
     crops = getattr(processor, "do_center_crop", False)
     size = processor.crop_size if crops else processor.size
     sides = (size["height"], size["width"]) if "height" in size else (config.image_size,) * 2
@@ -131,7 +132,7 @@ def _preprocessing(source: str, processor: Any, config: Any, name: str) -> Prepr
             f"encoder {source}: its image processor has no mean and std; use --preprocessing "
             "processor."
         )
-    return Stretch(sides, mean, std)
+    return FITTED[name](sides, mean, std)
 
 
 def _first_line(error: Exception) -> str:

@@ -26,7 +26,7 @@ class NetworkOptions:
         device: where.
         dtype: in which precision; None: float16 on an accelerator, float32 on a CPU.
         layer: layer that the grids are pooled from; -1 is the last one, normalised.
-        preprocessing: ``stretch`` (as ProAssist) or ``processor`` (as Hugging Face).
+        preprocessing: ``stretch``, ``crop`` (as ProAssist) or ``processor`` (as Hugging Face).
     """
 
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))

@@ -1,4 +1,4 @@
-"""From uint8 pictures to the input of a network: as ProAssist does it, or as Hugging Face does."""
+"""From uint8 pictures to the input of a network: stretched, the middle, or as it says itself."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -15,7 +16,7 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 class Preprocessing(Protocol):
-    """What both ways offer."""
+    """What all ways offer."""
 
     name: str
     """How it is called on the command line and in manifests."""
@@ -34,8 +35,6 @@ class Stretch:
         size: height and width of the result, pixels.
         mean: of each colour, in [0, 1].
         std: likewise.
-
-    Source: extraction of ProAssist's released features, arXiv:2506.05904.
     """
 
     name = "stretch"
@@ -53,6 +52,33 @@ class Stretch:
         scaled = torch.from_numpy(frame.astype(np.float32)).permute(2, 0, 1) / 255
         normalised = (scaled - self._mean) / self._std
         return F.interpolate(normalised[None], self.size, mode="bilinear", align_corners=False)
+
+
+class Crop(Stretch):
+    """The middle of the picture: resized (bicubic, antialiased) to cover the result, then cut.
+
+    So ProAssist makes the pictures of its released features, 384 x 384. It also stores them as
+    JPEG in between, which is left out here, and takes pictures of Assembly101 turned.
+
+    Source: extraction of ProAssist's released frames, arXiv:2506.05904.
+    """
+
+    name = "crop"
+
+    def _one(self, frame: NDArray[np.uint8]) -> Tensor:
+        height, width = self.size
+        scale = max(height / frame.shape[0], width / frame.shape[1])
+        covers = (
+            max(round(frame.shape[1] * scale), width),
+            max(round(frame.shape[0] * scale), height),
+        )
+        left, top = (covers[0] - width) // 2, (covers[1] - height) // 2
+        picture = Image.fromarray(frame).resize(covers, Image.Resampling.BICUBIC)
+        return super()._one(np.array(picture.crop((left, top, left + width, top + height))))
+
+
+FITTED: dict[str, type[Stretch]] = {Stretch.name: Stretch, Crop.name: Crop}
+"""Ways that need no image processor, by their names."""
 
 
 class Processor:

@@ -93,6 +93,9 @@ def test_an_encoder_that_is_named_is_run_as_the_features_were_made(
     assert asked[-1] == ("thumbnail4", NetworkOptions(device=CPU))
     with pytest.warns(UserWarning, match=r"weights are 1, but .* made with abc \(google___siglip"):
         load_run_encoder(prepared(tmp_path, {**made, "revision": "abc"}), CPU, name="copies/siglip")
+    cropped = NetworkOptions(device=CPU, preprocessing="crop")  # as ProAssist's, which say nothing
     for unsaid in (None, {"encoder": "google___siglip"}):
         load_run_encoder(prepared(tmp_path, unsaid), CPU, name="copies/siglip")
-        assert asked[-1] == ("copies/siglip", NetworkOptions(device=CPU))
+        assert asked[-1] == ("copies/siglip", cropped)
+        load_run_encoder(prepared(tmp_path, unsaid), CPU, name="efficientnet-lite0")
+        assert asked[-1] == ("efficientnet-lite0", NetworkOptions(device=CPU))

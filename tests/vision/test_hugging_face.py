@@ -10,6 +10,7 @@ import pytest
 import torch
 from huggingface_hub import constants
 from numpy.typing import NDArray
+from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn import functional
@@ -47,12 +48,14 @@ def pictures(num_frames: int, height: int = 37, width: int = 83) -> NDArray[np.u
     return rng.integers(0, 256, (num_frames, height, width, 3), dtype=np.uint8)
 
 
-def stretched(frames: NDArray[np.uint8], name: str) -> Tensor:
-    """ProAssist's preprocessing, written down once more."""
+def normalised(frames: NDArray[np.uint8], name: str) -> Tensor:
     processor = tiny_processor(name)
     mean, std = (np.array(v, np.float32) for v in (processor.image_mean, processor.image_std))
-    normalised = (frames.astype(np.float32) / 255 - mean) / std
-    pixels = torch.from_numpy(normalised).permute(0, 3, 1, 2)
+    return torch.from_numpy((frames.astype(np.float32) / 255 - mean) / std).permute(0, 3, 1, 2)
+
+
+def stretched(frames: NDArray[np.uint8], name: str) -> Tensor:
+    pixels = normalised(frames, name)
     return functional.interpolate(pixels, size=(SIDE, SIDE), mode="bilinear", antialias=False)
 
 
@@ -74,7 +77,7 @@ def same(found: NDArray[np.float16], right: Tensor) -> None:
     ("name", "skipped"), [("siglip", 0), ("clip", 1), ("dinov2", 1), ("registers", 5)]
 )
 @torch.no_grad()
-def test_features_are_those_of_proassist(name: str, skipped: int, folder: Path) -> None:
+def test_features_are_those_of_the_stretched_picture(name: str, skipped: int, folder: Path) -> None:
     frames = pictures(5)
     encoder = load_encoder(str(folder / name))
     found = encoder.encode(frames, GRIDS)
@@ -86,6 +89,27 @@ def test_features_are_those_of_proassist(name: str, skipped: int, folder: Path) 
         same(found[grid], averaged(patches, GRID_SIDES[grid]))
     assert (encoder.name, encoder.width, encoder.layer) == (name, WIDTH, -1)
     assert encoder.preprocessing == "stretch"
+
+
+@pytest.mark.parametrize("name", ["siglip", "clip", "dinov2"])
+@pytest.mark.parametrize("size", [(37, 83), (120, 61), (60, 60), (301, 299), (SIDE, 3 * SIDE)])
+def test_crop_is_proassists(name: str, size: tuple[int, int], folder: Path) -> None:
+    frames = pictures(3, *size)
+    encoder = load_encoder(str(folder / name), NetworkOptions(preprocessing="crop"))
+    scale = SIDE / min(size)  # its smaller side covers
+    height, width = (max(round(side * scale), SIDE) for side in size)
+    left, top = (width - SIDE) // 2, (height - SIDE) // 2
+    right = [
+        np.array(Image.fromarray(frame).resize((width, height), Image.Resampling.BICUBIC))
+        [top : top + SIDE, left : left + SIDE]
+        for frame in frames
+    ]  # fmt: skip
+    prepared = encoder.prepare(frames)
+    torch.testing.assert_close(prepared, normalised(np.stack(right), name), atol=1e-6, rtol=0)
+    if size == (SIDE, 3 * SIDE):  # nothing is resized: the middle third as it is
+        middle = frames[:, :, SIDE : 2 * SIDE]
+        torch.testing.assert_close(prepared, normalised(middle, name), atol=1e-6, rtol=0)
+    assert encoder.preprocessing == "crop"
 
 
 @torch.no_grad()
@@ -199,8 +223,10 @@ def test_layer_that_is_not_there_is_refused(folder: Path) -> None:
 
 
 def test_unknown_preprocessing_is_refused(folder: Path) -> None:
-    with pytest.raises(ConfigError, match="--preprocessing crop: choose stretch or processor"):
-        load_encoder(str(folder / "clip"), NetworkOptions(preprocessing="crop"))
+    with pytest.raises(
+        ConfigError, match="--preprocessing pad: known are stretch, crop, processor"
+    ):
+        load_encoder(str(folder / "clip"), NetworkOptions(preprocessing="pad"))
 
 
 def test_folder_without_processor_is_refused(tmp_path: Path) -> None:
