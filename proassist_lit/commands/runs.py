@@ -34,7 +34,10 @@ def add_parser(commands: Any) -> None:
         help="searched with all that is in it (default: outputs)",
     )
     parser.add_argument(
-        "--sort", metavar="METRIC", help="key of metrics.json (default: test/utterance_f1)"
+        "--sort",
+        metavar="METRIC",
+        help="key of metrics.json (default: test/utterance_f1, or val/utterance_f1 where no run "
+        "has a test)",
     )
     parser.add_argument(
         "--metrics", nargs="+", metavar="METRIC", help="keys of metrics.json to show"
@@ -55,11 +58,11 @@ def add_parser(commands: Any) -> None:
 
 def runs(arguments: argparse.Namespace) -> int:
     """Run the command; return its exit code."""
-    from proassist_lit.report.runs import MAIN_METRICS, runs_table
+    from proassist_lit.report.runs import runs_table
 
     table = runs_table(
         arguments.directory,
-        sort=arguments.sort or MAIN_METRICS[0],
+        sort=arguments.sort,
         metrics=arguments.metrics,
         keys=arguments.keys or (),
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +15,8 @@ from proassist_lit.data.record_checks import nearest
 from proassist_lit.errors import ConfigError
 from proassist_lit.job_result import JobResult
 from proassist_lit.metrics.directions import lower_is_better
+from proassist_lit.report.scoreboard import KEY_METRICS, reported_split
 from proassist_lit.report.tables import PRUNED, UNFINISHED, Table
-
-MAIN_METRICS = (
-    "test/utterance_f1",
-    "test/content_accuracy",
-    "test/dst_update_f1",
-    "test/dst_joint_goal_accuracy",
-    "test/speak_f1",
-)
-"""Keys of ``metrics.json`` that a multirun is compared by; all are better when higher."""
 
 _NO_RUNS_IN = frozenset(
     ("checkpoints", "streams", "wandb", "tokenizer", "answers", "dashboard", ".hydra")
@@ -47,7 +39,8 @@ def multirun_table(sweep_dir: Path) -> Table:
 
     Returns:
         Columns: ``job``, ``status``, every config key whose value is not the same in all jobs,
-        then the main metrics on test. Rows in order of the jobs' names, numbers by value.
+        then the main metrics on test, or on val where no job has a test. Rows in order of the
+        jobs' names, numbers by value.
 
     Raises:
         ConfigError: ``sweep_dir`` is no directory.
@@ -62,26 +55,27 @@ def multirun_table(sweep_dir: Path) -> Table:
     metrics = [_read_metrics(job / "metrics.json") for job in jobs]
     configs = [_read_config(job / "config.yaml") for job in jobs]
     keys = _differing_keys([config for config in configs if config is not None])
+    shown = _main_metrics(metrics)
     return Table(
         title=sweep_dir.resolve().name,
-        columns=("job", "status", *keys, *MAIN_METRICS),
+        columns=("job", "status", *keys, *shown),
         rows=tuple(
             (
                 job.name,
                 _status(job, result),
                 *((config or {}).get(key) for key in keys),
-                *((result or {}).get(key) for key in MAIN_METRICS),
+                *((result or {}).get(key) for key in shown),
             )
             for job, result, config in zip(jobs, metrics, configs, strict=True)
         ),
-        metric_columns=MAIN_METRICS,
+        metric_columns=shown,
     )
 
 
 def runs_table(
     root: Path,
     *,
-    sort: str = MAIN_METRICS[0],
+    sort: str | None = None,
     metrics: Sequence[str] | None = None,
     keys: Sequence[str] = (),
 ) -> Table:
@@ -90,9 +84,9 @@ def runs_table(
     Args:
         root: searched with all that is in it; links are not followed.
         sort: key of ``metrics.json`` by which the rows are ordered, the best first; runs without
-            it come last.
-        metrics: keys of ``metrics.json`` to show; None for the main metrics, had or not. ``sort``
-            is shown in any case.
+            it come last. None for the first of the main metrics.
+        metrics: keys of ``metrics.json`` to show; None for the main metrics on test, or on val
+            where no run has a test; had or not. ``sort`` is shown in any case.
         keys: config keys to show beside those that differ.
 
     Returns:
@@ -115,7 +109,7 @@ def runs_table(
     found = [_read_metrics(run / "metrics.json") for run in runs]
     configs = [_read_config(run / "config.yaml") for run in runs]
     unknown = [
-        *_unknown("--sort", [sort], "metric", found),
+        *_unknown("--sort", [] if sort is None else [sort], "metric", found),
         *_unknown("--metrics", metrics or (), "metric", found),
         *_unknown("--keys", keys, "setting", configs),
     ]
@@ -123,11 +117,13 @@ def runs_table(
         raise ConfigError("\n".join(unknown))
     differing = _differing_keys([config for config in configs if config is not None])
     settings = tuple(dict.fromkeys((*keys, *(k for k in differing if k not in _SAYS_NOTHING))))
-    shown = tuple(dict.fromkeys((sort, *(MAIN_METRICS if metrics is None else metrics))))
-    sign = 1.0 if lower_is_better(sort) else -1.0
+    main = _main_metrics(found)
+    first = main[0] if sort is None else sort
+    shown = tuple(dict.fromkeys((first, *(main if metrics is None else metrics))))
+    sign = 1.0 if lower_is_better(first) else -1.0
 
     def place(number: int) -> float:
-        value = (found[number] or {}).get(sort)
+        value = (found[number] or {}).get(first)
         return float("inf") if value is None else sign * value
 
     return Table(
@@ -145,6 +141,12 @@ def runs_table(
         metric_columns=shown,
         lower_is_better=tuple(filter(lower_is_better, shown)),
     )
+
+
+def _main_metrics(found: Iterable[Mapping[str, float] | None]) -> tuple[str, ...]:
+    """Keys that runs are compared by, of the split that they report; all better when higher."""
+    split = reported_split(key for one in found for key in one or ())
+    return tuple(f"{split}/{name}" for name in KEY_METRICS)
 
 
 def _unknown(

@@ -9,8 +9,11 @@ import pytest
 from rich.console import Console
 
 from proassist_lit.errors import ConfigError
-from proassist_lit.report.runs import MAIN_METRICS, multirun_table, runs_table
+from proassist_lit.report.runs import multirun_table, runs_table
+from proassist_lit.report.scoreboard import KEY_METRICS
 from proassist_lit.report.tables import UNFINISHED, Table
+
+MAIN_METRICS = tuple(f"test/{name}" for name in KEY_METRICS)
 
 
 def job(sweep: Path, name: str, config: str, metrics: str | dict | None) -> None:
@@ -38,6 +41,38 @@ def sweep(tmp_path: Path) -> Path:
 
 def row(table: Table, name: str) -> dict[str, object]:
     return next(dict(zip(table.columns, r, strict=True)) for r in table.rows if r[0] == name)
+
+
+@pytest.fixture
+def untested(tmp_path: Path) -> Path:
+    """A multirun on data without a test; its last job is still at work."""
+    for seed, f1 in (("1", 0.25), ("2", 0.75)):
+        metrics = dict.fromkeys(MAIN_METRICS, 0.5) | {"test/utterance_f1": f1}
+        metrics = {key.replace("test/", "val/"): value for key, value in metrics.items()}
+        job(tmp_path / "untested", seed, f"seed: {seed}\n", metrics)
+    job(tmp_path / "untested", "3", "seed: 3\n", None)
+    return tmp_path / "untested"
+
+
+def test_jobs_without_a_test_are_compared_on_val(untested: Path) -> None:
+    table = multirun_table(untested)
+    assert table.metric_columns == tuple(f"val/{name}" for name in KEY_METRICS)
+    assert table.columns == ("job", "status", "seed", *table.metric_columns)
+    assert row(table, "2")["val/utterance_f1"] == 0.75
+    assert row(table, "2")["val/speak_f1"] == 0.5
+    assert row(table, "3")["status"] == UNFINISHED
+
+
+def test_runs_without_a_test_are_ordered_by_val(untested: Path) -> None:
+    table = runs_table(untested)
+    assert table.metric_columns == tuple(f"val/{name}" for name in KEY_METRICS)
+    assert [r[0] for r in table.rows] == ["2", "1", "3"]
+
+
+def test_jobs_are_compared_on_test_where_any_has_one(untested: Path) -> None:
+    job(untested, "4", "seed: 4\n", dict.fromkeys(MAIN_METRICS, 0.5))
+    assert multirun_table(untested).metric_columns == MAIN_METRICS
+    assert runs_table(untested).rows[0][0] == "4"
 
 
 def test_columns_are_what_differs_and_main_metrics(sweep: Path) -> None:
