@@ -222,8 +222,12 @@ def _files(arguments: argparse.Namespace) -> dict[str, Path]:
     asked = [kind for kind in KINDS if getattr(arguments, kind)]
     kinds = asked or (list(KINDS) if arguments.out is not None else [])
     paths = {k: (arguments.out or Path()) / f"{arguments.video.stem}.{k}" for k in kinds}
-    if any(path.exists() and path.samefile(arguments.video) for path in paths.values()):
-        raise ConfigError(f"{arguments.video}: would be written over; choose another --out.")
+    given = [arguments.video]
+    if arguments.task is not None and Path(arguments.task).is_file():
+        given.append(Path(arguments.task))
+    for path in filter(Path.exists, paths.values()):
+        for file in filter(path.samefile, given):
+            raise ConfigError(f"{file}: would be written over; choose another --out.")
     load_font(arguments.font)
     if paths:
         ready_folder("--out", arguments.out or Path())

@@ -236,6 +236,24 @@ def test_files_that_cannot_be_written_are_told(
         assert said.out == ""  # nothing was watched
 
 
+def test_the_file_of_the_task_is_not_written_over(
+    run: TrainedRun, film: Path, tmp_path: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    task = '{"prompt": "Help.", "steps": ["boil"]}'
+    Path("film.json").write_text(task)
+    Path("linked.json").symlink_to("film.json")
+    for given in ("film.json", "linked.json"):
+        for files in (["--json"], ["--out", str(tmp_path)]):
+            assert watch(run, film, "--task", given, "--end", "1", *files) == 2
+            said = capsys.readouterr()
+            assert f"{given}: would be written over; choose another --out" in said.err
+            assert said.out == ""  # nothing was watched
+    assert Path("film.json").read_text() == task
+    assert watch(run, film, "--task", "film.json", "--end", "1", "--srt") == 0
+    assert Path("film.srt").exists()
+
+
 def test_cues_of_a_watch_are_those_of_its_frames() -> None:
     from proassist_lit.live.task import Task
 
