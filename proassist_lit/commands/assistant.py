@@ -71,8 +71,21 @@ class LoadedRun:
         from proassist_lit.live.task import find_task
 
         splits = ("test", "val", "train")
-        found = find_task(wanted, [c for split in splits for c in self.data.get(split, ())])
-        return found if self.assistant.model.dst_head is not None else found.without_steps()
+        recordings = [c for split in splits for c in self.data.get(split, ())]
+        return self._followed(find_task(wanted, recordings))
+
+    def suggested(self, num: int) -> list[Task]:
+        """Tasks to choose from where none is named: of the first ``num`` recordings of test.
+
+        Raises:
+            ConfigError: the recordings are not here.
+        """
+        from proassist_lit.live.task import task_of_recording
+
+        if not self.data:
+            return [self.no_task()]
+        split = self.data.get("test") or self.data["val"]
+        return [self._followed(task_of_recording(c)) for c in split.conversations[:num]]
 
     def no_task(self) -> Task:
         """The prompt of the training recordings alone.
@@ -88,6 +101,9 @@ class LoadedRun:
                 '--task FILE.json with {"prompt": "...", "steps": [...]}.'
             )
         return task_of_recording(self.data["train"].conversations[0], steps=False)
+
+    def _followed(self, task: Task) -> Task:
+        return task if self.assistant.model.dst_head is not None else task.without_steps()
 
 
 def load_run(arguments: argparse.Namespace) -> LoadedRun:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from proassist_lit.commands.assistant import LoadedRun, add_assistant_options, load_run
+from proassist_lit.commands.assistant import add_assistant_options, load_run
 from proassist_lit.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -113,7 +113,7 @@ def demo(arguments: argparse.Namespace) -> int:
         port = listening.getsockname()[1]
         access = Access(host=arguments.host, port=port, token=token, origins=origins)
         loaded = load_run(arguments)
-        chosen = [loaded.task(wanted) for wanted in arguments.task] or _suggested(loaded)
+        chosen = [loaded.task(wanted) for wanted in arguments.task] or loaded.suggested(_SUGGESTED)
         tasks = {task.name: task for task in chosen}
         if arguments.task:
             _check_names(chosen, arguments.task)
@@ -139,20 +139,6 @@ def _listen(host: str, port: int) -> socket.socket:
         raise ConfigError(
             f"--host {host} --port {port}: the server cannot listen there ({error}); choose others."
         ) from error
-
-
-def _suggested(loaded: LoadedRun) -> list[Task]:
-    """Tasks to choose from where none is named.
-
-    Raises:
-        ConfigError: the recordings are not here.
-    """
-    from proassist_lit.live.task import task_of_recording
-
-    if not loaded.data:
-        return [loaded.no_task()]
-    split = loaded.data.get("test") or loaded.data["val"]
-    return [task_of_recording(conversation) for conversation in split.conversations[:_SUGGESTED]]
 
 
 def _check_names(tasks: Sequence[Task], asked: Sequence[str]) -> None:

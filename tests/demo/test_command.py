@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import re
 import socket
 import sys
@@ -11,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from proassist_lit.commands.assistant import LoadedRun, load_run
 from proassist_lit.commands.main import main
 from proassist_lit.demo import server
 from proassist_lit.demo.access import Access
@@ -119,6 +121,31 @@ def test_tasks_of_one_name_are_refused(
     assert main(["demo", str(run.folder), "--device", "cpu", "--port", "0", *asked]) == 2
     said = capsys.readouterr().err
     assert "--task a/tea.json and --task b/tea.json are both called 'tea'; leave one out" in said
+
+
+def test_no_steps_are_offered_to_a_model_that_follows_none(
+    run: TrainedRun,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    served = []
+
+    def without_head(arguments: argparse.Namespace) -> LoadedRun:
+        loaded = load_run(arguments)
+        loaded.assistant.model.dst_head = None
+        return loaded
+
+    def make_server(app: Any, _limits: Limits) -> SimpleNamespace:
+        return SimpleNamespace(run=lambda sockets: served.append(app.state.sessions.tasks))
+
+    monkeypatch.setattr(server, "make_server", make_server)
+    command = ["demo", str(run.folder), "--device", "cpu", "--port", "0"]
+    assert main(command) == 0
+    monkeypatch.setattr("proassist_lit.commands.demo.load_run", without_head)
+    assert main(command) == 0
+    assert main([*command, "--task", run.conversation.id]) == 0
+    followed, suggested, named = (tasks[run.conversation.id] for tasks in served)
+    assert len(followed.steps) > 1
+    assert suggested == named == followed.without_steps()
 
 
 def test_an_address_that_is_taken_is_told(
