@@ -80,5 +80,10 @@ def evaluate_by_dataset(
     for name in names if len(names) > 1 else ():
         streams = [t for t in transcripts if t.dataset == name]
         scores = evaluate_transcripts(streams, matcher)
-        values |= {f"{name.replace('/', ':')}/{key}": value for key, value in scores.items()}
+        values |= {f"{dataset_prefix(name)}{key}": value for key, value in scores.items()}
     return values
+
+
+def dataset_prefix(name: str) -> str:
+    """What the metrics of the data set ``name`` begin with; a slash in the name would part keys."""
+    return f"{name.replace('/', ':')}/"

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from proassist_lit.evaluation.result import EvaluationResult, SweepPoint
 from proassist_lit.metrics.matching import UtteranceMatch
+from proassist_lit.metrics.summary import dataset_prefix
 from proassist_lit.report.dashboard import Cell, DataTable
 from proassist_lit.report.outcomes import state_changes, utterances
 from proassist_lit.report.scoreboard import make_scoreboard
@@ -83,7 +84,7 @@ def data_set_table(result: EvaluationResult) -> DataTable:
     found: dict[tuple[str, str], dict[str, Cell]] = {}
     for split, streams in result.transcripts.items():
         for name in sorted({transcript.dataset for transcript in streams}):
-            prefix = f"{split}/{name}/"
+            prefix = f"{split}/{dataset_prefix(name)}"
             values = {
                 key.removeprefix(prefix): value
                 for key, value in result.metrics.items()

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from proassist_lit.evaluation.result import EvaluationResult, SweepPoint
-from proassist_lit.metrics.summary import evaluate_transcripts
+from proassist_lit.metrics.summary import evaluate_by_dataset, evaluate_transcripts
 from proassist_lit.report import from_evaluation
 from proassist_lit.report.dashboard import Chart, Dashboard, DataTable, Picture
 from proassist_lit.report.dashboard_files import DashboardFiles
@@ -90,14 +90,20 @@ def test_baselines_stand_beside_the_model() -> None:
 
 
 def test_data_sets_have_a_table_where_they_have_metrics() -> None:
-    whole = result(test=[stream(), replace(stream("b"), dataset="wtag/dialog")])
+    streams = [stream(), replace(stream("b"), dataset="wtag/dialog")]
+    whole = result(test=streams)
     assert "data_sets" not in gather_dashboard(whole, MATCHER).tables
-    whole.metrics |= {"test/toy/speak_f1": 0.5, "test/wtag/dialog/utterance_f1": 0.25}
+    names = ["toy", "wtag/dialog"]
+    scores = evaluate_by_dataset(streams, MATCHER, names=names)
+    whole.metrics |= {f"test/{name}": value for name, value in scores.items()}
 
     table = gather_dashboard(whole, MATCHER).tables["data_sets"]
 
-    assert table.columns == ("split", "data_set", "speak_f1", "utterance_f1")
-    assert table.rows == (("test", "toy", 0.5, None), ("test", "wtag/dialog", None, 0.25))
+    assert table.columns[:2] == ("split", "data_set")
+    assert [row[:2] for row in table.rows] == [("test", name) for name in names]
+    for one, row in zip(streams, table.rows, strict=True):
+        own = evaluate_transcripts([one], MATCHER)
+        assert dict(zip(table.columns[2:], row[2:], strict=True)) == pytest.approx(own)
 
 
 def test_thresholds_that_were_tried_are_a_table_and_a_chart() -> None:
