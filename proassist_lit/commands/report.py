@@ -6,10 +6,13 @@ import argparse
 import json
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from proassist_lit.commands.terminal import ready_file, writing_to
 from proassist_lit.errors import ConfigError, ProAssistError
+
+if TYPE_CHECKING:
+    from proassist_lit.run_directory import RunDirectory
 
 
 def add_parser(commands: Any) -> None:
@@ -70,7 +73,7 @@ def report(arguments: argparse.Namespace) -> int:
     notes = arguments.run / "notes.json"
     many = arguments.streams
     page = gather_report(
-        config.name, run, result, data,
+        config.name, _trained(run), result, data,
         config.matcher(build_similarity(config.evaluation.similarity)),
         config_yaml=config_file.read_text(encoding="utf-8"),
         notes=json.loads(notes.read_text(encoding="utf-8")) if notes.is_file() else {},
@@ -81,3 +84,13 @@ def report(arguments: argparse.Namespace) -> int:
         write_report(out, page)
     sys.stdout.write(f"wrote {out}\n")
     return 0
+
+
+def _trained(run: RunDirectory) -> RunDirectory:
+    """The run with the curves of training: of an evaluation, that in whose folder it lies."""
+    from proassist_lit.run_directory import RunDirectory
+
+    folder = run.path.resolve().parent
+    if folder.name == "evaluations" and not run.metrics_csv.exists():
+        return RunDirectory(folder.parent)
+    return run

@@ -184,6 +184,29 @@ def test_features_of_another_width_are_told_of(run: Path, capsys: Captured) -> N
     )
 
 
+def data_of(page: Path) -> dict[str, Any]:
+    text = re.search(r'id="data">(.*?)</script>', page.read_text(), re.DOTALL)
+    assert text is not None
+    return dict(json.loads(text[1]))
+
+
+@pytest.mark.road
+@pytest.mark.filterwarnings("ignore")
+def test_the_report_of_an_evaluation_written_anew_keeps_the_curves_of_training(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = run.parent / "copy"
+    shutil.copytree(run, copy, ignore=shutil.ignore_patterns("evaluations"))
+    assert main(["evaluate", str(copy)]) == 0
+    (out,) = (copy / "evaluations").iterdir()
+    before = data_of(out / "report.html")
+    monkeypatch.chdir(out)
+    assert main(["report", "."]) == 0
+    after = data_of(out / "report.html")
+    assert any("val/loss" in str(curve) for curve in before["curves"])
+    assert after["curves"] == before["curves"] == data_of(run / "report.html")["curves"]
+
+
 @pytest.mark.road
 @pytest.mark.filterwarnings("ignore")
 def test_report_is_written_anew_beside_another_run(run: Path, capsys: Captured) -> None:
@@ -196,9 +219,7 @@ def test_report_is_written_anew_beside_another_run(run: Path, capsys: Captured) 
     def reported(folder: Path, *options: str) -> dict[str, Any]:
         assert main(["report", str(folder), "--out", str(page), *options]) == 0
         assert f"wrote {page}" in capsys.readouterr().out
-        text = re.search(r'id="data">(.*?)</script>', page.read_text(), re.DOTALL)
-        assert text is not None
-        return dict(json.loads(text[1]))
+        return data_of(page)
 
     data = reported(run, "--against", str(other), "--streams", "1")
     assert sorted(stream["split"] for stream in data["streams"]) == ["test", "val"]
