@@ -45,14 +45,15 @@ def report(arguments: argparse.Namespace) -> int:
     from proassist_lit.metrics.similarity import build_similarity
     from proassist_lit.report.from_run import gather_report
     from proassist_lit.report.html import write_report
-    from proassist_lit.run_directory import RunDirectory
+    from proassist_lit.run_directory import RunDirectory, follow_latest
 
     if arguments.streams is not None and arguments.streams < 0:
         raise ConfigError(f"--streams {arguments.streams}: must be at least 0; 0 shows none.")
     quiet_libraries()
-    config_file = arguments.run / "config.yaml"
+    folder = follow_latest(arguments.run)  # data may have to be drawn before the page is written
+    config_file = folder / "config.yaml"
     config = read_config(RunConfig, config_file)
-    run = RunDirectory(arguments.run)
+    run = RunDirectory(folder)
     result = run.read_result(config.stream)
     out = arguments.out or run.report
     ready_file("--out", out)
@@ -70,7 +71,7 @@ def report(arguments: argparse.Namespace) -> int:
     except ProAssistError as error:
         sys.stderr.write(f"no pictures: {error}\n")
         data = {}
-    notes = arguments.run / "notes.json"
+    notes = folder / "notes.json"
     many = arguments.streams
     page = gather_report(
         config.name, _trained(run), result, data,
