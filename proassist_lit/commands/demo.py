@@ -63,7 +63,8 @@ def add_parser(commands: Any) -> None:
         action="append",
         default=[],
         metavar="URL",
-        help="further address that the page is reached by, such as that of a proxy",
+        help="further address that the page is reached by: of a proxy (others reach it, so with "
+        "--token-env), or http://localhost:9000 where ssh -L 9000:localhost:8000 leads here",
     )
     parser.add_argument(
         "--max-sessions",

@@ -6,6 +6,7 @@ import hmac
 import ipaddress
 from collections.abc import Collection
 from dataclasses import dataclass
+from urllib.parse import urlsplit
 
 from proassist_lit.errors import ConfigError
 
@@ -29,7 +30,7 @@ class Access:
         origins: further pages that may connect, such as https://demo.example.org.
 
     Raises:
-        ConfigError: others can reach the server, and there is no token.
+        ConfigError: others can reach the server, or a proxy before it, and there is no token.
     """
 
     host: str = "127.0.0.1"
@@ -38,11 +39,16 @@ class Access:
     origins: Collection[str] = ()
 
     def __post_init__(self) -> None:
-        if not is_loopback(self.host) and not self.token:
-            raise ConfigError(
-                f"--host {self.host}: others can reach this address, so a token is needed; put "
-                "one into an environment variable and name that by --token-env."
-            )
+        public = {
+            f"--host {self.host}": self.host,
+            **{f"--origin {origin}": urlsplit(origin).hostname or "" for origin in self.origins},
+        }
+        for option, host in public.items():
+            if not self.token and not is_loopback(host):
+                raise ConfigError(
+                    f"{option}: others can reach this address, so a token is needed; put one into "
+                    "an environment variable and name that by --token-env."
+                )
         if self.token and len(self.token) < 16:
             raise ConfigError(
                 "--token-env: the token has fewer than 16 characters; make one by python -c "

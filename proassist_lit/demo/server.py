@@ -43,6 +43,12 @@ HEADERS = {
     "Cache-Control": "no-store",
 }
 
+NO_NAME_OF_OURS = (
+    "This address is not known to be the server's. If it is, through a tunnel or a proxy, start it "
+    "with --origin http://HOST:PORT as the browser says it."
+)
+"""What a browser shows that asked by another name: a page of others may have led it here."""
+
 _SWEEP_S = 1.0
 _SPARE_CONNECTIONS = 8
 """Connections beside those of sessions: clients that come back, or are about to be refused."""
@@ -90,7 +96,7 @@ def create_app(
         if access.knows_host(request.headers.get("host", "")):
             response = await respond(request)
         else:
-            response = JSONResponse({"reason": "origin"}, 403)
+            response = JSONResponse({"reason": "origin", "message": NO_NAME_OF_OURS}, 403)
         response.headers.update(HEADERS)
         return response
 

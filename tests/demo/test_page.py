@@ -138,6 +138,18 @@ def test_a_camera_is_watched_and_the_session_outlives_a_drop(
     assert session not in served.sessions._entries
 
 
+def test_a_browser_that_gives_no_camera_is_told_why(
+    camera_browser: Browser, served: Served
+) -> None:
+    opened = Opened(camera_browser, served)
+    page = opened.page
+    page.add_init_script("Object.defineProperty(navigator, 'mediaDevices', {value: undefined})")
+    page.reload()  # as over http:// from another machine
+    page.wait_for_selector("#status:text('Browsers give cameras to pages of https://')")
+    assert page.locator("#camera").is_disabled()
+    opened.close()
+
+
 def test_a_full_server_and_a_missing_token_are_told(camera_browser: Browser, clip: Path) -> None:
     token = "a token of twenty-four c"
     with serving(token=token, limits=Limits(max_sessions=1)) as guarded:

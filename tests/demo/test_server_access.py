@@ -49,9 +49,9 @@ def test_without_the_token_nothing_is_told(hello: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("origin", [None, "http://127.0.0.1:{port}", "https://demo.example.org"])
 def test_pages_of_ours_may_connect(origin: str | None) -> None:
-    with serving(origins=["https://demo.example.org"]) as served:
+    with serving(origins=["https://demo.example.org"], token=TOKEN) as served:
         origin = origin and origin.format(port=served.port)
-        with Client(served, {}, origin=origin) as client:
+        with Client(served, {"token": TOKEN}, origin=origin) as client:
             assert client.welcome["type"] == "welcome"
 
 
@@ -62,11 +62,18 @@ def test_pages_of_others_are_refused(origin: str) -> None:
             Client(served, origin=origin)
         assert refused.value.response.status_code == 403
         assert refused.value.response.body == b'{"reason":"origin"}'
-        assert get(f"{served.url}/about", Host=f"evil.example:{served.port}")[0] == 403
+        status, body, _ = get(f"{served.url}/", Host=f"evil.example:{served.port}")
+        assert status == 403
+        assert "start it with --origin http://" in json.loads(body)["message"]
+
+
+def test_a_tunnel_of_ones_own_needs_no_token() -> None:
+    with serving(origins=["http://localhost:9000"]) as served:
+        assert get(f"{served.url}/about", Host="localhost:9000")[0] == 200
 
 
 def test_a_name_that_leads_to_loopback_is_no_name_of_ours() -> None:
-    ours = Access(port=8000, origins=["https://demo.example.org"])
+    ours = Access(port=8000, origins=["https://demo.example.org"], token=TOKEN)
     for host in ("127.0.0.1:8000", "localhost:8000", "[::1]:8000", "demo.example.org"):
         assert ours.allows(f"http://{host}", host)
         assert ours.allows(None, host)
@@ -86,6 +93,10 @@ def test_an_address_that_others_reach_needs_a_token() -> None:
     for host in ("0.0.0.0", "::", "192.168.1.2", "demo.example.org"):
         with pytest.raises(ConfigError, match=r"--host .*: others can reach .*--token-env"):
             Access(host=host)
+    Access(origins=["http://localhost:9000", "https://[::1]"])
+    for origin in ("https://demo.example.org", "http://10.0.0.1:8000", "demo.example.org"):
+        with pytest.raises(ConfigError, match=rf"--origin {origin}: others can .*--token-env"):
+            Access(origins=[origin])
     with pytest.raises(ConfigError, match="token has fewer than 16 characters"):
         Access(token="short")
     for name in ("max_sessions", "max_minutes", "max_frame_kib"):

@@ -30,9 +30,10 @@ async function enter() {
   byId("task").replaceChildren(...Object.entries(about.tasks).map(([name, n]) => el("option", { value: name }, `${name} (${plural(n, "step")})`)));
   byId("words").maxLength = about.max_words;
   byId("meter-dst").hidden = !about.has_dst;
-  byId("camera").disabled = !(navigator.mediaDevices && navigator.mediaDevices.getUserMedia);
+  const hasCamera = Boolean(navigator.mediaDevices && navigator.mediaDevices.getUserMedia);
+  byId("camera").disabled = !hasCamera;
   byId("aloud").disabled = !("speechSynthesis" in window);
-  say_status("Choose what is watched.");
+  say_status(hasCamera ? "Choose what is watched." : "Choose a video. Browsers give cameras to pages of https:// and of localhost only.");
 }
 
 async function begin(open) {
