@@ -69,7 +69,7 @@ class TrainerConfig:
     """Numeric precision (Lightning's names): 32-true, bf16-mixed, ..."""
 
     val_every_steps: int = 200
-    """Steps between validations; >= 1."""
+    """Steps between validations; a run of fewer steps is validated at its end. 0 for none."""
 
     patience: int = 0
     """Validations without a lower loss on val after which training ends; 0 for no such end."""
@@ -155,15 +155,12 @@ class TrainerConfig:
                 f"trainer.precision={self.precision}: there is no such precision; the nearest is "
                 f"{nearest(self.precision, PRECISIONS)!r} (there are {', '.join(PRECISIONS)})."
             )
-        for name in (
-            "val_every_steps", "log_every_steps", "accumulate", "save_top_k", "num_nodes"
-        ):  # fmt: skip
+        for name in ("log_every_steps", "accumulate", "save_top_k", "num_nodes"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"trainer.{name} must be at least 1, got {getattr(self, name)}.")
-        if self.save_every_steps < 0:
-            raise ConfigError(
-                f"trainer.save_every_steps must be >= 0, got {self.save_every_steps}; 0 for none."
-            )
+        for name in ("val_every_steps", "save_every_steps"):
+            if (steps := getattr(self, name)) < 0:
+                raise ConfigError(f"trainer.{name} must be >= 0, got {steps}; 0 for none.")
         if self.micro_tokens is not None and self.micro_tokens < 1:
             raise ConfigError(
                 f"trainer.micro_tokens must be at least 1, got {self.micro_tokens}; null for whole "

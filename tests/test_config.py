@@ -16,7 +16,7 @@ from proassist_lit.sequence.splitting import SplitConfig, SplitMethod
 from proassist_lit.streaming.config import SpeakRule, Strategy, StreamConfig
 from proassist_lit.trainer_config import Parallel, TrainerConfig
 
-LEAST_ONE = ("val_every_steps", "log_every_steps", "accumulate", "save_top_k", "num_nodes")
+LEAST_ONE = ("log_every_steps", "accumulate", "save_top_k", "num_nodes")
 
 
 def test_compat_refuses_a_strategy_that_the_reference_does_not_know() -> None:
@@ -35,6 +35,7 @@ def test_compat_refuses_a_strategy_that_the_reference_does_not_know() -> None:
         (lambda: TrainerConfig(devices="0"), r"trainer\.devices is '0'; give a number"),
         (lambda: TrainerConfig(peak_tflops=0.0), r"trainer\.peak_tflops must be > 0, got 0\.0"),
         (lambda: TrainerConfig(save_every_steps=-1), r"save_every_steps must be >= 0, got -1; 0"),
+        (lambda: TrainerConfig(val_every_steps=-1), r"val_every_steps must be >= 0, got -1; 0 for"),
         (lambda: TrainerConfig(gradient_clip=-0.5), r"gradient_clip must be >= 0, got -0\.5; 0"),
         (lambda: TrainerConfig(max_steps=-1), r"max_epochs are both without limit; set one of"),
         (
@@ -64,6 +65,7 @@ def test_compat_refuses_a_strategy_that_the_reference_does_not_know() -> None:
         "no device",
         "peak_tflops",
         "save_every_steps",
+        "val_every_steps",
         "gradient_clip",
         "no limit",
         "muon",

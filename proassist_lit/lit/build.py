@@ -37,6 +37,9 @@ from proassist_lit.run_directory import RunDirectory
 from proassist_lit.sequence.batching import EpochBatches
 from proassist_lit.trainer_config import TrainerConfig
 
+_NEVER = 2**62
+"""Steps between validations that none ever reaches."""
+
 
 def build_datamodule(config: RunConfig, core: Core) -> ConversationDataModule:
     """Batches of train and val; settings that do not fit together, or the backbone, are told of."""
@@ -172,6 +175,15 @@ def build_module(config: RunConfig, core: Core, num_batches: int) -> AssistantMo
     )
 
 
+def validate_at_the_end(trainer: L.Trainer, num_steps: int) -> None:
+    """Let a run of ``num_steps`` validate once where it is too short to validate in between.
+
+    Without a validation there is no best state, no curve of val and nothing to prune by.
+    """
+    if trainer.val_check_interval != _NEVER:
+        trainer.val_check_interval = min(trainer.val_check_interval, num_steps)
+
+
 @refusals_of_lightning()
 def build_trainer(
     config: RunConfig, run: RunDirectory, evaluation: StreamingEvaluation, logs: Logs
@@ -190,7 +202,7 @@ def build_trainer(
         **plugins_of(trainer),
         max_steps=trainer.max_steps,
         max_epochs=trainer.max_epochs,
-        val_check_interval=trainer.val_every_steps,
+        val_check_interval=trainer.val_every_steps or _NEVER,
         check_val_every_n_epoch=None,  # count steps across epochs
         num_sanity_val_steps=0,
         log_every_n_steps=trainer.log_every_steps,

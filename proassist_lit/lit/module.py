@@ -59,7 +59,7 @@ class AssistantModule(L.LightningModule):
     ) -> None:
         super().__init__()
         self.model = model
-        self._objective, self._optimizer, self._num_steps = objective, optimizer, num_steps
+        self._objective, self._optimizer, self.num_steps = objective, optimizer, num_steps
         self._micro_tokens, self._micro_conversations = micro_tokens, micro_conversations
         self._fused = fused
         self._reached = False
@@ -271,7 +271,7 @@ class AssistantModule(L.LightningModule):
             return (step + 1) / (config.warmup_steps + 1)
         if config.schedule is Schedule.CONSTANT:
             return 1.0
-        rest = max(self._num_steps - config.warmup_steps, 1)
+        rest = max(self.num_steps - config.warmup_steps, 1)
         share = min((step - config.warmup_steps) / rest, 1.0)
         is_linear = config.schedule is Schedule.LINEAR
         left = 1 - share if is_linear else 0.5 * (1 + math.cos(math.pi * share))

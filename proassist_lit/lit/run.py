@@ -23,6 +23,7 @@ from proassist_lit.lit.build import (
     check_optimizer,
     check_turns,
     find_resume,
+    validate_at_the_end,
 )
 from proassist_lit.lit.callbacks import StreamingEvaluation
 from proassist_lit.lit.devices import check_devices
@@ -89,6 +90,7 @@ def train(config: RunConfig, run_dir: Path) -> float:
         num_batches = datamodule.batches_per_epoch(trainer.world_size)
         check_batches(config, num_batches, trainer.world_size)
         module = build_module(config, core, num_batches)
+        validate_at_the_end(trainer, module.num_steps)
         if trainer.is_global_zero:
             Console().print(parts_table(core.model))
         pruning = Pruning(trial, evaluation) if (trial := Trial.from_environment()) else None

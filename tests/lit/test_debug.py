@@ -34,7 +34,7 @@ def test_preset_goes_before_the_experiment(preset: str, experiment: str) -> None
     assert config.objective.kind == ("per_turn" if experiment == "per_turn" else "per_token")
     assert (0 < trainer.max_steps <= 200, trainer.max_epochs) == (True, -1)
     assert (trainer.profiler is ProfilerKind.SIMPLE) == (preset == "profile")
-    assert (trainer.val_every_steps > trainer.max_steps) == (preset == "overfit")
+    assert (trainer.val_every_steps == 0) == (preset == "overfit")
     few = config.data.max_train and config.data.max_val and config.data.max_test
     assert few or config.data.share == 0.05
 
@@ -116,7 +116,8 @@ def test_libraries_say_nothing_of_themselves_at_every_checkpoint(
 def test_preset_runs_to_the_report(
     experiment: str, preset: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    kept = ("trainer.max_steps=4", "trainer.val_every_steps=2") if preset == "fdr" else ()
+    val_every = {"overfit": 0, "limit": 50}.get(preset, 2)
+    kept = (f"trainer.val_every_steps={val_every}", "trainer.max_steps=4")[: 1 + (preset == "fdr")]
 
     metrics = run_small(
         tmp_path, monkeypatch, f"+experiment={experiment}", f"+debug={preset}", *kept
@@ -126,5 +127,8 @@ def test_preset_runs_to_the_report(
     assert "test/utterance_f1" in metrics
     assert (run / "report.html").exists()
     assert (run / "fit-profile.txt").exists() == (preset == "profile")
+    # "limit" ends long before its first validation is due
+    assert (run / "checkpoints/best.ckpt").exists() == (preset != "overfit")
+    assert any("val/loss" in row for row in curves(run)) == (preset != "overfit")
     steps = [row["step"] for row in curves(run) if "train/loss" in row]
     assert steps == [str(i) for i in range(4 if preset == "fdr" else 2)]
