@@ -93,7 +93,7 @@ def evaluate(arguments: argparse.Namespace) -> int:
     trained.load_weights(core.model)
     core.model.to("cuda" if _wants_cuda(config) and torch.cuda.is_available() else "cpu")
     write_config(config, out.path / "config.yaml")
-    notes = out.write_notes(checkpoint=str(trained.name_of_checkpoint or folder))
+    notes = out.write_notes(**trained.notes())
     result = core.evaluator.evaluate(
         core.model, on_stream=out.write_stream, answers=_place_of_answers(folder, target)
     )

@@ -49,10 +49,18 @@ class Trained:
         folder = self.folder / "tokenizer" if self.about is None else self.folder
         return folder if folder.is_dir() else None
 
-    @property
-    def name_of_checkpoint(self) -> Path | None:
-        """The checkpoint within its run, wherever that lies; None for a folder."""
-        return self.checkpoint and _within(self.folder, self.checkpoint)
+    def notes(self) -> dict[str, str]:
+        """Which state it is, for those who read results: its checkpoint, and the step of that.
+
+        Raises:
+            CheckpointError: the checkpoint cannot be read.
+        """
+        from proassist_lit.model.checkpoint import read_step
+
+        if self.checkpoint is None:
+            return {"checkpoint": str(self.folder)}
+        name = _within(self.folder, self.checkpoint)
+        return {"checkpoint": str(name), "step": str(read_step(self.checkpoint))}
 
     def load_weights(self, model: AssistantModel) -> None:
         """Give a model that its configuration built what was trained.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -15,9 +15,9 @@ from proassist_lit.data.dataset import ConversationSet
 from proassist_lit.evaluation.baselines import BLIND, blind, unlooking
 from proassist_lit.evaluation.config import EvaluationConfig
 from proassist_lit.evaluation.forced import TeacherForcing
-from proassist_lit.evaluation.progress import StreamProgress
+from proassist_lit.evaluation.progress import OnFinished, StreamProgress, Teller, saying
 from proassist_lit.evaluation.result import EvaluationResult, SweepPoint
-from proassist_lit.evaluation.streamer import Streamer, complete, failures, own_streams
+from proassist_lit.evaluation.streamer import Outcome, Streamer, complete, failures, own_streams
 from proassist_lit.evaluation.thresholds import Candidates
 from proassist_lit.metrics.matcher import Matcher
 from proassist_lit.metrics.meteor import Meteor
@@ -28,9 +28,6 @@ from proassist_lit.streaming.config import StreamConfig
 from proassist_lit.streaming.policy import Thresholds
 from proassist_lit.streaming.shards import rank, share
 from proassist_lit.types import Transcript
-
-OnStream = Callable[[str, Transcript], None]
-"""Told the split and the transcript of a finished stream."""
 
 
 class Evaluator:
@@ -94,7 +91,7 @@ class Evaluator:
         self,
         model: AssistantModel,
         *,
-        on_stream: OnStream = lambda _split, _transcript: None,
+        on_stream: OnFinished = lambda _split, _transcript: None,
         answers: Path | None = None,
     ) -> EvaluationResult:
         """Answer every stream of val and test; score them, and the baselines on the last of them.
@@ -117,30 +114,24 @@ class Evaluator:
             streamer = self._evaluated = self._streamer(model, answers)
             # Where every pair takes a pass of its own, only those that were asked for have one.
             num = self._settings.candidates if streamer.in_one_pass else 1
-            candidates = self._candidates(model, num, sweep=True)
+            with saying("Choosing thresholds on val, with the reference as context"):
+                candidates = self._candidates(model, num, sweep=True)
             rows = candidates.rows()
             splits = [split for split in ("val", "test") if split in self._data]
             with StreamProgress(self._num_frames(splits, len(rows))) as progress:
                 streamer.on_frames = progress.frames
-                told = _Teller(progress, on_stream)
+                told = Teller(progress, on_stream)
                 result = self._stream_splits(streamer, candidates, rows, splits, told)
                 chosen = Thresholds.of(result.config)
                 progress.describe("blind")
                 data = self._data[splits[-1]]
                 blindly = blind(streamer, data, chosen, told.count)
-            for split in splits:
-                forced = self._forcing.scores(model, self._data[split], chosen.speak)
-                result.metrics |= {f"{split}/{name}": value for name, value in forced.items()}
-        for name, transcripts in self._unlooking(splits[-1]).items():
-            self._score(result, f"baseline/{name}/{splits[-1]}", transcripts)
-        for name, outcomes in blindly.items():
-            if failed := failures(outcomes):
-                _warn(
-                    f"baseline {name} has no metrics, since a stream of it fills its context: "
-                    f"{failed[0]}"
-                )
-            else:
-                self._score(result, f"baseline/{name}/{splits[-1]}", complete(outcomes))
+            with saying("Deciding with the reference as context"):
+                for split in splits:
+                    forced = self._forcing.scores(model, self._data[split], chosen.speak)
+                    result.metrics |= {f"{split}/{name}": value for name, value in forced.items()}
+        with saying("Scoring the baselines"):
+            self._score_baselines(result, splits[-1], blindly)
         result.metrics["similarity"] = self.matcher.similarity_name
         result.metrics["threshold_choice"] = (
             "streamed on val" if candidates.streaming_decides else "given, or frames of val"
@@ -179,7 +170,7 @@ class Evaluator:
         candidates: Candidates,
         rows: Sequence[Thresholds],
         splits: Sequence[str],
-        told: _Teller,
+        told: Teller,
     ) -> EvaluationResult:
         """Stream val with all rows, choose one, stream the other splits with it."""
         config = replace(self._config, theta_speak=rows[0].speak, theta_dst=rows[0].dst)
@@ -211,7 +202,7 @@ class Evaluator:
         candidates: Candidates,
         rows: Sequence[Thresholds],
         data: ConversationSet,
-        told: _Teller,
+        told: Teller,
     ) -> tuple[Thresholds, list[Transcript], list[SweepPoint]]:
         """Stream ``data`` with all rows: the one to take, its streams, and what all led to."""
         answer = partial(
@@ -250,6 +241,20 @@ class Evaluator:
         times[splits[-1]] += len(BLIND)
         return sum(size[s] * times[s] for s in splits)
 
+    def _score_baselines(
+        self, result: EvaluationResult, split: str, blindly: Mapping[str, list[Outcome]]
+    ) -> None:
+        for name, transcripts in self._unlooking(split).items():
+            self._score(result, f"baseline/{name}/{split}", transcripts)
+        for name, outcomes in blindly.items():
+            if failed := failures(outcomes):
+                _warn(
+                    f"baseline {name} has no metrics, since a stream of it fills its context: "
+                    f"{failed[0]}"
+                )
+            else:
+                self._score(result, f"baseline/{name}/{split}", complete(outcomes))
+
     def _unlooking(self, split: str) -> dict[str, list[Transcript]]:
         return unlooking(
             self._data[split],
@@ -270,26 +275,6 @@ class Evaluator:
     def _scores(self, transcripts: Sequence[Transcript]) -> dict[str, float]:
         """Metrics of all ``transcripts``; each process scores its share, and metrics add up."""
         return evaluate_transcripts(share(transcripts), self.matcher)
-
-
-class _Teller:
-    """Counts finished streams, and tells of those that are in the result."""
-
-    def __init__(self, progress: StreamProgress, on_stream: OnStream) -> None:
-        self.progress, self.on_stream = progress, on_stream
-
-    def count(self, _row: int, _transcript: Transcript) -> None:
-        """Note a stream that is not in the result, or not surely."""
-        self.progress.stream()
-
-    def of(self, split: str) -> Callable[[int, Transcript], None]:
-        """What notes the streams of ``split``."""
-
-        def finish(row: int, transcript: Transcript) -> None:
-            self.count(row, transcript)
-            self.on_stream(split, transcript)
-
-        return finish
 
 
 def _own_frames(data: ConversationSet) -> int:

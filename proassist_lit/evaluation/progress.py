@@ -1,7 +1,11 @@
-"""The progress line of an evaluation."""
+"""The progress lines of an evaluation."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+
+from rich.console import Console
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -12,6 +16,15 @@ from rich.progress import (
 
 from proassist_lit.frame_speed import FrameSpeed
 from proassist_lit.streaming.shards import rank
+from proassist_lit.types import Transcript
+
+OnFinished = Callable[[str, Transcript], None]
+"""Told the split and the transcript of a finished stream."""
+
+
+def saying(what: str) -> AbstractContextManager[object]:
+    """A moving line on a terminal that says what is done meanwhile; by the first process alone."""
+    return nullcontext() if rank() > 0 else Console().status(f"{what} ...")
 
 
 class StreamProgress:
@@ -56,3 +69,23 @@ class StreamProgress:
     def stream(self) -> None:
         """Count a finished stream."""
         self._bar.update(self._task, streams=self._bar.tasks[self._task].fields["streams"] + 1)
+
+
+class Teller:
+    """Counts finished streams, and tells of those that are in the result."""
+
+    def __init__(self, progress: StreamProgress, on_stream: OnFinished) -> None:
+        self.progress, self.on_stream = progress, on_stream
+
+    def count(self, _row: int, _transcript: Transcript) -> None:
+        """Note a stream that is not in the result, or not surely."""
+        self.progress.stream()
+
+    def of(self, split: str) -> Callable[[int, Transcript], None]:
+        """What notes the streams of ``split``."""
+
+        def finish(row: int, transcript: Transcript) -> None:
+            self.count(row, transcript)
+            self.on_stream(split, transcript)
+
+        return finish

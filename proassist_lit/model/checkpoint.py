@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import pickle
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -59,13 +62,28 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
     Raises:
         CheckpointError: the file cannot be read.
     """
-    try:
-        saved = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    with _reading(path) as saved:
         return {
             name.removeprefix(PREFIX): tensor
             for name, tensor in saved["state_dict"].items()
             if name.startswith(PREFIX)
         }
+
+
+def read_step(path: Path) -> int:
+    """After how many steps of training a checkpoint was written.
+
+    Raises:
+        CheckpointError: the file cannot be read.
+    """
+    with _reading(path) as saved:
+        return int(saved["global_step"])
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[dict[str, Any]]:
+    try:
+        yield torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except (OSError, RuntimeError, pickle.UnpicklingError, KeyError, AttributeError, TypeError,
             EOFError, ValueError) as error:  # fmt: skip
         reason = " ".join(str(error).split())[:200]

@@ -60,6 +60,9 @@ def test_a_run_evaluated_again_comes_out_as_it_did(run: Path, capsys: Captured) 
 
     trained = {k: v for k, v in metrics(run).items() if not k.startswith("best/")}
     assert metrics(out) == trained
+    notes = json.loads((out / "notes.json").read_text())
+    steps = read_config(RunConfig, run / "config.yaml").trainer.max_steps
+    assert (notes["checkpoint"], notes["step"]) == ("checkpoints/last.ckpt", str(steps))
     assert (out / "dashboard/utterances.csv").exists()
     streams = sorted(path.name for path in run.glob("streams/*.json"))
     assert streams == sorted(path.name for path in out.glob("streams/*.json"))
