@@ -30,7 +30,7 @@ def references(script: Script) -> tuple[Reference, ...]:
                 state=state,
                 keywords=tuple(word for text in said for word in text.keywords),
                 kinds=tuple(dict.fromkeys(kind for text in said for kind in text.kinds)),
-                is_summary=moment.has_summary and not utterance,
+                is_summary=any(text.is_summary for text in texts) and not utterance,
                 speak_label=moment.speak_label,
                 dst_label=moment.dst_label,
                 supervised=moment.supervised,

@@ -19,6 +19,8 @@ class SequenceRules:
         join_frames: adjoining frames turns are one. Otherwise the last frame of the first is
             neither pos nor neg, and no separator follows it.
         decide_summaries: a frame that a summary answer follows counts as spoken at.
+        ask_behind_frames: a recorded request for a summary stands with its answer behind the frame
+            between them, as streams ask for one.
         label_every_frame: frames that user text follows, and the last one, count as silent, for
             both heads, steps or not.
         obey_flags: ``speaking`` and ``dst_update`` of a source's turn win over its role.
@@ -40,6 +42,7 @@ class SequenceRules:
     join_updates: bool = True
     join_frames: bool = True
     decide_summaries: bool = False
+    ask_behind_frames: bool = True
     label_every_frame: bool = False
     obey_flags: bool = False
     feed_user_text: bool = True
@@ -61,6 +64,7 @@ PROASSIST = SequenceRules(
     join_utterances=False,
     join_frames=False,
     decide_summaries=True,
+    ask_behind_frames=False,
     sample_by_turn=True,
     feed_updates=False,
     learn_openings=True,
@@ -70,6 +74,7 @@ PROASSIST = SequenceRules(
 DST_EXTENSION = SequenceRules(
     join_utterances=False,
     join_updates=False,
+    ask_behind_frames=False,
     label_every_frame=True,
     obey_flags=True,
     feed_user_text=False,

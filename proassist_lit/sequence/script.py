@@ -22,14 +22,12 @@ from proassist_lit.data.conversation import (
 )
 from proassist_lit.sequence.chat import Role
 from proassist_lit.sequence.rules import OURS, SequenceRules
+from proassist_lit.sequence.summary_requests import SUMMARY_QUERY, written_turns
 from proassist_lit.types import StepState, Update, format_updates
 
 KNOWLEDGE = "Task knowledge:"
 """How a system turn begins that tells what is known of the task (ProAssist's words). It is text
 like any other, but a context that is begun anew tells it again, in its first system turn."""
-
-SUMMARY_QUERY = "Please summarize the progress."
-"""What a system turn says to ask for a summary of the progress (ProAssist's words)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +50,11 @@ class Text:
     keywords: tuple[str, ...] = ()
     kinds: tuple[str, ...] = ()
     is_summary: bool = False
+
+    @property
+    def is_request(self) -> bool:
+        """Whether it asks for a summary."""
+        return self.role is Role.SYSTEM and self.content == SUMMARY_QUERY
 
     @property
     def is_knowledge(self) -> bool:
@@ -129,7 +132,7 @@ def read_script(conversation: Conversation, rules: SequenceRules = OURS) -> Scri
     """
     if not rules.feed_updates:
         conversation = conversation.without_updates()
-    turns = list(conversation.turns)
+    turns = list(written_turns(conversation, rules))
     prompt = ""
     if turns and isinstance(turns[0], SystemTurn):
         prompt = turns.pop(0).content.strip()  # type: ignore[union-attr]
@@ -165,7 +168,7 @@ def read_script(conversation: Conversation, rules: SequenceRules = OURS) -> Scri
         frame = script.moments[-1] if script.moments and not pending else None
         text = _text(turn, is_summary=asked)
         if text.role is not Role.DST:  # an update may come between request and answer
-            asked = text.role is Role.SYSTEM and text.content == SUMMARY_QUERY
+            asked = text.is_request
         if text.role is Role.USER and not rules.feed_user_text:
             continue
         if frame is None or text.role in (Role.SYSTEM, Role.USER):

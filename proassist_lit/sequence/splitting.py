@@ -27,7 +27,8 @@ from proassist_lit.errors import ConfigError, RecordError
 from proassist_lit.sequence.builder import frame_lengths, prefix_ids, text_ids
 from proassist_lit.sequence.chat import Chat, Role
 from proassist_lit.sequence.rules import OURS, SequenceRules
-from proassist_lit.sequence.script import KNOWLEDGE, SUMMARY_QUERY, Text, read_script
+from proassist_lit.sequence.script import KNOWLEDGE, Text, read_script
+from proassist_lit.sequence.summary_requests import SUMMARY_QUERY, written_turns
 from proassist_lit.types import StepState, apply_updates
 
 
@@ -186,7 +187,7 @@ class _Splitter:
         self._first_length = self._lengths[0]
         # What is said after the last frame goes with it: a part has both or neither.
         self._lengths[-1] += len(text_ids(chat, self._script.after))
-        self._placed = list(_place(conversation.turns))
+        self._placed = list(_place(written_turns(conversation, rules)))
         self.num_frames = len(self._lengths)
 
     def fits_whole(self) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import pairwise, zip_longest
 
 from proassist_lit.sequence.chat import Role
 from proassist_lit.sequence.script import Script, Text
@@ -24,9 +25,17 @@ class Said:
 
 
 def heard(script: Script, index: int) -> tuple[Text, ...]:
-    """What an assistant hears before frame ``index``: users and system, never the reference."""
+    """What an assistant hears before frame ``index``: users and system, never the reference.
+
+    Nor a request for a summary that the reference has answered already.
+    """
     texts = script.moments[index].before
-    return tuple(text for text in texts if text.role in (Role.USER, Role.SYSTEM))
+    answered = [text.is_request and after.is_summary for text, after in pairwise(texts)]
+    return tuple(
+        text
+        for text, is_answered in zip_longest(texts, answered)
+        if text.role in (Role.USER, Role.SYSTEM) and not is_answered
+    )
 
 
 def user_words(texts: Iterable[Text]) -> str:

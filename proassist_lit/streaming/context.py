@@ -9,7 +9,8 @@ from itertools import chain
 from proassist_lit.errors import ConfigError
 from proassist_lit.sequence.builder import prefix_ids, text_ids
 from proassist_lit.sequence.chat import Chat, Role
-from proassist_lit.sequence.script import SUMMARY_QUERY, Script, Text
+from proassist_lit.sequence.script import Script, Text
+from proassist_lit.sequence.summary_requests import SUMMARY_QUERY
 from proassist_lit.streaming.config import Strategy, StreamConfig
 from proassist_lit.types import StepState
 

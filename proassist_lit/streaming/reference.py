@@ -18,7 +18,8 @@ from torch import Tensor
 from proassist_lit.errors import ContextError
 from proassist_lit.model.assistant import AssistantModel
 from proassist_lit.sequence.chat import Chat, Role
-from proassist_lit.sequence.script import KNOWLEDGE, SUMMARY_QUERY, Script, Text
+from proassist_lit.sequence.script import KNOWLEDGE, Script, Text
+from proassist_lit.sequence.summary_requests import SUMMARY_QUERY
 from proassist_lit.sequence.system_turn import system_text
 from proassist_lit.streaming.arrivals import Said, user_words
 from proassist_lit.streaming.cache import KVCache

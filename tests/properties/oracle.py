@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from proassist_lit.data.conversation import (
@@ -11,10 +12,11 @@ from proassist_lit.data.conversation import (
     FramesTurn,
     SystemTurn,
     TaskStep,
+    Turn,
     UserTurn,
 )
 from proassist_lit.sequence.chat import Role
-from proassist_lit.sequence.script import SUMMARY_QUERY
+from proassist_lit.sequence.summary_requests import SUMMARY_QUERY
 from proassist_lit.types import IGNORE_INDEX, StepState
 from tests.properties.strategies import Case
 
@@ -60,6 +62,23 @@ def labels(pieces: list[Piece], role: Role) -> list[int]:
     return [t if whose is role else IGNORE_INDEX for tokens, whose in pieces for t in tokens]
 
 
+def ask_behind_frames(turns: Sequence[Turn]) -> list[Turn]:
+    """``turns`` with requests for a summary moved from before a lone frame to before the answer."""
+    rest = list(turns)
+    for number, request in enumerate(turns[:-2]):
+        lone = turns[number + 1]
+        if not (isinstance(request, SystemTurn) and request.content == SUMMARY_QUERY):
+            continue
+        if not (isinstance(lone, FramesTurn) and lone.end - lone.start == 1):
+            continue
+        answer = number + 2
+        while answer < len(turns) and isinstance(turns[answer], DstTurn):
+            answer += 1
+        if answer < len(turns) and isinstance(turns[answer], AssistantTurn):
+            rest.insert(answer - 1, rest.pop(number))
+    return rest
+
+
 def expect(case: Case) -> Expected:
     """Walk the turns of the case's conversation, one frame at a time."""
     conversation, chat = case.conversation, case.chat
@@ -67,6 +86,7 @@ def expect(case: Case) -> Expected:
     prompt = ""
     if isinstance(rest[0], SystemTurn):
         prompt, rest = rest[0].content, rest[1:]
+    rest = ask_behind_frames(rest)
     prefix = list(chat.bos_ids)
     if told := _prompt(conversation, prompt, overview_first=chat.format.overview_first):
         prefix += chat.turn_ids(Role.SYSTEM, told)

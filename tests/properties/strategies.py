@@ -24,7 +24,8 @@ from proassist_lit.data.conversation import (
 from proassist_lit.sequence.builder import build_sequence
 from proassist_lit.sequence.chat import FORMATS, Chat, chat_format
 from proassist_lit.sequence.ground_truth import relevance_labels
-from proassist_lit.sequence.script import KNOWLEDGE, SUMMARY_QUERY, read_script
+from proassist_lit.sequence.script import KNOWLEDGE, read_script
+from proassist_lit.sequence.summary_requests import SUMMARY_QUERY
 from proassist_lit.types import StepState, Transition, Update
 from tests.fakes import SEPARATOR, WordTokenizer
 

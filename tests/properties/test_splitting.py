@@ -21,8 +21,9 @@ from proassist_lit.data.conversation import (
 from proassist_lit.errors import RecordError
 from proassist_lit.sequence.builder import prefix_ids, text_ids
 from proassist_lit.sequence.rules import OURS, PROASSIST, SequenceRules
-from proassist_lit.sequence.script import KNOWLEDGE, SUMMARY_QUERY, Script, read_script
+from proassist_lit.sequence.script import KNOWLEDGE, Script, read_script
 from proassist_lit.sequence.splitting import SplitConfig, SplitMethod, split_conversation
+from proassist_lit.sequence.summary_requests import SUMMARY_QUERY
 from proassist_lit.types import StepState, apply_updates
 from tests.properties.strategies import Case, cases, examples
 

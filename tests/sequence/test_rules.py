@@ -17,7 +17,7 @@ from proassist_lit.data.conversation import (
     UserTurn,
 )
 from proassist_lit.data.sources.dst import row_to_conversation
-from proassist_lit.sequence.builder import build_sequence
+from proassist_lit.sequence.builder import build_sequence, text_ids
 from proassist_lit.sequence.ground_truth import references
 from proassist_lit.sequence.rules import (
     DST_EXTENSION,
@@ -27,7 +27,10 @@ from proassist_lit.sequence.rules import (
     rules_for,
 )
 from proassist_lit.sequence.sampling import sample_decisions
-from proassist_lit.sequence.script import SUMMARY_QUERY, Script, read_script
+from proassist_lit.sequence.script import Script, read_script
+from proassist_lit.sequence.summary_requests import SUMMARY_QUERY
+from proassist_lit.streaming.arrivals import heard
+from proassist_lit.streaming.context import summary_query
 from proassist_lit.types import Transition, Update
 from tests.data.dst_rows import EVENTS
 from tests.fakes import DIALOGUE, dialogue, word_chat
@@ -105,7 +108,25 @@ def test_a_summary_s_frame_is_neither_or_spoken_at() -> None:
     assert speak(script) == [0, 1, None]
     assert [m.dst_label for m in script.moments] == [0, 0, None]
     assert [reference.text for reference in references(script)] == ["", "well done", ""]
-    assert speak(read(*turns, decide_summaries=True)) == [0, 1, 1]
+    assert speak(read(*turns, decide_summaries=True, ask_behind_frames=False)) == [0, 1, 1]
+
+
+def test_a_recorded_summary_is_learnt_as_streams_ask_for_one() -> None:
+    chat = word_chat("chatml")
+    script = read(
+        FramesTurn(start=0, end=2), AssistantTurn(content="well done"),
+        SystemTurn(content=SUMMARY_QUERY), FramesTurn(start=2, end=3), UPDATE,
+        AssistantTurn(content="so far good"), FramesTurn(start=3, end=4),
+    )  # fmt: skip
+    sequence = build_sequence(script, chat, num_tokens_per_img=1, max_seq_len=99)
+    asked, after = (int(sequence.decision_positions[frame]) for frame in (2, 3))
+
+    update = [*text_ids(chat, script.moments[2].spans)]
+    answer = [*chat.encode("so far good"), chat.end_of_turn_id, *chat.after_turn_ids]
+    between = sequence.input_ids[asked + 1 : after].tolist()
+    assert between == [*update, *summary_query(chat), *answer]
+    assert [heard(script, index) for index in range(4)] == [()] * 4  # streams ask by themselves
+    assert [reference.is_summary for reference in references(script)] == [False, False, True, False]
 
 
 def test_an_update_may_come_between_request_and_summary() -> None:

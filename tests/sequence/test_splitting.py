@@ -18,8 +18,9 @@ from proassist_lit.sequence.builder import TokenSequence, build_sequence, prefix
 from proassist_lit.sequence.chat import Role
 from proassist_lit.sequence.examples import build_example_sequence
 from proassist_lit.sequence.rules import OURS
-from proassist_lit.sequence.script import SUMMARY_QUERY, read_script
+from proassist_lit.sequence.script import read_script
 from proassist_lit.sequence.splitting import SplitConfig, SplitMethod, split_conversation
+from proassist_lit.sequence.summary_requests import SUMMARY_QUERY
 from proassist_lit.types import IGNORE_INDEX, StepState, Transition, Update
 from tests.fakes import dialogue, word_chat
 

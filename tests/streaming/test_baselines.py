@@ -14,7 +14,7 @@ from proassist_lit.data.conversation import (
     Turn,
     UserTurn,
 )
-from proassist_lit.sequence.script import SUMMARY_QUERY
+from proassist_lit.sequence.summary_requests import SUMMARY_QUERY
 from proassist_lit.streaming.baselines import (
     borrowed_features,
     clock,

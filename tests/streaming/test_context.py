@@ -10,7 +10,8 @@ from proassist_lit.data.conversation import AssistantTurn, DstTurn, FramesTurn, 
 from proassist_lit.errors import ConfigError
 from proassist_lit.sequence.builder import build_sequence, prefix_ids
 from proassist_lit.sequence.chat import Chat, Role
-from proassist_lit.sequence.script import SUMMARY_QUERY, Text, read_script
+from proassist_lit.sequence.script import Text, read_script
+from proassist_lit.sequence.summary_requests import SUMMARY_QUERY
 from proassist_lit.streaming.cache import KVCache
 from proassist_lit.streaming.config import ContextSource, Strategy, StreamConfig
 from proassist_lit.streaming.context import ContextManager
