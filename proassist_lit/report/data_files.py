@@ -11,10 +11,10 @@ from pathlib import Path
 
 from proassist_lit.data.conversation import Conversation
 from proassist_lit.data.dataset import name_faults
-from proassist_lit.data.record_parser import check_record
 from proassist_lit.data.records import Checked, scan
 from proassist_lit.data.sources.dst import check_row, is_dst_row
 from proassist_lit.data.sources.dst_times import times_warning
+from proassist_lit.data.sources.proassist_times import check_prepared, early_times_warning
 from proassist_lit.errors import RecordError
 
 _KEYS = {"conversation", "events", "frames_file", "start_frame_idx"}
@@ -33,7 +33,7 @@ class DataFile:
         conversations: its sound records.
         faults: everything that is wrong with the others.
         is_readable: whether the file could be opened at all; if not, ``faults`` says why.
-        warning: what is odd and yet no fault; empty for nothing.
+        warning: what is odd and yet no fault, a line each; empty for nothing.
     """
 
     path: Path
@@ -97,24 +97,26 @@ def read_data_file(path: Path, *, as_released: bool = False) -> DataFile:
         return DataFile(path=path, conversations=(), faults=(fault,), is_readable=False)
     conversations: list[Conversation] = []
     faults: list[RecordError] = []
-    for checked in scan(path, partial(_check, as_released=as_released)):
+    early: list[str] = []
+    for checked in scan(path, partial(_check, as_released=as_released, early=early)):
         if isinstance(checked, list):
             faults += checked
         else:
             conversations.append(checked)
     if _STREAMED.search(path.stem):
         faults += name_faults(conversations)
+    warnings = times_warning(path, conversations), early_times_warning(path, early)
     return DataFile(
         path=path, conversations=tuple(conversations), faults=tuple(faults),
-        warning=times_warning(path, conversations),
+        warning="\n".join(filter(None, warnings)),
     )  # fmt: skip
 
 
-def _check(raw: object, where: str, *, as_released: bool) -> Checked:
+def _check(raw: object, where: str, *, as_released: bool, early: list[str]) -> Checked:
     """A record of ours or ProAssist's, or a row of its DST extension."""
     if is_dst_row(raw):
         return check_row(raw, where, as_released=as_released)
-    return check_record(raw, where)
+    return check_prepared(raw, where, early)
 
 
 def _may_hold_records(path: Path) -> bool:

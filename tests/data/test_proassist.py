@@ -8,6 +8,7 @@ import pytest
 from proassist_lit.data.records import parse_record
 from proassist_lit.data.sources.proassist import feature_file, frames_file, read_proassist
 from proassist_lit.errors import RecordError
+from proassist_lit.report.data_files import read_data_file
 from proassist_lit.sequence.rules import OURS, PROASSIST, SequenceRules
 from proassist_lit.sequence.script import read_script
 
@@ -88,6 +89,50 @@ def test_read_proassist_refuses_no_file_and_bad_row(tmp_path: Path) -> None:
     write(tmp_path / "wtag/prepared/a.jsonl", row(), row(fps=0))
     with pytest.raises(RecordError, match=r"a\.jsonl:2: 'fps'"):
         read_proassist(tmp_path)
+
+
+def spoken(*times_s: float, frames: int = 1) -> dict:
+    """A row whose turns, user's and assistant's by turns, have these times, and frames between."""
+    turns = []
+    for i, time_s in enumerate(times_s):
+        turns += [
+            {"role": "frames", "start": i * frames, "end": (i + 1) * frames},
+            {"role": ("assistant", "user")[i % 2], "time": time_s, "content": f"words {i}"},
+        ]
+    return row(conversation=turns, end_frame_idx=len(times_s) * frames, use_img_sep_token=False)
+
+
+def test_times_that_their_code_lets_go_back_are_taken_from_their_turns(tmp_path: Path) -> None:
+    path = tmp_path / "wtag/prepared/dialog_train_L0_I1.jsonl"
+    # by ``adjust_time``, of 100.0, 100.2 and 100.2; and an answer before its question
+    write(path, spoken(1.0, 2.0), spoken(100.0, 101.0, 100.2), spoken(3.0, 50.0, 49.5, 49.9))
+
+    with pytest.warns(UserWarning, match=r"I1\.jsonl: 3 turns have .*first at .*l:2: turn 5: its"):
+        rows = read_proassist(tmp_path)
+
+    said = [[turn for turn in made.turns if hasattr(turn, "time_s")] for made in rows]
+    assert [[turn.time_s for turn in turns] for turns in said] == [
+        [1.0, 2.0], [100.0, 101.0, None], [3.0, 50.0, None, None]
+    ]  # fmt: skip
+    assert [turn.content for turn in said[2]] == [f"words {i}" for i in range(4)]
+    listed = read_data_file(path)
+    assert not listed.faults
+    assert listed.warning.startswith(f"{path}: 3 turns have times before that of an earlier turn")
+    write(path, spoken(1.0, 1.0))
+    assert read_data_file(path).warning == ""
+
+
+@pytest.mark.parametrize(("changes", "frames"), [({"use_img_sep_token": None}, 1), ({}, 2)])
+def test_other_times_that_go_back_are_refused(changes: dict, frames: int, tmp_path: Path) -> None:
+    """In records of one's own, and where ProAssist's code would not have placed the turn."""
+    made = {**spoken(100.0, 101.0, 100.2, frames=frames), **changes}
+    path = tmp_path / "wtag/prepared/train.jsonl"
+    write(path, {key: value for key, value in made.items() if value is not None})
+
+    fault = r"train\.jsonl:1: turn 5: its time 100\.2 s is before an earlier turn's 101\.0 s"
+    with pytest.raises(RecordError, match=fault):
+        read_proassist(tmp_path)
+    assert len(read_data_file(path).faults) == 1
 
 
 def test_frames_file_drops_the_first_part_for_assembly101_only() -> None:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
+import warnings
 from dataclasses import replace
+from functools import partial
 from pathlib import Path, PurePosixPath
 
 from proassist_lit.data.conversation import Conversation
 from proassist_lit.data.record_checks import show
-from proassist_lit.data.records import read_records
+from proassist_lit.data.records import scan, sound_records
+from proassist_lit.data.sources.proassist_times import check_prepared, early_times_warning
 from proassist_lit.data.sources.source import PreparedSource
 from proassist_lit.errors import RecordError
 
@@ -39,7 +42,10 @@ def read_proassist(root: Path, pattern: str = "*/prepared/*.jsonl") -> list[Conv
 
 def _read_prepared(path: Path) -> list[Conversation]:
     """The rows of a file; where they do not say whether silence is learnt, its name does."""
-    rows = read_records(path)
+    early: list[str] = []
+    rows = sound_records(scan(path, partial(check_prepared, early=early)))
+    if early:
+        warnings.warn(early_times_warning(path, early), stacklevel=3)
     if not _OF_SUMMARIES.search(path.stem):
         return rows
     return [replace(row, metadata={"summary_only": True, **row.metadata}) for row in rows]
