@@ -127,6 +127,10 @@ class Fields:
         """Whether ``key`` is given, and neither null nor an empty list or object."""
         return self._left.get(key) not in (None, [], {})
 
+    def is_null(self, key: str) -> bool:
+        """Whether ``key`` is given, as null."""
+        return key in self._left and self._left[key] is None
+
     def rest(self) -> dict[str, Any]:
         """What nobody took: unknown keys, and known ones given as null or empty."""
         return self._left

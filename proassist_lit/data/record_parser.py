@@ -57,7 +57,7 @@ def check_record(raw: object, where: str) -> Conversation | list[RecordError]:
         turns=_turns(row, step_ids, (start, end) if has_span else None),
         steps=steps,
         initial_state=initial_state,
-        metadata=row.mapping("metadata"),
+        metadata={} if row.is_null("metadata") else row.mapping("metadata"),
         extra=row.rest(),
         source=where,
     )

@@ -153,7 +153,8 @@ def record_to_json(conversation: Conversation) -> dict[str, Any]:
             step_id: state.value for step_id, state in conversation.initial_state.items()
         }
     known["conversation"] = [_turn_to_json(turn) for turn in conversation.turns]
-    known["metadata"] = dict(conversation.metadata)
+    if conversation.metadata or "metadata" not in conversation.extra:  # where it was null
+        known["metadata"] = dict(conversation.metadata)
     return {**known, **_unknown(conversation.extra, known)}
 
 

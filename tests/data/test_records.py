@@ -48,6 +48,7 @@ def test_parse_record_builds_every_kind_of_turn() -> None:
         with_turn(5, time=None, labels="", progress=""),
         with_turn(2, time=2, keywords=["kept", "in extra"]),
         with_turn(0, time=0.0, labels=["any", 1]),
+        record() | {"metadata": None},  # as ProAssist's preparation of narrations
     ],
 )
 def test_record_to_json_is_lossless(raw) -> None:
