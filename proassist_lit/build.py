@@ -15,6 +15,7 @@ from proassist_lit.config import RunConfig
 from proassist_lit.data.collate import collate, pack
 from proassist_lit.data.conversation import Conversation
 from proassist_lit.data.dataset import ConversationSet, load_data, training_texts
+from proassist_lit.data.feature_content import HowMade
 from proassist_lit.errors import ConfigError, FeatureError, RecordError
 from proassist_lit.evaluation.evaluator import Evaluator
 from proassist_lit.evaluation.forced import TeacherForcing
@@ -143,7 +144,8 @@ def _check_streams(
 
 def _vision_size(data: Mapping[str, ConversationSet], trained: int | None) -> int:
     """E, the same of all splits, and that of the model if it is ``trained``."""
-    widths = {split: found.check_features() for split, found in data.items()}
+    ways: dict[HowMade, Path] = {}
+    widths = {split: found.check_features(ways) for split, found in data.items()}
     if len(set(widths.values())) > 1:
         found = ", ".join(f"{width} in {split}" for split, width in widths.items())
         other = next(split for split, width in widths.items() if width != widths["train"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 from collections.abc import Callable
@@ -20,8 +21,9 @@ from proassist_lit.data.config import DataConfig
 from proassist_lit.data.conversation import FramesTurn, UserTurn
 from proassist_lit.data.dataset import ConversationSet, load_data
 from proassist_lit.data.dialogue_config import DialogueConfig
+from proassist_lit.data.feature_content import read_content, write_content
 from proassist_lit.data.sources.toy import ToyConfig
-from proassist_lit.errors import ConfigError, RecordError, StreamError
+from proassist_lit.errors import ConfigError, FeatureError, RecordError, StreamError
 from proassist_lit.evaluation.config import EvaluationConfig
 from proassist_lit.lit.build import check_batches
 from proassist_lit.model.config import ModelConfig
@@ -38,7 +40,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_splits_of_different_widths_are_refused(
     cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def width(self: ConversationSet) -> int:
+    def width(self: ConversationSet, ways: Any) -> int:
         return 12 if self.split == "val" else 48
 
     monkeypatch.setattr(ConversationSet, "check_features", width)
@@ -46,6 +48,22 @@ def test_splits_of_different_widths_are_refused(
         RecordError, match=r"val\.jsonl:1: .*widths \(48 in train, 12 in val, 48 in test\); enc"
     ):
         build_core(small_run(cache))
+
+
+def test_splits_whose_features_were_made_differently_are_refused(tmp_path: Path) -> None:
+    run = small_run(tmp_path)
+    sets = load_data(run.data)
+    for split, preprocessing in (("train", "stretch"), ("val", "processor")):
+        for conversation in sets[split]:
+            path = sets[split].feature_path(conversation)
+            grids, notes = read_content(path)
+            made = {"encoder": "e", "revision": "1", "layer": -1, "preprocessing": preprocessing}
+            write_content(path, grids, {**notes, "made": json.dumps(made)})
+
+    with pytest.raises(
+        FeatureError, match=r"val\.jsonl:1: .*00\.safe.* from those of .*train.*: preprocessing pro"
+    ):
+        build_core(run)
 
 
 def test_similarity_that_cannot_be_loaded_is_refused_before_all_else(

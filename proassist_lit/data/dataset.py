@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -16,7 +16,7 @@ from torch import Tensor
 from proassist_lit.data.arrow_features import open_features
 from proassist_lit.data.config import DataConfig
 from proassist_lit.data.conversation import AssistantTurn, Conversation, SystemTurn, UserTurn
-from proassist_lit.data.feature_content import read_notes
+from proassist_lit.data.feature_content import HowMade, read_notes
 from proassist_lit.data.features import FeatureFile, FeatureReader
 from proassist_lit.data.frames import read_frames
 from proassist_lit.data.generate import generate, read_timelines
@@ -75,26 +75,34 @@ class ConversationSet:
         """The file with the features of ``conversation``; it may not exist."""
         return self._file(conversation).path
 
-    def check_features(self) -> int:
+    def check_features(self, ways: dict[HowMade, Path] | None = None) -> int:
         """Check that every record's frames are there, each with all of its cells; return E.
+
+        Args:
+            ways: as of ``feature_faults``.
 
         Raises:
             FeatureError: naming the record and what to do.
         """
         widths: dict[int, Path] = {}
-        for fault in self.feature_faults(widths):
+        for fault in self.feature_faults(widths, {} if ways is None else ways):
             raise fault
         return next(iter(widths))
 
-    def feature_faults(self, widths: dict[int, Path]) -> Iterator[ProAssistError]:
+    def feature_faults(
+        self, widths: dict[int, Path], ways: dict[HowMade, Path]
+    ) -> Iterator[ProAssistError]:
         """Every fault of the features, each naming what to do; a file that is none is told once.
 
         Args:
             widths: is filled with the widths E that were met, each with the first file of it.
+            ways: likewise with the ways in which files say that they were made. Every file must
+                be made as the first one of all, which may be of another split.
         """
         seen: dict[Path, tuple[int, int, int] | None] = {}
         first_records: dict[Path, Conversation] = {}
-        noted_fps: dict[Path, float | None] = {}
+        notes: dict[Path, dict[str, str]] = {}
+        ways_of: dict[Path, HowMade] = {}
         for conversation in self.conversations:
             try:
                 file = self._file(conversation)
@@ -102,15 +110,18 @@ class ConversationSet:
                     seen[file.path] = None
                     first_records[file.path] = conversation
                     shape = file.shape(where=conversation.source)
-                    noted_fps[file.path] = _noted_fps(file.path)
+                    notes[file.path] = read_notes(file.path)
                     seen[file.path] = shape
+                    if way := HowMade.said_in(notes[file.path]):
+                        ways_of[file.path] = way
+                        ways.setdefault(way, file.path)
             except ProAssistError as fault:
                 yield fault
                 continue
             if (known := seen[file.path]) is None:
                 continue
             try:
-                _check_fps(file.path, noted_fps[file.path], conversation)
+                _check_fps(file.path, _noted_fps(notes[file.path]), conversation)
             except FeatureError as fault:
                 yield fault
             num_frames, _, width = known
@@ -127,6 +138,13 @@ class ConversationSet:
                 yield FeatureError(
                     f"{first_records[other].source}: features of {other} are {second} wide, but "
                     f"those of {path} are {first}; encode all videos with one encoder."
+                )
+        for other, way in ways_of.items():
+            alike, path = next(iter(ways.items()))
+            if differing := way.differing(alike):
+                yield FeatureError(
+                    f"{first_records[other].source}: features of {other} were made differently "
+                    f"from those of {path}: {differing}; encode all videos alike."
                 )
 
     def frames(self, conversation: Conversation, indices: list[int]) -> NDArray[np.uint8] | None:
@@ -235,10 +253,10 @@ def training_texts(conversations: Iterable[Conversation]) -> Iterator[str]:
             yield format_updates([Update(step.id, t) for t in Transition])
 
 
-def _noted_fps(path: Path) -> float | None:
+def _noted_fps(notes: Mapping[str, str]) -> float | None:
     """Rate at which a feature file says it was encoded, frames per second; None if it does not."""
     try:
-        return float(read_notes(path).get("fps", ""))
+        return float(notes.get("fps", ""))
     except ValueError:
         return None
 

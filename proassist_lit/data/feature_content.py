@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,47 @@ from proassist_lit.errors import FeatureError
 
 FORMATS = ("safetensors", "arrow")
 """Ours and ProAssist's; the names are those of their files' suffixes."""
+
+
+@dataclass(frozen=True)
+class HowMade:
+    """How ``proassist-lit encode`` made features, as far as it makes them other features.
+
+    Attributes:
+        encoder: its name, for messages: weights in another folder are the same weights.
+        revision: which weights.
+        layer: layer that the grids were pooled from.
+        preprocessing: how pictures were made the encoder's input.
+    """
+
+    encoder: str
+    revision: str
+    layer: int
+    preprocessing: str
+
+    @classmethod
+    def said_in(cls, notes: Mapping[str, str]) -> HowMade | None:
+        """What the notes of a file say; None if they do not say it in full."""
+        try:
+            made = json.loads(notes["made"])
+            return cls(
+                *(str(made[key]) for key in ("encoder", "revision")), int(made["layer"]),
+                str(made["preprocessing"]),
+            )  # fmt: skip
+        except (KeyError, TypeError, ValueError):
+            return None
+
+    def differing(self, other: HowMade) -> str:
+        """In what it differs from another, with both values; empty if features are alike."""
+        differing = []
+        if self.revision != other.revision:
+            mine, theirs = (f"{made.encoder} ({made.revision})" for made in (self, other))
+            differing.append(f"encoder {mine}, there {theirs}")
+        if self.layer != other.layer:
+            differing.append(f"layer {self.layer}, there {other.layer}")
+        if self.preprocessing != other.preprocessing:
+            differing.append(f"preprocessing {self.preprocessing}, there {other.preprocessing}")
+        return "; ".join(differing)
 
 
 def read_content(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:

@@ -1,4 +1,4 @@
-"""What is wrong with features of prepared files: missing, too short, of another rate or width."""
+"""What is wrong with features of prepared files: missing, short, of another rate, width or kind."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 from proassist_lit.data.config import DataConfig
 from proassist_lit.data.conversation import Conversation
 from proassist_lit.data.dataset import ConversationSet
+from proassist_lit.data.feature_content import HowMade
 from proassist_lit.errors import FeatureError, ProAssistError
 from proassist_lit.report.data_files import DataFile
 from proassist_lit.vision.encoder import GRIDS
@@ -76,11 +77,13 @@ def check_features(
                 by_tokens.setdefault(tokens if tokens in GRIDS else 1, []).append(conversation)
     for (root, name), by_tokens in sets.items():
         widths: dict[int, Path] = {}
+        ways: dict[HowMade, Path] = {}
         for tokens, conversations in by_tokens.items():
             config = DataConfig(
                 source="proassist", root=str(root), encoder=name, num_tokens_per_img=tokens
             )
-            faults += ConversationSet("", tuple(conversations), root, config).feature_faults(widths)
+            found = ConversationSet("", tuple(conversations), root, config)
+            faults += found.feature_faults(widths, ways)
     encoders = dict.fromkeys(name for _, name in sets)
     return CheckedFeatures(encoders=tuple(encoders), faults=tuple(faults), left_out=tuple(left_out))
 

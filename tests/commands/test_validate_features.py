@@ -46,6 +46,36 @@ def test_validate_lists_every_fault_of_the_features(tea: Path, capsys: Captured)
     assert capsys.readouterr().out.splitlines()[1:6] == lines[1:6]
 
 
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"preprocessing": "processor"}, "preprocessing processor, there stretch"),
+        ({"layer": -2}, "layer -2, there -1"),
+        ({"encoder": "owl", "revision": "b"}, "encoder owl (b), there eyes (a)"),
+        ({"encoder": "copy", "device": "cuda", "dtype": "float16", "decoder": "torchcodec"}, ""),
+        ({"layer": None}, ""),  # nobody knows
+    ],
+)
+def test_data_sets_that_are_not_encoded_alike_are_told(
+    change: dict[str, object], said: str, tmp_path: Path, capsys: Captured
+) -> None:
+    how = {"encoder": "eyes", "revision": "a", "layer": -1, "preprocessing": "stretch"}
+    files = []
+    for name, further in (("tea", {}), ("coffee", change)):
+        folder = tmp_path / "own" / name
+        encode(folder, "v", num_frames=2, how=how | further)
+        files.append(folder / "prepared/train.jsonl")
+        files[-1].parent.mkdir()
+        files[-1].write_text(record(dataset=name, frames_file="frames/v.arrow"))
+
+    assert main(["validate", *map(str, files)]) == bool(said)
+
+    out = capsys.readouterr().out
+    paths = [f"{tmp_path}/own/{name}/features/eyes/v.safetensors" for name in ("coffee", "tea")]
+    told = "{}:1: features of {} were made differently from those of {}: ".format(files[1], *paths)
+    assert (f"{told}{said}; encode all videos alike.\n" in out) == bool(said)
+
+
 def test_validate_asks_for_the_grids_of_the_tokens_that_are_named(
     tea: Path, capsys: Captured
 ) -> None:

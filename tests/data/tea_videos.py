@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -22,10 +22,11 @@ Captured = pytest.CaptureFixture[str]
 def encode(
     folder: Path, name: str, *, num_frames: int = 41, encoder: str = "eyes",
     grids: Sequence[str] = ("cls", "2x2"), suffix: str = "safetensors", fps: float = FPS,
+    how: Mapping[str, object] | None = None,
 ) -> None:  # fmt: skip
     """Features as ``proassist-lit encode`` writes them."""
     cells = {"cls": torch.zeros(num_frames, 1, 4), "2x2": torch.zeros(num_frames, 4, 4)}
-    made = {"num_frames": num_frames, "fps": fps, "grids": list(grids)}
+    made = {"num_frames": num_frames, "fps": fps, "grids": list(grids), **(how or {})}
     path = folder / "features" / encoder / f"{name}.{suffix}"
     write_content(path, cells, {"fps": str(fps), "made": json.dumps(made)})
 
