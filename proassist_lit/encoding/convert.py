@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,7 +56,8 @@ def convert(conversion: Conversion, *, fps: float) -> bool:
 
     Grids keep their numbers, bit by bit, and notes are carried over, so that a file of ours,
     converted there and back, is the file that it was. (Of ProAssist's the rows are the same; they
-    may be cut into other batches.) It was done before if the new file is there and not older.
+    may be cut into other batches.) The new file takes the date of the old one, and it was done
+    before if both have one date: a file that is brought here from elsewhere may be other and older.
 
     Args:
         conversion: from where to where.
@@ -66,7 +68,8 @@ def convert(conversion: Conversion, *, fps: float) -> bool:
             the new one cannot be written.
     """
     source, target = conversion.source, conversion.target
-    if target.exists() and target.stat().st_mtime_ns >= source.stat().st_mtime_ns:
+    date_ns = source.stat().st_mtime_ns
+    if target.exists() and _same_date(target.stat().st_mtime_ns, date_ns):
         return False
     grids, notes = read_content(source)
     _check(source, grids)
@@ -75,12 +78,19 @@ def convert(conversion: Conversion, *, fps: float) -> bool:
         notes = {"fps": str(fps), "encoder": folder, "rendered": "false", **notes}
     try:
         write_content(target, grids, notes)
+        os.utime(target, ns=(date_ns, date_ns))
     except OSError as error:
         raise FeatureError(
             f"{target}: cannot be written ({error.strerror or error}); make room, or choose "
             "another folder."
         ) from error
     return True
+
+
+def _same_date(kept_ns: int, date_ns: int) -> bool:
+    """Whether a date is one that a file was given; some file systems keep (even) seconds alone."""
+    is_coarse = kept_ns % 10**9 == 0
+    return abs(kept_ns - date_ns) < 2 * 10**9 if is_coarse else kept_ns == date_ns
 
 
 def _check(path: Path, grids: Mapping[str, Tensor]) -> None:

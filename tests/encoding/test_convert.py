@@ -109,6 +109,29 @@ def test_what_is_done_is_left_alone(tmp_path: Path) -> None:
     assert convert(conversion, fps=2.0)
 
 
+def test_a_source_with_an_older_date_and_other_content_is_converted(tmp_path: Path) -> None:
+    """As one that was made anew elsewhere and brought here with its date."""
+    path = write(tmp_path / "v.arrow", grids())
+    conversion = to(path, "safetensors")
+    assert convert(conversion, fps=2.0)
+    write(path, grids(num_frames=3))
+    os.utime(path, ns=(10**18, 10**18))
+    assert convert(conversion, fps=2.0)
+    same(read_content(conversion.target)[0], read_content(path)[0])
+    assert not convert(conversion, fps=2.0)
+
+
+def test_dates_that_are_kept_in_seconds_are_enough(tmp_path: Path) -> None:
+    path = write(tmp_path / "v.arrow", grids())
+    os.utime(path, ns=(10**18 + 1_900_000_000,) * 2)
+    conversion = to(path, "safetensors")
+    assert convert(conversion, fps=2.0)
+    os.utime(conversion.target, ns=(10**18,) * 2)  # as a file system would have it
+    assert not convert(conversion, fps=2.0)
+    os.utime(path, ns=(10**18 + 2_000_000_000,) * 2)
+    assert convert(conversion, fps=2.0)
+
+
 def test_folders_are_searched(tmp_path: Path) -> None:
     for name in ("a/v.arrow", "w.arrow", "x.safetensors", ".y.arrow"):
         (tmp_path / "in" / name).parent.mkdir(parents=True, exist_ok=True)
