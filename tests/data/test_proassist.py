@@ -150,12 +150,26 @@ def test_feature_file_follows_frames_file() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["x.arrow", "features/x.arrow", "/x.arrow", "frames/../../x.arrow"]
+    "name",
+    [
+        "x.arrow",
+        "features/x.arrow",
+        "/x.arrow",
+        "frames/../../x.arrow",
+        "frames/cam1.left",
+        "frames/Recording at 10.30.15",
+    ],
 )
 def test_feature_file_refuses_other_places(name: str) -> None:
     made = replace(parse_record(row(), where="a.jsonl:1"), frames_file=name)
     with pytest.raises(RecordError, match=r"a\.jsonl:1: 'frames_file' is .*must be 'frames/X"):
         feature_file(made, Path("data"))
+
+
+@pytest.mark.parametrize("name", ["x", "cam1.left.arrow", "a/cam1.left.safetensors"])
+def test_feature_file_takes_names_that_lose_nothing(name: str) -> None:
+    made = replace(parse_record(row(), where="a.jsonl:1"), frames_file=f"frames/{name}")
+    assert feature_file(made, Path("data"), encoder="e") == Path("data/wtag/features/e", name)
 
 
 @pytest.mark.skipif(

@@ -21,6 +21,9 @@ ENCODER = "google___siglip-so400m-patch14-384@-2"
 _OF_SUMMARIES = re.compile(r"(^|[-_])summary[-_].*L\d+_I\d+")
 """Names of preparations that teach summaries alone; ``-sum`` marks those with summaries, too."""
 
+_SUFFIXES = ("", ".arrow", ".safetensors")
+"""What a record's ``frames_file`` may end in."""
+
 _ROOT = "give the folder that holds the data sets, each in a folder of its own"
 
 
@@ -120,8 +123,10 @@ def pictures_file(conversation: Conversation, root: Path) -> Path:
 
 
 def _parts_below_frames(conversation: Conversation) -> tuple[str, ...]:
-    parts = PurePosixPath(conversation.frames_file).parts
-    if len(parts) < 2 or parts[0] != "frames" or ".." in parts:
+    path = PurePosixPath(conversation.frames_file)
+    parts = path.parts
+    is_known = path.suffix in _SUFFIXES  # any other is part of X, and would be lost
+    if len(parts) < 2 or parts[0] != "frames" or ".." in parts or not is_known:
         raise RecordError(
             f"{conversation.source}: 'frames_file' is {conversation.frames_file!r}; to find the "
             "features it must be 'frames/X.arrow', X being the name of the video's file."
