@@ -12,6 +12,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from proassist_lit.data.feature_writing import write_safetensors
+from proassist_lit.data.git_lfs import is_pointer, pointer_fault
 from proassist_lit.errors import FeatureError
 from proassist_lit.vision.encoder import GRID_SIDES
 
@@ -122,6 +123,8 @@ def missing_file(path: Path, *, where: str = "") -> FeatureError:
 
 def damaged_file(path: Path, reason: object, *, where: str = "") -> FeatureError:
     """The error for a file that cannot be read, or not to its end."""
+    if is_pointer(path):
+        return FeatureError(f"{_asked(where)}feature file {pointer_fault(path)}.")
     return FeatureError(
         f"{_asked(where)}feature file {path} is damaged ({reason}); delete it and encode the "
         "video again."

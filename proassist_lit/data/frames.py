@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from proassist_lit.data.arrow_stream import open_arrow
+from proassist_lit.data.git_lfs import is_pointer, pointer_fault
 from proassist_lit.errors import FeatureError
 
 COLUMN = "frame"
@@ -57,6 +58,8 @@ def read_frames(
                 )
             texts = [stream.column(COLUMN, i, i + 1)[0][0].as_py() for i in indices]
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        if is_pointer(path):
+            raise FeatureError(f"{asked}frame file {pointer_fault(path)}.") from error
         reason = str(error).strip().split("\n")[0][:200]
         raise FeatureError(
             f"{asked}frame file {path} is damaged ({reason}); delete it and extract the frames "

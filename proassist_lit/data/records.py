@@ -17,6 +17,7 @@ from proassist_lit.data.conversation import (
     Turn,
     UserTurn,
 )
+from proassist_lit.data.git_lfs import is_pointer, pointer_fault
 from proassist_lit.data.record_checks import load_json
 from proassist_lit.data.record_parser import check_record
 from proassist_lit.errors import RecordError
@@ -190,6 +191,9 @@ def _unknown(extra: Mapping[str, Any], known: Mapping[str, Any]) -> dict[str, An
 
 def _pieces(path: Path) -> Iterator[tuple[str, object]]:
     """Place and parsed JSON of each record; in the place of the JSON, the fault of reading it."""
+    if is_pointer(path):
+        yield f"{path}", RecordError(f"{pointer_fault(path)}.")
+        return
     try:
         if path.suffix != ".json":
             with path.open("rb") as file:
