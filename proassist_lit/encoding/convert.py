@@ -32,7 +32,7 @@ def find_conversions(source: Path, out: Path, to: str) -> list[Conversion]:
         to: ``arrow`` or ``safetensors``.
 
     Raises:
-        ConfigError: there are none.
+        ConfigError: there are none, or a video's features would lie beside others of it.
     """
     suffix = ".safetensors" if to == "arrow" else ".arrow"
     if source.is_dir():
@@ -46,9 +46,16 @@ def find_conversions(source: Path, out: Path, to: str) -> list[Conversion]:
             f"{source}: holds no {suffix} file to convert to {to}; name a feature file, or a "
             "folder of some."
         )
-    return [
+    conversions = [
         Conversion(path, out / path.relative_to(folder).with_suffix(f".{to}")) for path in found
     ]
+    for conversion in conversions:
+        if (beside := conversion.target.with_suffix(suffix)).exists():
+            raise ConfigError(
+                f"{beside}: {conversion.target.name} would lie beside it; of a video that has "
+                "both, .arrow is read before .safetensors; give another folder as OUT."
+            )
+    return conversions
 
 
 def convert(conversion: Conversion, *, fps: float) -> bool:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from proassist_lit.data.feature_content import FORMATS
 from proassist_lit.errors import ConfigError
 from proassist_lit.vision.video_file import VIDEO_SUFFIXES
 
@@ -56,8 +57,8 @@ def find_jobs(sources: Iterable[Path], out: Path, suffix: str) -> list[Job]:
         suffix: of the feature files, with its dot.
 
     Raises:
-        ConfigError: there is no such path, a folder holds no video, or two videos would share one
-            feature file.
+        ConfigError: there is no such path, a folder holds no video, two videos would share one
+            feature file, or one has features of the other format there.
     """
     sources = list(sources)
     if absent := [source for source in sources if not source.exists()]:
@@ -74,6 +75,14 @@ def find_jobs(sources: Iterable[Path], out: Path, suffix: str) -> list[Job]:
                 raise ConfigError(
                     f"{other} and {video} would both become {target}; rename one of them, or give "
                     "the folder above both instead."
+                )
+    for target in targets:
+        for other in (target.with_suffix(f".{kind}") for kind in FORMATS):
+            if other != target and other.exists():
+                raise ConfigError(
+                    f"{other}: {target.name} would lie beside it; of a video that has both, .arrow "
+                    "is read before .safetensors, however old. Choose another --out, or remove it "
+                    "and its like."
                 )
     return [Job(video, target) for target, video in sorted(targets.items())]
 

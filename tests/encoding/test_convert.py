@@ -149,6 +149,23 @@ def test_folders_are_searched(tmp_path: Path) -> None:
             find_conversions(tmp_path / source, out, "safetensors")
 
 
+@pytest.mark.parametrize("suffix", ["safetensors", "arrow"])
+def test_both_formats_of_a_video_in_one_folder_are_refused(suffix: str, tmp_path: Path) -> None:
+    other = {"arrow": "safetensors", "safetensors": "arrow"}[suffix]
+    path = tmp_path / f"in/deep/v.{suffix}"
+    path.parent.mkdir(parents=True)
+    path.touch()
+    match = rf"deep/v\.{suffix}: .* before \.safetensors; .*another folder"
+    for source, out in ((tmp_path / "in", tmp_path / "in"), (path, path.parent)):
+        with pytest.raises(ConfigError, match=match):
+            find_conversions(source, out, other)
+    (tmp_path / "out/deep").mkdir(parents=True)
+    (tmp_path / f"out/deep/v.{suffix}").touch()
+    with pytest.raises(ConfigError, match=match):
+        find_conversions(tmp_path / "in", tmp_path / "out", other)
+    assert find_conversions(tmp_path / "in", tmp_path / "new", other)
+
+
 @pytest.mark.parametrize(
     ("content", "match"),
     [

@@ -55,6 +55,18 @@ def test_two_videos_of_one_name_are_refused(tmp_path: Path) -> None:
     assert len(find_jobs([tmp_path], tmp_path, ".safetensors")) == 2
 
 
+@pytest.mark.parametrize(("kept", "wanted"), [("arrow", "safetensors"), ("safetensors", "arrow")])
+def test_features_of_the_other_format_are_refused(kept: str, wanted: str, tmp_path: Path) -> None:
+    videos, out = tmp_path / "videos", tmp_path / "out"
+    touch(videos / "a/c.d.mp4", out / f"of_another_video.{kept}")
+    assert find_jobs([videos], out, f".{wanted}")
+    touch(out / f"a/c.d.{kept}")
+    with pytest.raises(
+        ConfigError, match=rf"a/c\.d\.{kept}: c\.d\.{wanted} would .*before \.safe.*another --out"
+    ):
+        find_jobs([videos], out, f".{wanted}")
+
+
 def test_folder_without_videos_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"holds no video \(\.3gp, .*\); name another folder"):
         find_jobs([tmp_path], tmp_path, ".safetensors")
