@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
+import platform
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,7 +26,7 @@ def replacing(path: Path) -> Iterator[Path]:
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     path.parent.mkdir(parents=True, exist_ok=True)
     # Beside the target, so that os.replace stays within one file system.
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    temporary = part_of(path)
     try:
         yield temporary
         with temporary.open("r+b") as file:  # Windows asks for the right to write
@@ -32,6 +34,20 @@ def replacing(path: Path) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def part_of(path: Path, *, pid: int | None = None, host: str | None = None) -> Path:
+    """Where a process writes what is to take the place of ``path``.
+
+    Numbers of processes are those of a machine, and several may share the disk.
+
+    Args:
+        path: the file or folder.
+        pid: number of the process; None for this one.
+        host: name of its machine; None for this one.
+    """
+    name = hashlib.blake2b((host or platform.node()).encode(), digest_size=4).hexdigest()
+    return path.with_name(f".{path.name}.{name}.{pid or os.getpid()}.part")
 
 
 def remove_parts(path: Path) -> None:
@@ -59,7 +75,7 @@ def whole_folder(path: Path) -> Iterator[Path]:
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise FileExistsError(f"{path}: exists already")
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    temporary = part_of(path)
     temporary.mkdir()
     try:
         yield temporary

@@ -96,8 +96,8 @@ def add_parser(commands: Any) -> None:
         "--shard",
         default="auto",
         metavar="I/N",
-        help="encode only part I of N, from 0/N; none for all (default: what torchrun or a Slurm "
-        "array says)",
+        help="encode only part I of N, from 0/N; none for all (default: what torchrun, srun or "
+        "a Slurm array says)",
     )
     parser.add_argument(
         "--format",
@@ -198,7 +198,7 @@ def _load(arguments: argparse.Namespace) -> FrameEncoder:
     from proassist_lit.vision.network import NetworkOptions
 
     device = choose_device(arguments.device)
-    local_rank = os.environ.get("LOCAL_RANK", "")
+    local_rank = os.environ.get("LOCAL_RANK") or os.environ.get("SLURM_LOCALID", "")
     if arguments.device == "auto" and device.type == "cuda" and local_rank.isdecimal():
         device = torch.device("cuda", int(local_rank) % torch.cuda.device_count())
     if not arguments.encoder.startswith("thumbnail"):

@@ -12,6 +12,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from proassist_lit.atomic import part_of
 from proassist_lit.data.feature_content import write_content
 from proassist_lit.encoding.decoding import Decoders, Unit
 from proassist_lit.encoding.jobs import Job
@@ -154,10 +155,13 @@ def _write(
 
 
 def _remove_left_behind(job: Job) -> None:
-    """Remove what a killed process had begun to write for this video."""
+    """Remove what a killed process of this machine had begun to write for this video."""
     for path in job.target.parent.glob(f".{job.target.name}.*.part"):
         pid = path.suffixes[-2][1:]
-        if pid.isdecimal() and not is_running(int(pid)):
+        if not pid.isdecimal() or is_running(int(pid)):
+            continue
+        without_host = f".{job.target.name}.{pid}.part"  # as earlier versions called it
+        if path.name in (part_of(job.target, pid=int(pid)).name, without_host):
             path.unlink(missing_ok=True)
 
 

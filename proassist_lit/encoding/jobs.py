@@ -91,8 +91,8 @@ def choose_shard(text: str, environment: Mapping[str, str] = os.environ) -> Shar
     """Read ``--shard``.
 
     Args:
-        text: ``i/n``, from 0/n to n-1/n; ``none``; or ``auto``: what torchrun and Slurm's job
-            arrays say, both of them if there are both.
+        text: ``i/n``, from 0/n to n-1/n; ``none``; or ``auto``: what torchrun or srun, and Slurm's
+            job arrays say, both of them if there are both.
         environment: the environment variables.
 
     Raises:
@@ -116,14 +116,31 @@ def choose_shard(text: str, environment: Mapping[str, str] = os.environ) -> Shar
         shard = Shard(index, _number(environment, "SLURM_ARRAY_TASK_COUNT"), "Slurm array")
     if "WORLD_SIZE" in environment:
         rank, world = _number(environment, "RANK"), _number(environment, "WORLD_SIZE")
-        origin = f"{shard.origin} and torchrun" if shard.origin else "torchrun"
-        shard = Shard(shard.index * world + rank, shard.count * world, origin)
+        shard = _within(shard, rank, world, "torchrun")
+    elif tasks := _tasks_of_step(environment):
+        shard = _within(shard, _number(environment, "SLURM_PROCID", 0), tasks, "srun")
     if not 0 <= shard.index < max(shard.count, 1):
         raise ConfigError(
             f"--shard auto: {shard.origin} says part {shard.index} of {shard.count}, from 0; "
             "give --shard i/n yourself, or --shard none."
         )
     return shard
+
+
+def _within(shard: Shard, index: int, count: int, origin: str) -> Shard:
+    """Part ``index`` of ``count`` of a part."""
+    both = f"{shard.origin} and {origin}" if shard.origin else origin
+    return Shard(shard.index * count + index, shard.count * count, both)
+
+
+def _tasks_of_step(environment: Mapping[str, str]) -> int:
+    """How many processes srun started; 0 without srun.
+
+    ``SLURM_NTASKS`` is what was asked for: salloc and sbatch set it where they start one process.
+    """
+    if "SLURM_STEP_NUM_TASKS" in environment:
+        return _number(environment, "SLURM_STEP_NUM_TASKS")
+    return _number(environment, "SLURM_NTASKS", 1) if "SLURM_STEP_ID" in environment else 0
 
 
 def _below(folder: Path) -> dict[PurePosixPath, Path]:

@@ -15,6 +15,9 @@ from proassist_lit.commands.main import main
 from proassist_lit.data.feature_content import read_content
 from proassist_lit.encoding.jobs import Job
 from proassist_lit.encoding.progress import EncodingProgress
+from proassist_lit.errors import ConfigError
+from proassist_lit.vision import encoders
+from proassist_lit.vision.network import NetworkOptions
 from proassist_lit.vision.video_file import VideoFile
 from tests.vision.clips import make_clip, make_sound
 from tests.vision.fake_torchcodec import install, uninstall
@@ -201,6 +204,36 @@ def test_shards_of_all_kinds_give_the_same_files(
     assert "part 1 of 2, from 0 (Slurm array): 1 of 3 videos\n" in capsys.readouterr().out
     for name in ("parts", "ranks", "array"):
         assert files(tmp_path / name) == files(tmp_path / "whole")
+
+
+@pytest.mark.parametrize(
+    ("environment", "device"),
+    [
+        ({}, "cuda"),
+        ({"LOCAL_RANK": "5"}, "cuda:1"),
+        ({"SLURM_LOCALID": "3"}, "cuda:3"),
+        ({"LOCAL_RANK": "2", "SLURM_LOCALID": "0"}, "cuda:2"),  # srun starts one torchrun
+    ],
+)
+def test_each_process_of_a_machine_takes_a_gpu_of_its_own(
+    environment: dict[str, str], device: str, videos: Path, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    for name in ("LOCAL_RANK", "SLURM_LOCALID"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    asked: list[str] = []
+
+    def load(name: str, options: NetworkOptions) -> None:
+        asked.append(str(options.device))
+        raise ConfigError("that is all")
+
+    monkeypatch.setattr(encoders, "choose_device", lambda name: torch.device("cuda"))
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    monkeypatch.setattr(encoders, "load_encoder", load)
+    assert encode(videos, tmp_path / "out") == 2
+    assert asked == [device]
 
 
 def test_damaged_video_is_kept_if_asked(videos: Path, tmp_path: Path, capsys: Captured) -> None:

@@ -79,6 +79,8 @@ ARRAY = {
     "SLURM_ARRAY_TASK_ID": "7", "SLURM_ARRAY_TASK_MIN": "1", "SLURM_ARRAY_TASK_STEP": "2",
     "SLURM_ARRAY_TASK_COUNT": "5",
 }  # fmt: skip
+STEP = {"SLURM_STEP_ID": "0", "SLURM_STEP_NUM_TASKS": "3", "SLURM_NTASKS": "6", "SLURM_PROCID": "1"}
+BATCH = {"SLURM_NTASKS": "6", "SLURM_PROCID": "0"}
 RANKS = {"RANK": "2", "WORLD_SIZE": "4", "LOCAL_RANK": "0"}
 
 
@@ -89,7 +91,13 @@ RANKS = {"RANK": "2", "WORLD_SIZE": "4", "LOCAL_RANK": "0"}
         ("auto", ARRAY, 3, 5),
         ("auto", RANKS, 2, 4),
         ("auto", ARRAY | RANKS, 14, 20),
+        ("auto", STEP, 1, 3),
+        ("auto", BATCH, 0, 1),  # sbatch without srun: one process, whatever was asked for
+        ("auto", {"SLURM_STEP_ID": "0"} | BATCH, 0, 6),
+        ("auto", ARRAY | STEP, 10, 15),
+        ("auto", STEP | RANKS, 2, 4),  # torchrun counts the machines, too
         ("none", ARRAY | RANKS, 0, 1),
+        ("none", STEP, 0, 1),
         ("1/3", ARRAY | RANKS, 1, 3),
         ("0/1", {}, 0, 1),
     ],
