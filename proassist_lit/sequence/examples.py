@@ -147,7 +147,8 @@ class ExampleSet(Dataset[Example]):
             fps=conversation.fps,
             rules=self._rules,
         )
-        features = self._read_features(conversation)[: len(sequence.frame_indices)]
+        kept = conversation.start_frame_idx + len(sequence.frame_indices)  # the rest was cut off
+        features = self._read_features(replace(conversation, end_frame_idx=kept))
         return Example(
             input_ids=sequence.input_ids,
             image_mask=sequence.image_mask,

@@ -22,9 +22,13 @@ def order_of(batches: EpochBatches) -> list[list[tuple[int, int]]]:
 
 def example_set(k: int = 1, *, max_seq_len: int = 4096, rho: float = 0.5, **kwargs) -> ExampleSet:
     short = dialogue((*DIALOGUE[:4], FramesTurn(start=11, end=14)), video_uid="short")
+    features = {
+        c.video_uid: random_features(c.num_frames, k, seed=len(c.video_uid))
+        for c in (dialogue(), short)
+    }
     return ExampleSet(
         [dialogue(), short],
-        lambda c: random_features(c.num_frames, k, seed=len(c.video_uid)),
+        lambda c: features[c.video_uid][: c.num_frames],  # a record may be read in part
         word_chat(),
         num_tokens_per_img=k,
         max_seq_len=max_seq_len,

@@ -8,13 +8,14 @@ import torch
 from torch import Tensor
 
 from proassist_lit.data.collate import collate, pack
+from proassist_lit.data.conversation import Conversation
 from proassist_lit.errors import RecordError
 from proassist_lit.sequence.builder import TokenSequence
 from proassist_lit.sequence.chat import Role
-from proassist_lit.sequence.examples import build_example_sequence
+from proassist_lit.sequence.examples import ExampleSet, build_example_sequence
 from proassist_lit.sequence.rules import OURS, SequenceRules
 from proassist_lit.types import IGNORE_INDEX, Batch
-from tests.fakes import dialogue, tiny_model, word_chat
+from tests.fakes import dialogue, random_features, tiny_model, word_chat
 from tests.sequence.batches import example_set
 
 
@@ -49,6 +50,24 @@ def test_cut_example_brings_the_features_of_its_frames_only() -> None:
     assert len(cut.image_features) == int(cut.image_mask.sum())
     assert len(cut.image_features) < len(whole.image_features)
     assert torch.equal(cut.image_features, whole.image_features[: len(cut.image_features)])
+
+
+def test_only_the_features_of_the_frames_that_are_kept_are_read() -> None:
+    asked: list[tuple[int, int]] = []
+    conversation = dialogue()
+
+    def read(part: Conversation) -> Tensor:
+        asked.append((part.start_frame_idx, part.end_frame_idx))
+        return random_features(part.num_frames, 1)
+
+    for max_seq_len in (4096, 40):
+        examples = ExampleSet(
+            [conversation], read, word_chat(), num_tokens_per_img=1, max_seq_len=max_seq_len,
+            rho=1.0, turn_frames=None, seed=3,
+        )  # fmt: skip
+        kept = len(examples[0, 0].image_features)
+        assert asked.pop() == (conversation.start_frame_idx, conversation.start_frame_idx + kept)
+    assert 0 < kept < conversation.num_frames
 
 
 def test_example_set_names_a_record_that_does_not_fit() -> None:
