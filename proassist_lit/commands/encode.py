@@ -218,10 +218,17 @@ def _load(arguments: argparse.Namespace) -> FrameEncoder:
 
 
 def _expected(jobs: Sequence[Job], fps: float) -> dict[Job, int]:
-    """Frames of each video, as its header says; those whose header says nothing are left out."""
+    """Frames of each video, as its header says; those whose header says nothing are left out.
+
+    Without a terminal nobody sees how many are left, and no video is opened for it.
+    """
+    from rich.console import Console
+
     from proassist_lit.vision.video_file import VideoFile
 
-    expected = {}
+    expected: dict[Job, int] = {}
+    if not Console(stderr=True).is_terminal:
+        return expected
     for job in jobs:
         try:
             with VideoFile(job.video) as video:
