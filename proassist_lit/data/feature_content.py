@@ -46,7 +46,7 @@ class HowMade:
         try:
             made = json.loads(notes["made"])
             return cls(
-                *(str(made[key]) for key in ("encoder", "revision")), int(made["layer"]),
+                str(made["encoder"]), str(made["revision"]), int(made["layer"]),
                 str(made["preprocessing"]),
             )  # fmt: skip
         except (KeyError, TypeError, ValueError):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from proassist_lit.data.record_checks import show
 from proassist_lit.data.record_parser import check_record
 from proassist_lit.data.records import Checked
 
@@ -36,11 +37,11 @@ def check_prepared(raw: object, where: str, early: list[str]) -> Checked:
     turns: list[Any] = []
     last_s = 0.0
     for i, turn in enumerate(raw["conversation"]):
-        time_s = turn.get("time") if isinstance(turn, dict) else None
+        time_s: Any = turn.get("time") if isinstance(turn, dict) else None
         if type(time_s) in (int, float) and time_s >= last_s:
             last_s = time_s
         elif type(time_s) in (int, float) and time_s >= 0 and _is_one_frame(turns[-1:]):
-            early.append(f"{where}: turn {i}: its time {time_s} s is before {last_s} s")
+            early.append(f"{where}: turn {i}: its time {show(time_s)} s is before {show(last_s)} s")
             turn = {key: value for key, value in turn.items() if key != "time"}
         turns.append(turn)
     return check_record({**raw, "conversation": turns}, where)
