@@ -4,7 +4,8 @@ When the context of a stream is full, it is begun anew with a prefix (``streamin
 parts of a long conversation begin with the same prefixes, so that a model has learnt to go on from
 them.
 
-Source: iterative progress summarization for training, ProAssist, arXiv:2506.05904.
+Source: iterative progress summarization for training, ProAssist, arXiv:2506.05904. It knows no
+updates of a state; here a part without an utterance is kept if it has one.
 """
 
 from __future__ import annotations
@@ -91,7 +92,8 @@ def split_conversation(
     """Split ``conversation`` into parts of at most ``max_seq_len`` tokens.
 
     A part ends after the last utterance that fits (after the last frame, if none is in reach).
-    Most of the silence before the next one is left out, and so are parts without an utterance.
+    Most of the silence before the next turn is left out, and so are parts that teach no words:
+    without an utterance and, where updates are written, without one of those.
 
     Args:
         conversation: the record.
@@ -123,7 +125,7 @@ def split_conversation(
     while start < splitter.num_frames:
         end, progress = splitter.find_end(start, summary, number=number)
         part = splitter.part(start, end, summary, progress, number=number)
-        if every_frame or any(isinstance(turn, AssistantTurn) for turn in part.turns):
+        if every_frame or splitter.teaches(part):
             parts.append(part)
         number, summary = number + 1, progress or summary
         if every_frame:
@@ -259,6 +261,11 @@ class _Splitter:
             initial_state=self._state_at(start),
             metadata={**self._conversation.metadata, "part": number},
         )
+
+    def teaches(self, part: Conversation) -> bool:
+        """Whether words are learnt from ``part``: those of an utterance, or of an update."""
+        kinds = (AssistantTurn, DstTurn) if self._feeds_updates else (AssistantTurn,)
+        return any(isinstance(turn, kinds) for turn in part.turns)
 
     def next_start(self, end: int, num_context_frames: int) -> int:
         """First frame of the part after frame ``end - 1``: some frames before its first turn."""

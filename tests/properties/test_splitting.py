@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -86,9 +87,9 @@ def said_at(conversation: Conversation) -> Iterator[tuple[Turn, int]]:
             yield turn, last + waits
 
 
-def numbers(conversation: Conversation) -> list[int]:
-    """Numbers of the utterances; a summary that was added has none."""
-    said = [turn for turn in conversation.turns if isinstance(turn, AssistantTurn)]
+def numbers(conversation: Conversation, kind: type[Turn] = AssistantTurn) -> list[int]:
+    """Numbers of the utterances, or of other turns; a summary that was added has none."""
+    said = [turn for turn in conversation.turns if isinstance(turn, kind)]
     return [turn.extra["number"] for turn in said if "number" in turn.extra]
 
 
@@ -114,12 +115,19 @@ def told_at(conversation: Conversation, frame_idx: int, summary: str) -> str:
 
 @examples(40)
 @given(case=LONG, method=METHODS, data=st.data())
-def test_parts_fit_and_hold_every_utterance_once(
+def test_parts_fit_and_hold_every_utterance_and_update_once(
     case: Case, method: SplitMethod, data: st.DataObject
 ) -> None:
+    if data.draw(st.booleans(), label="falls silent"):
+        turns = case.conversation.turns
+        late = [t for t in turns[len(turns) // 4 :] if not isinstance(t, AssistantTurn)]
+        turns = (*turns[: len(turns) // 4], *late)
+        case = replace(case, conversation=replace(case.conversation, turns=turns))
     _, parts = some_parts(case, method, data)
-    if parts:
-        assert [n for part in parts for n in numbers(part)] == numbers(case.conversation)
+    for kind in (AssistantTurn, DstTurn):
+        if parts:
+            held = [n for part in parts for n in numbers(part, kind)]
+            assert held == numbers(case.conversation, kind)
     for before, after in pairwise(parts):
         assert before.start_frame_idx < before.end_frame_idx <= after.start_frame_idx
         assert before.metadata["part"] < after.metadata["part"]

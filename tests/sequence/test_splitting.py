@@ -17,7 +17,7 @@ from proassist_lit.errors import ConfigError
 from proassist_lit.sequence.builder import TokenSequence, build_sequence, prefix_ids
 from proassist_lit.sequence.chat import Role
 from proassist_lit.sequence.examples import build_example_sequence
-from proassist_lit.sequence.rules import OURS
+from proassist_lit.sequence.rules import OURS, SequenceRules
 from proassist_lit.sequence.script import read_script
 from proassist_lit.sequence.splitting import SplitConfig, SplitMethod, split_conversation
 from proassist_lit.sequence.summary_requests import SUMMARY_QUERY
@@ -174,6 +174,40 @@ def test_silence_longer_than_a_part_is_split_too_and_left_out() -> None:
 
     assert utterances(parts) == ["good", "well done"]
     assert parts[-1].end_frame_idx == 300
+
+
+@pytest.mark.parametrize("method", SPLIT)
+def test_updates_without_words_nearby_are_learnt_where_updates_are(method: SplitMethod) -> None:
+    starts, ends = (DstTurn(updates=(Update("S1", t),)) for t in Transition)
+    turns = (
+        FramesTurn(start=0, end=10),
+        AssistantTurn(content="good", progress="so far good"),
+        FramesTurn(start=10, end=110),
+        starts,
+        FramesTurn(start=110, end=210),
+        ends,
+        FramesTurn(start=210, end=215),
+        UserTurn(content="how many"),  # a part begins for it, too
+        FramesTurn(start=215, end=310),
+    )
+    talk = dialogue(turns)
+
+    def parts(rules: SequenceRules) -> list[Conversation]:
+        return split_conversation(
+            talk, CHAT, SplitConfig(method=method, min_context_s=5, max_context_s=5),
+            num_tokens_per_img=1, max_seq_len=64, seed=1, rules=rules,
+        )  # fmt: skip
+
+    learnt = parts(OURS)
+    assert updates(learnt) == updates([talk]) == [*starts.updates, *ends.updates]
+    assert utterances(learnt) == ["good"]
+    assert sum(part.num_frames for part in learnt) < talk.num_frames  # silence is left out still
+    assert parts(replace(OURS, feed_updates=False)) == learnt[:1]
+
+
+def updates(parts: list[Conversation]) -> list[Update]:
+    moments = [moment for part in parts for moment in read_script(part).moments]
+    return [update for moment in moments for update in moment.updates]
 
 
 def test_parts_know_which_frames_are_supervised() -> None:
