@@ -211,7 +211,7 @@ def check_context(config: RunConfig, model: AssistantModel) -> None:
 
 
 def build_examples(config: RunConfig, core: Core, split: str) -> ExampleSet:
-    """Training examples of ``split``; outside train every frame decides.
+    """Training examples of ``split``; outside train no decision is left out or smoothed.
 
     Raises:
         RecordError: a record does not fit into ``data.max_seq_len`` at all, naming it; or no record
@@ -227,7 +227,7 @@ def build_examples(config: RunConfig, core: Core, split: str) -> ExampleSet:
         num_tokens_per_img=config.data.num_tokens_per_img,
         max_seq_len=config.data.max_seq_len,
         rho=config.objective.rho if train else 1.0,
-        turn_frames=config.objective.sampled_turn_frames if train else None,
+        turn_frames=config.objective.sampled_turn_frames,
         seed=config.seed,
         smoothing_s=config.objective.smoothing_s if train else 0.0,
         rules=config.rules,
@@ -273,8 +273,7 @@ def build_collate(
 ) -> Callable[[Sequence[Example]], Batch]:
     """What makes a batch of the examples of ``split``: padded, or packed into one row.
 
-    Only train splits single turns: outside it every frame decides, and a shared forward gives the
-    same losses.
+    Only train splits single turns: a shared forward gives the same losses.
     """
     make = pack if packs(config, core) else partial(collate, hidden_id=_hidden_id(config, core))
     if config.objective.turns is Turns.SINGLE and split == "train":

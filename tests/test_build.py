@@ -18,8 +18,9 @@ from proassist_lit.data.sources.toy import ToyConfig
 from proassist_lit.evaluation.config import EvaluationConfig
 from proassist_lit.lit.build import build_datamodule
 from proassist_lit.model.config import ModelConfig, TinyConfig
-from proassist_lit.objectives import ObjectiveConfig
+from proassist_lit.objectives import ObjectiveConfig, ObjectiveKind
 from proassist_lit.sequence.chat import Role
+from proassist_lit.sequence.sampling import turn_ends
 from proassist_lit.sequence.splitting import SplitConfig, SplitMethod
 from proassist_lit.streaming.config import Strategy, StreamConfig
 from proassist_lit.types import IGNORE_INDEX, Example
@@ -136,7 +137,7 @@ def test_only_training_samples_and_smooths_its_decisions(cache: Path) -> None:
     assert all(few == many // 2 for few, many in kept)
 
     plain = examples("val")
-    changed = examples("val", turn_frames=2, rho=0.0, smoothing_s=1.0)
+    changed = examples("val", rho=0.0, smoothing_s=1.0)
     assert silent(changed) == silent(plain)
     assert all(torch.equal(a.speak_targets, b.speak_targets)
                and torch.equal(a.dst_targets, b.dst_targets)
@@ -147,6 +148,24 @@ def test_only_training_samples_and_smooths_its_decisions(cache: Path) -> None:
         assert set(hard.tolist()) == {0.0, 1.0}, name
         soft = torch.cat([getattr(example, name) for example in smooth])
         assert ((soft > 0) & (soft < 1)).any(), name
+
+
+def test_loss_on_val_asks_where_training_and_streams_do(cache: Path) -> None:
+    core = build_core(small_run(cache))
+
+    def decided(**objective: Any) -> list[list[bool]]:
+        made = build_examples(small_run(cache, objective=ObjectiveConfig(**objective)), core, "val")
+        masks = [made[0, i].neg_frame_mask | made[0, i].pos_frame_mask for i in range(len(made))]
+        return [mask[made[0, i].image_mask].tolist() for i, mask in enumerate(masks)]
+
+    for sequence, found in zip(
+        build_examples(small_run(cache), core, "val").sequences,
+        decided(turn_frames=2, rho=0.0),  # which thins out train alone
+        strict=True,
+    ):
+        assert found == turn_ends(sequence, 2).tolist()
+    assert decided(turn_frames=1) == decided(kind=ObjectiveKind.PER_TOKEN)  # everywhere
+    assert decided(turn_frames=1) != decided(turn_frames=2)
 
 
 def test_summaries_longer_than_streams_write_are_told_of_where_they_are_taught(cache: Path) -> None:

@@ -22,7 +22,7 @@ class ConversationDataModule(L.LightningDataModule):
     """Loaders over built example sets.
 
     Args:
-        examples: of train, and of val, where every frame decides whatever training samples.
+        examples: of train, and of val, where every decision counts, whatever training samples.
         collate: makes a batch of examples, for the same splits.
         batches: order of a split: shuffled or not, of the lengths of its examples.
         num_workers: loader processes.
