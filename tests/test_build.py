@@ -14,6 +14,8 @@ import torch
 from proassist_lit.build import Core, build_collate, build_core, build_examples, packs
 from proassist_lit.config import Compat, RunConfig
 from proassist_lit.data.config import DataConfig
+from proassist_lit.data.conversation import AssistantTurn
+from proassist_lit.data.dataset import ConversationSet
 from proassist_lit.data.sources.toy import ToyConfig
 from proassist_lit.evaluation.config import EvaluationConfig
 from proassist_lit.lit.build import build_datamodule
@@ -181,6 +183,48 @@ def test_summaries_longer_than_streams_write_are_told_of_where_they_are_taught(c
 
     with pytest.warns(UserWarning, match=r"up to 256 tokens are learnt, but .* cut them off at 96"):
         build_datamodule(run, core)
+
+
+@pytest.mark.parametrize(
+    ("method", "max_seq_len", "tells_progress", "why"),
+    [
+        (SplitMethod.SUMMARIZE, 320, True, None),
+        (SplitMethod.SUMMARIZE, 320, False, r"Of its \d+ utterances 0 have a progress.*=96: give"),
+        (SplitMethod.SUMMARIZE, 4096, True, r"fits into data\.max_seq_len=4096.* lower it"),
+        (SplitMethod.DST_REFRESH, 320, True, r"Set splitting\.method=summarize, with which"),
+    ],
+    ids=["taught", "no_progress", "fits", "other_method"],
+)
+def test_streams_that_summarize_untaught_are_told_of(
+    method: SplitMethod, max_seq_len: int, tells_progress: bool, why: str | None, cache: Path
+) -> None:
+    toy = ToyConfig(num_train=1, num_val=1, num_test=1)
+    data = DataConfig(cache=str(cache), encoder="thumbnail4", toy=toy, max_seq_len=max_seq_len)
+    stream = StreamConfig(strategy=Strategy.SUMMARIZE, max_context=832, max_new_tokens=2,
+                          max_dst_tokens=2, max_summary_tokens=96)  # fmt: skip
+    splitting = SplitConfig(method=method, max_summary_tokens=96)
+    run = small_run(cache, data=data, splitting=splitting, stream=stream)
+    core = build_core(run)
+    if not tells_progress:
+        core.data["train"] = untold(core.data["train"])
+
+    if why is None:
+        build_datamodule(run, core)
+        return
+    with pytest.warns(UserWarning, match=rf"strategy=summarize: .* no summary to learn.*{why}"):
+        build_datamodule(run, core)
+    begun = replace(run, model=replace(run.model, init_from="elsewhere"))
+    build_datamodule(begun, core)  # it may have learnt to there
+
+
+def untold(data: ConversationSet) -> ConversationSet:
+    """The same recordings, of which nobody has told what was done so far."""
+    return replace(data, conversations=tuple(
+        replace(talk, turns=tuple(
+            replace(turn, progress=None) if isinstance(turn, AssistantTurn) else turn
+            for turn in talk.turns
+        )) for talk in data.conversations
+    ))  # fmt: skip
 
 
 def test_a_run_without_a_head_for_the_state_is_as_on_data_without_steps(cache: Path) -> None:

@@ -11,6 +11,7 @@ import lightning as L
 
 from proassist_lit.build import Core, build_collate, build_examples, packs
 from proassist_lit.config import RunConfig
+from proassist_lit.data.conversation import AssistantTurn
 from proassist_lit.errors import CheckpointError, ConfigError
 from proassist_lit.lit.best_checkpoints import BestCheckpoint, TopCheckpoints
 from proassist_lit.lit.callbacks import StreamingEvaluation
@@ -35,6 +36,9 @@ from proassist_lit.objectives import ObjectiveKind
 from proassist_lit.optimizer_config import OptimizerKind
 from proassist_lit.run_directory import RunDirectory
 from proassist_lit.sequence.batching import EpochBatches
+from proassist_lit.sequence.examples import ExampleSet
+from proassist_lit.sequence.splitting import SplitMethod
+from proassist_lit.streaming.config import Strategy
 from proassist_lit.trainer_config import TrainerConfig
 
 _NEVER = 2**62
@@ -55,6 +59,7 @@ def build_datamodule(config: RunConfig, core: Core) -> ConversationDataModule:
     if len(examples["train"]) > len(core.data["train"]):
         check_stream_length(config)
         check_summaries(config)
+    check_taught_summaries(config, core, examples["train"])
     return ConversationDataModule(
         examples,
         {split: build_collate(config, core, split) for split in ("train", "val")},
@@ -118,6 +123,41 @@ def check_summaries(config: RunConfig) -> None:
             "to one number, and leave room for it in stream.reserve.",
             stacklevel=2,
         )
+
+
+def check_taught_summaries(config: RunConfig, core: Core, examples: ExampleSet) -> None:
+    """Warn of streams that write summaries, which nothing in train teaches.
+
+    Args:
+        config: of the run.
+        core: with the conversations of train, before they were split.
+        examples: of train.
+    """
+    begins_trained = bool(config.model.init_from)  # elsewhere, maybe to summarize as well
+    if config.stream.strategy is not Strategy.SUMMARIZE or begins_trained:
+        return
+    if examples.teaches_summaries:
+        return
+    whole, longest = core.data["train"], config.data.max_seq_len
+    said = [turn for c in whole for turn in c.turns if isinstance(turn, AssistantTurn)]
+    if config.splitting.method is not SplitMethod.SUMMARIZE:
+        why = "Set splitting.method=summarize, with which parts of long conversations end with one"
+    elif len(examples) == len(whole):
+        why = (
+            f"All of train fits into data.max_seq_len={longest}, and only parts of what does not "
+            "end with one: lower it"
+        )
+    else:
+        why = (
+            f"Of its {len(said)} utterances {sum(bool(turn.progress) for turn in said)} have a "
+            "progress, which parts end with where it takes no more than "
+            f"splitting.max_summary_tokens={config.splitting.max_summary_tokens}: give them one"
+        )
+    warnings.warn(
+        "stream.strategy=summarize: train has no summary to learn, so streams go on from what the "
+        f"model makes up. {why}, or choose another stream.strategy.",
+        stacklevel=2,
+    )
 
 
 def check_turns(config: RunConfig) -> None:

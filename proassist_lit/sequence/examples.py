@@ -113,6 +113,16 @@ class ExampleSet(Dataset[Example]):
         """Whether at any frame it is known if the state is to be updated."""
         return any(bool((seq.dst_update_labels >= 0).any()) for seq in self.sequences)
 
+    @property
+    def teaches_summaries(self) -> bool:
+        """Whether a request for a summary is answered in any conversation."""
+        for conversation in self._conversations:
+            script = read_script(conversation, self._rules)
+            said = (text for m in script.moments for text in (*m.before, *m.spans))
+            if any(text.is_summary for text in (*said, *script.after)):
+                return True
+        return False
+
     def name(self, index: int) -> str:
         """Name of the conversation of example ``index``, with the file and line it is from."""
         conversation = self._conversations[index]
