@@ -14,8 +14,9 @@ class KeyRotation:
     """Rotary positions of a backbone, as far as moving kept keys needs them.
 
     A key is turned back by the rotation of its old position and on by that of the new one, with
-    the backbone's own cosines and sines (computed in float32, whatever the model's type), so that
-    it equals the key that would have been computed at the new position.
+    the backbone's own cosines and sines, so that it equals the key that would have been computed at
+    the new position. In 16 bits that is but for a rounding: a key is moved in float32 and rounded
+    once, as the same keys are moved again at every cut.
 
     Args:
         model: its backbone must rotate keys in halves, as Llama does.
@@ -37,16 +38,21 @@ class KeyRotation:
 
     def move(self, keys: Tensor, old: int, new: int) -> Tensor:
         """Move (..., T, size) keys from positions ``old``, ``old + 1``, .. to ``new``, .. ."""
+        exact = keys.to(torch.promote_types(keys.dtype, torch.float32))
         cos, sin = self._angles(keys, old)
-        there = (keys * cos - _turn(keys) * sin) / (cos**2 + sin**2)
+        there = (exact * cos - _turn(exact) * sin) / (cos**2 + sin**2)
         cos, sin = self._angles(keys, new)
-        return there * cos + _turn(there) * sin
+        return (there * cos + _turn(there) * sin).to(keys.dtype)
 
     def _angles(self, keys: Tensor, start: int) -> tuple[Tensor, Tensor]:
-        """(T, size) cosines and sines from position ``start`` on."""
+        """(T, size) cosines and sines from position ``start`` on, at least float32.
+
+        Those of 16-bit ``keys`` are as the backbone rounds them, since they were rotated by these.
+        """
         positions = torch.arange(start, start + keys.shape[-2], device=keys.device)[None]
         cos, sin = self._rotary(keys, positions)
-        return cos[0], sin[0]
+        wide = torch.promote_types(keys.dtype, torch.float32)
+        return cos[0].to(wide), sin[0].to(wide)
 
 
 def _turn(keys: Tensor) -> Tensor:

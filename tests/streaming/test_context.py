@@ -191,6 +191,26 @@ def test_moved_keys_equal_keys_of_the_new_positions(rope: dict) -> None:
     )
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_keys_of_16_bits_are_rounded_once_when_they_are_moved(dtype: torch.dtype) -> None:
+    model = tiny_model(dtype=dtype)
+    tokens = torch.randn(1, 400, 16, generator=torch.Generator().manual_seed(1)).to(dtype)
+    cache, fresh, kept = KVCache(2), KVCache(2), torch.arange(400)
+    rotation = KeyRotation(model)
+    with torch.no_grad():
+        model.hidden_states(tokens, cache=cache)
+        for dropped in (50, 31, 17, 40, 3):  # what stays is moved again and again
+            cache.keep([(0, 5), (5 + dropped, len(cache))], rotation)
+            kept = torch.cat([kept[:5], kept[5 + dropped :]])
+        model.hidden_states(tokens[:, kept], cache=fresh)
+
+    moved, want = (found.layers[0].keys[:, :, 5 : len(kept)].double() for found in (cache, fresh))
+    assert cache.layers[0].keys.dtype is dtype
+    length = want.unflatten(-1, (2, -1)).norm(dim=-2).repeat(1, 1, 1, 2)  # of what is turned
+    last_bit = length.log2().floor().exp2() * torch.finfo(dtype).eps
+    assert ((moved - want).abs() / last_bit).mean() < 0.6
+
+
 def test_keep_refuses_what_it_cannot_do() -> None:
     cache = KVCache(2)
     with torch.no_grad():
