@@ -11,7 +11,7 @@ from proassist_lit.evaluation.config import EvaluationConfig, Matching
 from proassist_lit.metrics.matcher import Matcher
 from proassist_lit.metrics.matching import MatchConfig
 from proassist_lit.metrics.similarity import Similarity
-from proassist_lit.model.config import Decision, ModelConfig
+from proassist_lit.model.config import Decision, HeadType, ModelConfig
 from proassist_lit.objectives import ObjectiveConfig, ObjectiveKind, Turns
 from proassist_lit.sequence.rules import PROASSIST, SequenceRules, rules_for
 from proassist_lit.sequence.splitting import SplitConfig, SplitMethod
@@ -109,6 +109,7 @@ class RunConfig:
                 "their beginnings; leave data.max_tokens at null, or objective.turns at shared."
             )
         self._check_weights()
+        self._check_heads()
         self._check_relevance()
         self._check_sweep()
         if self.streams_as_reference:
@@ -135,6 +136,24 @@ class RunConfig:
             raise ConfigError(
                 f"{', '.join(names)} {has} no effect with model.dst=false, which learns no "
                 f"updates; leave {them} at 1."
+            )
+
+    def _check_heads(self) -> None:
+        model = self.model
+        if model.dst_output_head and not model.dst:
+            raise ConfigError(
+                "model.dst_output_head=true writes updates, but model.dst=false writes none; set "
+                "it to false."
+            )
+        without = f"model.decision={model.decision.value}"
+        if model.decision is Decision.SILENT_TOKEN and not model.dst:
+            without += " with model.dst=false"
+        elif model.decision is not Decision.OPENING_TOKEN:
+            return
+        if model.head is not HeadType.LINEAR:
+            raise ConfigError(
+                f"model.head={model.head.value} shapes decision heads, but {without} has none; "
+                "leave it at linear."
             )
 
     def _check_relevance(self) -> None:

@@ -109,10 +109,18 @@ class ObjectiveConfig:
                      "speaking_binary_weight", "dst_gen_weight", "dst_binary_weight"):  # fmt: skip
             if getattr(self, name) < 0:
                 raise ConfigError(f"objective.{name} must be >= 0, got {getattr(self, name)}.")
-        if self.turns is Turns.SINGLE and self.kind is not ObjectiveKind.PER_TURN:
+        if self.kind is ObjectiveKind.PER_TURN:
+            return
+        if self.turns is Turns.SINGLE:
             raise ConfigError(
                 f"objective.turns=single needs objective.kind=per_turn, got {self.kind.value}; "
                 "leave objective.turns at shared."
+            )
+        if self.turn_frames != 1:
+            raise ConfigError(
+                f"objective.turn_frames={self.turn_frames} needs objective.kind=per_turn, got "
+                f"{self.kind.value}; leave objective.turn_frames at 1. For fewer silent frames "
+                "lower objective.rho."
             )
 
     @property
@@ -150,7 +158,7 @@ def compute_losses(model: AssistantModel, batch: Batch, config: ObjectiveConfig)
     + dst_gen_weight * LM(dst) + dst_binary_weight * dst``. Where silence is a token, its
     cross-entropy is part of LM(assistant) and there is no speak term; so is, where no opening tells
     it (``not_silent_frames``), that frames to speak at are not silent. Of two heads to speak,
-    ``speak`` is the sum of their losses.
+    ``relevance`` is a term beside ``speak``, of the same weight.
     """
     out = model(batch)
     chunk, gamma = config.logit_chunk, config.focal_gamma

@@ -9,7 +9,7 @@ from proassist_lit.config import Compat, RunConfig
 from proassist_lit.data.config import DataConfig
 from proassist_lit.errors import ConfigError
 from proassist_lit.evaluation.config import EvaluationConfig
-from proassist_lit.model.config import Decision, ModelConfig
+from proassist_lit.model.config import Decision, HeadType, ModelConfig
 from proassist_lit.objectives import ObjectiveConfig, ObjectiveKind, Turns
 from proassist_lit.optimizer_config import OptimizerConfig, OptimizerKind
 from proassist_lit.sequence.splitting import SplitConfig, SplitMethod
@@ -150,14 +150,65 @@ def test_two_heads_to_speak_are_refused_where_they_cannot_learn(
             ObjectiveConfig(silent_logit_weight=0.1),
             r"silent_logit_weight has no effect .*objective\.speaking_binary_weight; leave it at 1",
         ),
+        (
+            ModelConfig(dst=False, dst_output_head=True),
+            ObjectiveConfig(),
+            r"dst_output_head=true writes updates, but model\.dst=false writes none; set it to",
+        ),
+        (
+            ModelConfig(decision=Decision.OPENING_TOKEN, head=HeadType.MLP),
+            ObjectiveConfig(kind=ObjectiveKind.TOKEN_PROB),
+            r"head=mlp shapes decision heads, but model\.decision=opening_token has none; leave it",
+        ),
+        (
+            ModelConfig(decision=Decision.SILENT_TOKEN, head=HeadType.MLP, dst=False),
+            ObjectiveConfig(kind=ObjectiveKind.TOKEN_PROB),
+            r"head=mlp .*\.decision=silent_token with model\.dst=false has none; leave it at lin",
+        ),
     ],
-    ids=["silent_token", "pos_weight", "dst", "dst_both", "head"],
+    ids=[
+        "silent_token",
+        "pos_weight",
+        "dst",
+        "dst_both",
+        "head",
+        "dst_output_head",
+        "no_head",
+        "no_other_head",
+    ],
 )
-def test_weights_without_effect_are_refused(
+def test_weights_and_heads_without_effect_are_refused(
     model: ModelConfig, objective: ObjectiveConfig, message: str
 ) -> None:
     with pytest.raises(ConfigError, match=message):
         RunConfig(model=model, objective=objective)
+
+
+def test_a_head_that_is_left_may_have_any_shape() -> None:
+    """Where silence is a token, updates are decided by a head still."""
+    RunConfig(
+        model=ModelConfig(decision=Decision.SILENT_TOKEN, head=HeadType.MLP),
+        objective=ObjectiveConfig(kind=ObjectiveKind.TOKEN_PROB),
+    )
+
+
+@pytest.mark.parametrize("kind", [ObjectiveKind.PER_TOKEN, ObjectiveKind.TOKEN_PROB])
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"turns": Turns.SINGLE}, r"turns=single needs .*per_turn, got \w+; leave .* at shared"),
+        (
+            {"turn_frames": 4},
+            r"turn_frames=4 needs objective\.kind=per_turn, got \w+; leave .* at 1",
+        ),
+    ],
+    ids=["single", "turn_frames"],
+)
+def test_settings_of_turns_are_refused_without_turns(
+    changes: dict, message: str, kind: ObjectiveKind
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        ObjectiveConfig(kind=kind, **changes)
 
 
 @pytest.mark.parametrize("name", ["", "a/b"])

@@ -31,10 +31,15 @@ def make_batch(
     return collate([examples[0, 0]])
 
 
+def turn_frames(kind: ObjectiveKind) -> int:
+    """More than one where there are turns."""
+    return 2 if kind is ObjectiveKind.PER_TURN else 1
+
+
 @pytest.mark.parametrize("kind", list(ObjectiveKind))
 def test_total_is_the_weighted_sum(kind: ObjectiveKind) -> None:
     config = ObjectiveConfig(
-        kind=kind, turn_frames=2, pos_weight=3.0, response_gen_weight=2.0,
+        kind=kind, turn_frames=turn_frames(kind), pos_weight=3.0, response_gen_weight=2.0,
         speaking_binary_weight=3.0, dst_gen_weight=5.0, dst_binary_weight=7.0,
     )  # fmt: skip
     with torch.no_grad():
@@ -132,7 +137,7 @@ OBJECTIVES = [
 def test_every_trainable_parameter_gets_a_gradient(
     kind: ObjectiveKind, decision: Decision, head: HeadType, dst_output_head: bool
 ) -> None:
-    config = ObjectiveConfig(kind=kind, turn_frames=2, focal_gamma=1.0)
+    config = ObjectiveConfig(kind=kind, turn_frames=turn_frames(kind), focal_gamma=1.0)
     model = tiny_model(
         head=head, dst_output_head=dst_output_head, decision=decision, chat=word_chat()
     ).train()

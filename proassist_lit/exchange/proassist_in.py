@@ -103,7 +103,8 @@ def _configure(found: Checkpoint, base: str) -> RunConfig:
     if not extension:
         by_head = bool(settings.get("use_binary_decision_head", by_head))
     by_token = Decision.OPENING_TOKEN if extension else Decision.SILENT_TOKEN
-    linear = "linear" in str(settings.get("binary_decision_head_type", "linear"))
+    # A shape may be named where no head is.
+    mlp = by_head and "linear" not in str(settings.get("binary_decision_head_type", "linear"))
     separator = str(settings.get("img_sep_token") or "")
     strategy = str(settings.get("exceed_context_handling", "drop_all"))
     max_context = int(settings.get("max_seq_len") or 4096)
@@ -130,9 +131,10 @@ def _configure(found: Checkpoint, base: str) -> RunConfig:
             chat="dst_ext" if extension else "llama3",
             separator="" if extension or separator == "none" else separator,
             decision=Decision.HEAD if by_head else by_token,
-            head=HeadType.LINEAR if linear else HeadType.MLP,
+            head=HeadType.MLP if mlp else HeadType.LINEAR,
             dst=extension,
-            dst_output_head=any(name.startswith("dst_generation") for name in found.beside),
+            dst_output_head=extension
+            and any(name.startswith("dst_generation") for name in found.beside),
         ),
         objective=ObjectiveConfig(
             kind=ObjectiveKind.PER_TOKEN if by_head else ObjectiveKind.TOKEN_PROB

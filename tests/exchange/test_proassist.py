@@ -117,6 +117,7 @@ def test_without_a_head_the_silent_token_decides(tmp_path: Path) -> None:
     folder, weights, beside = full_checkpoint(tmp_path, "linear")
     beside = {name: tensor for name, tensor in beside.items() if "binary" not in name}
     config_json(folder, tmp_path / "base", use_binary_decision_head=False,
+                binary_decision_head_type="mlp",  # of the head that there is not
                 img_patch_token_size=0, img_sep_token="<|eot_id|>")  # fmt: skip
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     torch.save(beside, folder / "mm_projector.bin")
