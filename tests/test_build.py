@@ -269,6 +269,17 @@ def test_a_backbone_that_cannot_pack_is_told_of_and_padded(cache: Path) -> None:
     build_datamodule(run, core)
 
 
+def test_positions_beyond_those_of_pretraining_are_told_of(cache: Path) -> None:
+    run = small_run(cache)
+    core = build_core(run)
+    core.model.lm.config.max_position_embeddings = 2048
+    build_datamodule(run, core)  # from scratch
+    pretrained = replace(run, model=replace(run.model, backbone="some/llama"))
+
+    with pytest.warns(UserWarning, match=r"2048 positions, but .*=4096 and stream\.max_context"):
+        build_datamodule(pretrained, core)
+
+
 def test_what_loader_processes_are_given_can_be_sent_to_them(
     cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -60,6 +60,7 @@ def build_datamodule(config: RunConfig, core: Core) -> ConversationDataModule:
         check_stream_length(config)
         check_summaries(config)
     check_taught_summaries(config, core, examples["train"])
+    check_positions(config, core.model)
     return ConversationDataModule(
         examples,
         {split: build_collate(config, core, split) for split in ("train", "val")},
@@ -169,6 +170,31 @@ def check_turns(config: RunConfig) -> None:
             f"pause, but streams decide at every {stride} (stream.stride), and between they will "
             f"speak at random. Set stream.stride={frames}, or objective.turn_frames=1 with a lower "
             "objective.rho for fewer silent frames.",
+            stacklevel=2,
+        )
+
+
+def check_positions(config: RunConfig, model: AssistantModel) -> None:
+    """Warn of contexts longer than what a backbone was pretrained on, which it can be fed.
+
+    ``build.check_context`` has refused those that it cannot.
+    """
+    most = getattr(model.lm.config, "max_position_embeddings", None)
+    if most is None or config.model.is_from_scratch:
+        return
+    asked = {
+        "data.max_seq_len": config.data.max_seq_len,
+        "stream.max_context": config.stream.max_context,
+    }
+    too_long = {name: length for name, length in asked.items() if length > most}
+    if too_long:
+        key = "model.init_from" if config.model.init_from else "model.backbone"
+        warnings.warn(
+            f"{key}={config.model.source} was pretrained on {most} positions, but "
+            f"{' and '.join(f'{name}={length}' for name, length in too_long.items())}: what lies "
+            "beyond is foreign to its weights until they have learnt it. Lower "
+            f"{' and '.join(too_long)} to at most {most}, choose a backbone for longer texts, or "
+            "train all of it (model.train=full) on sequences as long.",
             stacklevel=2,
         )
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from rich.console import Console
@@ -7,7 +9,12 @@ from rich.console import Console
 from proassist_lit.config import RunConfig
 from proassist_lit.data.config import DataConfig
 from proassist_lit.errors import ConfigError
-from proassist_lit.lit.build import check_stream_length, check_summaries, check_turns
+from proassist_lit.lit.build import (
+    check_positions,
+    check_stream_length,
+    check_summaries,
+    check_turns,
+)
 from proassist_lit.lit.module import AssistantModule
 from proassist_lit.lit.parts import (
     check_gradients,
@@ -17,7 +24,7 @@ from proassist_lit.lit.parts import (
     parts_table,
 )
 from proassist_lit.model.assistant import AssistantModel
-from proassist_lit.model.config import Decision, LoraConfig
+from proassist_lit.model.config import Decision, LoraConfig, ModelConfig
 from proassist_lit.model.lora import add_lora
 from proassist_lit.model.weights_type import cast_weights
 from proassist_lit.objectives import ObjectiveConfig
@@ -165,3 +172,38 @@ def test_streams_that_decide_where_silence_was_not_learnt_are_told_of() -> None:
     check_turns(settings(4, 4))
     with pytest.warns(UserWarning, match=r"turn_frames=4: .* at every 1 .*Set stream\.stride=4"):
         check_turns(settings(4, 1))
+
+
+@pytest.mark.parametrize(
+    ("longest", "context", "asked", "keys"),
+    [
+        (600, 600, None, ""),
+        (601, 600, r"data\.max_seq_len=601", r"data\.max_seq_len"),
+        (600, 601, r"stream\.max_context=601", r"stream\.max_context"),
+        (700, 601, r"data\.max_seq_len=700 and stream\.max_context=601",
+         r"data\.max_seq_len and stream\.max_context"),
+    ],
+)  # fmt: skip
+def test_positions_that_a_backbone_was_not_pretrained_on_are_told_of(
+    longest: int, context: int, asked: str | None, keys: str
+) -> None:
+    model = tiny_model()
+    model.lm.config.max_position_embeddings = 600
+    assert model.context_limit is None  # a rotation goes on for ever
+    stream = StreamConfig(max_context=context, reserve=256)
+
+    def settings(**changes: Any) -> RunConfig:
+        return RunConfig(data=DataConfig(max_seq_len=longest), model=ModelConfig(**changes),
+                         stream=stream)  # fmt: skip
+
+    check_positions(settings(), model)  # from scratch: it knows what it is trained on
+    if asked is None:
+        check_positions(settings(backbone="some/llama"), model)
+        return
+    message = rf"backbone=some/llama was pretrained on 600 positions, but {asked}: .*{keys} to at"
+    with pytest.warns(UserWarning, match=message):
+        check_positions(settings(backbone="some/llama"), model)
+    with pytest.warns(UserWarning, match=r"init_from=some/where was pre"):
+        check_positions(settings(init_from="some/where"), model)
+    del model.lm.config.max_position_embeddings  # as those without positions at all
+    check_positions(settings(backbone="some/llama"), model)
