@@ -217,6 +217,23 @@ def test_streams_that_summarize_untaught_are_told_of(
     build_datamodule(begun, core)  # it may have learnt to there
 
 
+def test_conversations_that_lose_their_end_are_told_of(cache: Path) -> None:
+    def build(method: SplitMethod, max_seq_len: int) -> None:
+        toy = ToyConfig(num_train=3, num_val=1, num_test=1)
+        data = DataConfig(cache=str(cache), encoder="thumbnail4", toy=toy, max_seq_len=max_seq_len)
+        stream = StreamConfig(max_new_tokens=2, max_dst_tokens=2, max_context=512, reserve=256)
+        run = small_run(cache, data=data, splitting=SplitConfig(method=method), stream=stream)
+        core = build_core(run)
+        longest.append(max(build_examples(run, core, "train").lengths))
+        build_datamodule(run, core)
+
+    longest: list[int] = []
+    build(SplitMethod.CUT, 4096)
+    with pytest.warns(UserWarning, match=r"=cut: 1 of 9 .*=\d+ and lose their end, up to 1"):
+        build(SplitMethod.CUT, longest[0] - 1)
+    build(SplitMethod.DROP_ALL, longest[0] - 1)
+
+
 def untold(data: ConversationSet) -> ConversationSet:
     """The same recordings, of which nobody has told what was done so far."""
     return replace(data, conversations=tuple(

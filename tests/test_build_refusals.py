@@ -25,7 +25,7 @@ from proassist_lit.data.feature_content import read_content, write_content
 from proassist_lit.data.sources.toy import ToyConfig
 from proassist_lit.errors import ConfigError, FeatureError, RecordError, StreamError
 from proassist_lit.evaluation.config import EvaluationConfig
-from proassist_lit.lit.build import check_batches
+from proassist_lit.lit.settings_checks import check_batches
 from proassist_lit.model.config import ModelConfig
 from proassist_lit.sequence.splitting import SplitConfig, SplitMethod
 from proassist_lit.streaming.config import Strategy, StreamConfig

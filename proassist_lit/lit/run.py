@@ -19,9 +19,6 @@ from proassist_lit.lit.build import (
     build_datamodule,
     build_module,
     build_trainer,
-    check_batches,
-    check_optimizer,
-    check_turns,
     find_resume,
     validate_at_the_end,
 )
@@ -34,6 +31,7 @@ from proassist_lit.lit.patience import early_end
 from proassist_lit.lit.pruning import Pruning
 from proassist_lit.lit.quiet import quiet_libraries
 from proassist_lit.lit.requeue import ends_on_signal
+from proassist_lit.lit.settings_checks import check_batches, check_optimizer, check_turns
 from proassist_lit.rendezvous import is_first_process
 from proassist_lit.report.from_run import gather_report
 from proassist_lit.report.html import write_report

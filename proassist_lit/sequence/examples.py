@@ -109,6 +109,12 @@ class ExampleSet(Dataset[Example]):
         return [len(sequence.input_ids) for sequence in self.sequences]
 
     @property
+    def frames_cut(self) -> list[int]:
+        """Frames at the end of every conversation that its sequence has no room for."""
+        both = zip(self._conversations, self.sequences, strict=True)
+        return [record.num_frames - len(seq.decision_positions) for record, seq in both]
+
+    @property
     def decides_updates(self) -> bool:
         """Whether at any frame it is known if the state is to be updated."""
         return any(bool((seq.dst_update_labels >= 0).any()) for seq in self.sequences)

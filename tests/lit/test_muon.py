@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from proassist_lit.config import RunConfig
 from proassist_lit.errors import CheckpointError, ConfigError
 from proassist_lit.lit import muon
-from proassist_lit.lit.build import check_optimizer
 from proassist_lit.lit.module import AssistantModule
 from proassist_lit.lit.muon import Muon, orthogonal
+from proassist_lit.lit.settings_checks import check_optimizer
 from proassist_lit.model.config import LoraConfig, TrainMode
 from proassist_lit.model.lora import add_lora
 from proassist_lit.objectives import ObjectiveConfig

@@ -9,12 +9,6 @@ from rich.console import Console
 from proassist_lit.config import RunConfig
 from proassist_lit.data.config import DataConfig
 from proassist_lit.errors import ConfigError
-from proassist_lit.lit.build import (
-    check_positions,
-    check_stream_length,
-    check_summaries,
-    check_turns,
-)
 from proassist_lit.lit.module import AssistantModule
 from proassist_lit.lit.parts import (
     check_gradients,
@@ -22,6 +16,12 @@ from proassist_lit.lit.parts import (
     check_trained_types,
     model_parts,
     parts_table,
+)
+from proassist_lit.lit.settings_checks import (
+    check_positions,
+    check_stream_length,
+    check_summaries,
+    check_turns,
 )
 from proassist_lit.model.assistant import AssistantModel
 from proassist_lit.model.config import Decision, LoraConfig, ModelConfig
