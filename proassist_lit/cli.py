@@ -14,6 +14,7 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn
 
@@ -40,7 +41,7 @@ from proassist_lit.errors import ConfigError, ProAssistError
 from proassist_lit.job_result import Pruned
 from proassist_lit.rendezvous import Rendezvous, is_first_process
 from proassist_lit.report.runs import multirun_table
-from proassist_lit.run_directory import RunDirectory, follow_latest
+from proassist_lit.run_directory import LATEST, RunDirectory, follow_latest
 from proassist_lit.sweep.job import run_once
 from proassist_lit.sweep.launcher import check_processes, take_gpu
 from proassist_lit.sweep.settings import SearchSettings
@@ -158,7 +159,7 @@ def _run_hydra(
         is_multirun = settings.mode == RunMode.MULTIRUN
         run_dir = follow_latest(Path(settings.runtime.output_dir))
         try:
-            config = to_run_config(composed)
+            config = _settled(to_run_config(composed))
             with _environment({_FULL_ERROR: full_error, _RUN_DIR: str(run_dir)}):
                 if is_multirun:
                     return _run_of_sweep(job, config, run_dir, settings)
@@ -189,6 +190,17 @@ def _run_hydra(
     )(task)
     with _environment({_FULL_ERROR: "1"}):  # Hydra then leaves the errors to us
         start()
+
+
+def _settled(config: RunConfig) -> RunConfig:
+    """What it begins from is named for good: the link to the latest run moves when this begins."""
+    begin = {name: _without_latest(name) for name in (config.resume, config.model.init_from)}
+    model = replace(config.model, init_from=begin[config.model.init_from])
+    return replace(config, resume=begin[config.resume], model=model)
+
+
+def _without_latest(name: str) -> str:
+    return str(follow_latest(Path(name))) if LATEST in Path(name).parts else name
 
 
 def _alone(run_dir: Path) -> AbstractContextManager[None]:

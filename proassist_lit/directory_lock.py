@@ -31,14 +31,19 @@ def alone_in(
     """
     lock = FileLock(directory / ".lock")
     try:
-        lock.acquire(blocking=False)
-    except Timeout:
-        if waiting:
-            sys.stderr.write(f"{waiting}\n")
         try:
-            lock.acquire(timeout=wait_s)
+            lock.acquire(blocking=False)
         except Timeout:
-            raise ConfigError(refusal) from None
+            if waiting:
+                sys.stderr.write(f"{waiting}\n")
+            lock.acquire(timeout=wait_s)
+    except Timeout:
+        raise ConfigError(refusal) from None
+    except (OSError, NotImplementedError) as error:  # no locks on this disk, or another user's
+        sys.stderr.write(
+            f"{directory}: cannot be locked ({error}); see to it that no other process works in "
+            "it.\n"
+        )
     try:
         yield
     finally:

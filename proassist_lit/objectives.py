@@ -116,12 +116,6 @@ class ObjectiveConfig:
                 f"objective.turns=single needs objective.kind=per_turn, got {self.kind.value}; "
                 "leave objective.turns at shared."
             )
-        if self.turn_frames != 1:
-            raise ConfigError(
-                f"objective.turn_frames={self.turn_frames} needs objective.kind=per_turn, got "
-                f"{self.kind.value}; leave objective.turn_frames at 1. For fewer silent frames "
-                "lower objective.rho."
-            )
 
     @property
     def sampled_turn_frames(self) -> int | None:

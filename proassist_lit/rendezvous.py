@@ -48,7 +48,7 @@ class Rendezvous:
         self.world = (
             int(environment.get("WORLD_SIZE", 1))
             if self._is_torchrun
-            else _tasks_of_step(environment)
+            else tasks_of_step(environment)
         )
 
     @classmethod
@@ -136,7 +136,7 @@ class Rendezvous:
         )
 
 
-def _tasks_of_step(environment: Mapping[str, str]) -> int:
+def tasks_of_step(environment: Mapping[str, str]) -> int:
     """How many processes srun started, this one included; 1 without srun.
 
     ``SLURM_NTASKS`` is what was asked for: salloc and sbatch set it where they start one process.

@@ -161,6 +161,11 @@ class TrainerConfig:
         for name in ("val_every_steps", "save_every_steps"):
             if (steps := getattr(self, name)) < 0:
                 raise ConfigError(f"trainer.{name} must be >= 0, got {steps}; 0 for none.")
+        if not self.val_every_steps and (self.patience or self.save_top_k > 1):
+            raise ConfigError(
+                "trainer.patience and trainer.save_top_k above 1 have no effect with "
+                "trainer.val_every_steps=0, which validates never; set patience=0 and save_top_k=1."
+            )
         if self.micro_tokens is not None and self.micro_tokens < 1:
             raise ConfigError(
                 f"trainer.micro_tokens must be at least 1, got {self.micro_tokens}; null for whole "

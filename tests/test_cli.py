@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 from pathlib import Path
@@ -133,6 +134,30 @@ def test_two_processes_never_train_in_one_directory(
     assert app("hydra.run.dir=here", "seed=1", "resume=auto") == 130
     app.error = None
     assert app("hydra.run.dir=here", "seed=1", "resume=auto") == 0
+
+
+@pytest.mark.parametrize("error", [OSError(errno.ENOLCK, "No locks"), NotImplementedError("soft")])
+def test_where_nothing_can_be_locked_runs_begin_all_the_same(
+    app: App, error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(FileLock, "acquire", refuse)
+    assert app("hydra.run.dir=here") == 0
+    assert app.err.startswith(f"{Path.cwd() / 'here'}: cannot be locked (")
+    assert len(app.jobs) == 1
+
+
+def test_what_a_run_begins_from_is_not_the_link_that_it_moves(app: App) -> None:
+    assert app("hydra.run.dir=outputs/mine") == 0
+    RunDirectory(Path("outputs/mine")).point_latest(Path("outputs"))
+    begins = ("resume=outputs/latest/checkpoints/last.ckpt", "model.init_from=outputs/latest/out")
+    assert app("hydra.run.dir=outputs/next", *begins) == 0, app.err
+    config, run_dir = app.jobs[-1]
+    assert config.resume == "outputs/mine/checkpoints/last.ckpt"
+    assert config.model.init_from == "outputs/mine/out"
+    assert read_config(RunConfig, run_dir / "config.yaml") == config
 
 
 def test_the_link_to_the_latest_run_is_followed_at_the_start(app: App) -> None:

@@ -179,10 +179,12 @@ def _load_encoder(
     device: torch.device,
     name: str | None,
 ) -> FrameEncoder:
-    from proassist_lit.live.run_encoder import load_encoder_that_made, load_run_encoder
+    from proassist_lit.live.run_encoder import (
+        load_encoder_that_made,
+        load_for_untold,
+        load_run_encoder,
+    )
     from proassist_lit.model.assistant_folder import DESCRIPTION
-    from proassist_lit.vision.encoders import load_encoder
-    from proassist_lit.vision.network import NetworkOptions
 
     about, data_config = trained.about, trained.config.data
     if about is not None and about.features:
@@ -195,4 +197,4 @@ def _load_encoder(
             f"{trained.folder}: does not say which encoder made the features that it was trained "
             "on; name it by --encoder."
         )
-    return load_encoder(name or data_config.encoder, NetworkOptions(device=device))
+    return load_for_untold(name or data_config.encoder, data_config, device)

@@ -23,13 +23,16 @@ from proassist_lit.errors import FeatureError
 FORMATS = ("safetensors", "arrow")
 """Ours and ProAssist's; the names are those of their files' suffixes."""
 
+_COMMIT = 40
+"""Digits of a hub's commit; a fingerprint has 32."""
+
 
 @dataclass(frozen=True)
 class HowMade:
     """How ``proassist-lit encode`` made features, as far as it makes them other features.
 
     Attributes:
-        encoder: its name, for messages: weights in another folder are the same weights.
+        encoder: its name; weights in another folder are the same weights.
         revision: which weights.
         layer: layer that the grids were pooled from.
         preprocessing: how pictures were made the encoder's input.
@@ -55,7 +58,7 @@ class HowMade:
     def differing(self, other: HowMade) -> str:
         """In what it differs from another, with both values; empty if features are alike."""
         differing = []
-        if self.revision != other.revision:
+        if self._is_surely_another(other):
             mine, theirs = (f"{made.encoder} ({made.revision})" for made in (self, other))
             differing.append(f"encoder {mine}, there {theirs}")
         if self.layer != other.layer:
@@ -63,6 +66,17 @@ class HowMade:
         if self.preprocessing != other.preprocessing:
             differing.append(f"preprocessing {self.preprocessing}, there {other.preprocessing}")
         return "; ".join(differing)
+
+    def _is_surely_another(self, other: HowMade) -> bool:
+        """Whether the weights are others.
+
+        A hub's commit and the fingerprint of a folder tell nothing of each other, and one name has
+        many commits.
+        """
+        commits = [made for made in (self, other) if len(made.revision) == _COMMIT]
+        if len(commits) == 1:
+            return False
+        return self.encoder != other.encoder if commits else self.revision != other.revision
 
 
 def read_content(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:

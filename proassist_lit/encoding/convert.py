@@ -14,6 +14,9 @@ from proassist_lit.data.feature_content import read_content, write_content
 from proassist_lit.errors import ConfigError, FeatureError
 from proassist_lit.vision.encoder import GRID_SIDES
 
+_DATES_NS = (1, 100, 10**3, 10**6, 10**7, 10**9, 2 * 10**9)
+"""Units in which file systems keep dates (ext4, NTFS, some network disks, exFAT, FAT)."""
+
 
 @dataclass(frozen=True)
 class Conversion:
@@ -95,9 +98,8 @@ def convert(conversion: Conversion, *, fps: float) -> bool:
 
 
 def _same_date(kept_ns: int, date_ns: int) -> bool:
-    """Whether a date is one that a file was given; some file systems keep (even) seconds alone."""
-    is_coarse = kept_ns % 10**9 == 0
-    return abs(kept_ns - date_ns) < 2 * 10**9 if is_coarse else kept_ns == date_ns
+    """Whether a date is one that a file was given, as far as its file system keeps it."""
+    return any(kept_ns == date_ns // unit * unit for unit in _DATES_NS)
 
 
 def _check(path: Path, grids: Mapping[str, Tensor]) -> None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
+import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -23,6 +25,9 @@ from proassist_lit.vision.encoder import UNIT, FrameEncoder
 
 _SYNCHRONIZE, _ACCESS_DENIED, _WAIT_TIMEOUT = 0x100000, 5, 0x102
 """Of Windows: a right to a process, an error, and what waiting for one that lives ends in."""
+
+_LEFT_S = 24 * 3600
+"""After so long nobody writes any more to a file that was begun."""
 
 
 class Watcher(Protocol):
@@ -155,14 +160,20 @@ def _write(
 
 
 def _remove_left_behind(job: Job) -> None:
-    """Remove what a killed process of this machine had begun to write for this video."""
+    """Remove what a killed process had begun to write for this video.
+
+    Whether one of another machine still runs is not known here; but a file is written in one go.
+    """
     for path in job.target.parent.glob(f".{job.target.name}.*.part"):
         pid = path.suffixes[-2][1:]
-        if not pid.isdecimal() or is_running(int(pid)):
+        if not pid.isdecimal():
             continue
         without_host = f".{job.target.name}.{pid}.part"  # as earlier versions called it
-        if path.name in (part_of(job.target, pid=int(pid)).name, without_host):
-            path.unlink(missing_ok=True)
+        is_of_here = path.name in (part_of(job.target, pid=int(pid)).name, without_host)
+        with suppress(FileNotFoundError):  # its writer is done
+            age_s = time.time() - path.stat().st_mtime
+            if not is_running(int(pid)) if is_of_here else age_s > _LEFT_S:
+                path.unlink()
 
 
 def is_running(pid: int) -> bool:

@@ -9,6 +9,7 @@ from pathlib import Path, PurePosixPath
 
 from proassist_lit.data.feature_content import FORMATS
 from proassist_lit.errors import ConfigError
+from proassist_lit.rendezvous import tasks_of_step
 from proassist_lit.vision.video_file import VIDEO_SUFFIXES
 
 
@@ -117,7 +118,7 @@ def choose_shard(text: str, environment: Mapping[str, str] = os.environ) -> Shar
     if "WORLD_SIZE" in environment:
         rank, world = _number(environment, "RANK"), _number(environment, "WORLD_SIZE")
         shard = _within(shard, rank, world, "torchrun")
-    elif tasks := _tasks_of_step(environment):
+    elif (tasks := tasks_of_step(environment)) > 1:
         shard = _within(shard, _number(environment, "SLURM_PROCID", 0), tasks, "srun")
     if not 0 <= shard.index < max(shard.count, 1):
         raise ConfigError(
@@ -131,16 +132,6 @@ def _within(shard: Shard, index: int, count: int, origin: str) -> Shard:
     """Part ``index`` of ``count`` of a part."""
     both = f"{shard.origin} and {origin}" if shard.origin else origin
     return Shard(shard.index * count + index, shard.count * count, both)
-
-
-def _tasks_of_step(environment: Mapping[str, str]) -> int:
-    """How many processes srun started; 0 without srun.
-
-    ``SLURM_NTASKS`` is what was asked for: salloc and sbatch set it where they start one process.
-    """
-    if "SLURM_STEP_NUM_TASKS" in environment:
-        return _number(environment, "SLURM_STEP_NUM_TASKS")
-    return _number(environment, "SLURM_NTASKS", 1) if "SLURM_STEP_ID" in environment else 0
 
 
 def _below(folder: Path) -> dict[PurePosixPath, Path]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import cast
 
 import lightning as L
 
 from proassist_lit.data.record_checks import nearest
 from proassist_lit.errors import ConfigError
 from proassist_lit.lit.callbacks import StreamingEvaluation
+from proassist_lit.lit.module import AssistantModule
 from proassist_lit.metrics.directions import DIRECTIONS
 from proassist_lit.sweep.trial import Trial
 
@@ -42,6 +44,8 @@ class Pruning(L.Callback):
         if value is None:
             return
         ended = trainer.is_global_zero and self._trial.report(value, trainer.global_step)
+        if trainer.global_step >= cast(AssistantModule, pl_module).num_steps:
+            return  # nothing is saved, and its value would be lost
         if trainer.strategy.broadcast(ended):
             self.pruned = True
             trainer.should_stop = True

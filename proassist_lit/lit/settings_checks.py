@@ -115,8 +115,15 @@ def check_cut(config: RunConfig, examples: ExampleSet) -> None:
 
 
 def check_turns(config: RunConfig) -> None:
-    """Warn of streams that decide where silence was never learnt."""
+    """Warn of streams that decide where silence was never learnt, and of turns that are not."""
     frames, stride = config.objective.turn_frames, config.stream.stride
+    if config.objective.sampled_turn_frames is None and frames > 1:  # once a default: not refused
+        warnings.warn(
+            f"objective.turn_frames={frames} has no effect with "
+            f"objective.kind={config.objective.kind.value}, which has no turns; leave it at 1. For "
+            "fewer silent frames lower objective.rho.",
+            stacklevel=2,
+        )
     if config.objective.kind is ObjectiveKind.PER_TURN and frames > 1 and stride != frames:
         warnings.warn(
             f"objective.turn_frames={frames}: silence is learnt at every {frames} frames of a "

@@ -10,8 +10,10 @@ from typing import Any
 
 import torch
 
+from proassist_lit.data.config import DataConfig
 from proassist_lit.data.dataset import ConversationSet
 from proassist_lit.data.feature_content import read_notes
+from proassist_lit.data.sources.proassist import ENCODER
 from proassist_lit.errors import ConfigError, FeatureError, ProAssistError
 from proassist_lit.vision.encoder import FrameEncoder
 from proassist_lit.vision.encoders import is_of_hugging_face, load_encoder
@@ -46,8 +48,25 @@ def load_run_encoder(
     except ProAssistError:
         if name is None:
             raise
-        return _load_named(name, {}, device)
+        return load_for_untold(name, data.config, device)
     return load_encoder_that_made(made, device, where=str(path), name=name)
+
+
+def load_for_untold(name: str, config: DataConfig, device: torch.device) -> FrameEncoder:
+    """Load an encoder for features that are not here, or do not say how they were made.
+
+    Args:
+        name: of the encoder.
+        config: of the data; ProAssist's own features are known by the name of their folder.
+        device: where it shall compute.
+
+    Raises:
+        ConfigError: it cannot be loaded.
+    """
+    options = NetworkOptions(device=device)
+    if config.encoder == ENCODER and is_of_hugging_face(name):
+        options = replace(options, preprocessing=Crop.name)
+    return load_encoder(name, options)
 
 
 def load_encoder_that_made(
@@ -97,8 +116,6 @@ def _load_named(name: str, made: Mapping[str, Any], device: torch.device) -> Fra
         options = _options(name, made, device)
     except _NOT_SAID:
         options = NetworkOptions(device=device)
-        if is_of_hugging_face(name):  # features that say nothing of themselves are ProAssist's
-            options = replace(options, preprocessing=Crop.name)
     encoder = load_encoder(name, options)
     revision = made.get("revision", encoder.revision)
     if encoder.revision != revision:

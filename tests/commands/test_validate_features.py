@@ -52,6 +52,7 @@ def test_validate_lists_every_fault_of_the_features(tea: Path, capsys: Captured)
         ({"preprocessing": "processor"}, "preprocessing processor, there stretch"),
         ({"layer": -2}, "layer -2, there -1"),
         ({"encoder": "owl", "revision": "b"}, "encoder owl (b), there eyes (a)"),
+        ({"encoder": "a/copy", "revision": "b" * 40}, ""),  # a hub's commit: nobody knows
         ({"encoder": "copy", "device": "cuda", "dtype": "float16", "decoder": "torchcodec"}, ""),
         ({"layer": None}, ""),  # nobody knows
     ],

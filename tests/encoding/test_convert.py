@@ -121,12 +121,13 @@ def test_a_source_with_an_older_date_and_other_content_is_converted(tmp_path: Pa
     assert not convert(conversion, fps=2.0)
 
 
-def test_dates_that_are_kept_in_seconds_are_enough(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kept_ns", [1_923_456_700, 1_920_000_000, 1_000_000_000, 0])
+def test_dates_that_are_kept_coarsely_are_enough(kept_ns: int, tmp_path: Path) -> None:
     path = write(tmp_path / "v.arrow", grids())
-    os.utime(path, ns=(10**18 + 1_900_000_000,) * 2)
+    os.utime(path, ns=(10**18 + 1_923_456_789,) * 2)
     conversion = to(path, "safetensors")
     assert convert(conversion, fps=2.0)
-    os.utime(conversion.target, ns=(10**18,) * 2)  # as a file system would have it
+    os.utime(conversion.target, ns=(10**18 + kept_ns,) * 2)  # as a file system would have it
     assert not convert(conversion, fps=2.0)
     os.utime(path, ns=(10**18 + 2_000_000_000,) * 2)
     assert convert(conversion, fps=2.0)

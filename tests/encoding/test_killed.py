@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -28,11 +29,13 @@ def test_what_a_killed_process_left_is_removed(videos: Path, tmp_path: Path) -> 
     left = [part_of(target, pid=pid) for pid in (gone.pid, os.getppid())]
     left.append(part_of(target, pid=gone.pid, host="elsewhere"))
     left.append(tmp_path / f".v1.safetensors.{gone.pid}.part")  # as earlier versions called it
+    left.append(part_of(target, pid=gone.pid, host="long gone"))
     for path in left:
         path.touch()
+    os.utime(left[-1], (time.time() - 2 * 86400,) * 2)
     run(videos, tmp_path, load_encoder("thumbnail2"))
     # the others may be writing still: on another machine nobody can tell
-    assert [path.exists() for path in left] == [False, True, True, False]
+    assert [path.exists() for path in left] == [False, True, True, False, False]
 
 
 @pytest.mark.parametrize(

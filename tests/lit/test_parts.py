@@ -27,7 +27,7 @@ from proassist_lit.model.assistant import AssistantModel
 from proassist_lit.model.config import Decision, LoraConfig, ModelConfig
 from proassist_lit.model.lora import add_lora
 from proassist_lit.model.weights_type import cast_weights
-from proassist_lit.objectives import ObjectiveConfig
+from proassist_lit.objectives import ObjectiveConfig, ObjectiveKind
 from proassist_lit.sequence.splitting import SplitConfig, SplitMethod
 from proassist_lit.streaming.config import Strategy, StreamConfig
 from tests.fakes import tiny_model, word_chat
@@ -172,6 +172,9 @@ def test_streams_that_decide_where_silence_was_not_learnt_are_told_of() -> None:
     check_turns(settings(4, 4))
     with pytest.warns(UserWarning, match=r"turn_frames=4: .* at every 1 .*Set stream\.stride=4"):
         check_turns(settings(4, 1))
+    kind = ObjectiveKind.PER_TOKEN
+    with pytest.warns(UserWarning, match=r"turn_frames=2 has no effect with .*kind=per_token, whi"):
+        check_turns(RunConfig(objective=ObjectiveConfig(kind=kind, turn_frames=2)))
 
 
 @pytest.mark.parametrize(

@@ -43,7 +43,7 @@ def validate(pruning: Pruning, step: int, **changed: Any) -> Any:
         strategy=SimpleNamespace(broadcast=lambda value: value),
     )  # fmt: skip
     vars(trainer).update(changed)
-    pruning.on_validation_end(cast(Any, trainer), cast(Any, None))
+    pruning.on_validation_end(cast(Any, trainer), cast(Any, SimpleNamespace(num_steps=8)))
     return trainer
 
 
@@ -59,6 +59,14 @@ def test_pruning_reports_each_validation_and_stops_when_told() -> None:
     assert validate(pruning, 4).should_stop
     assert pruning.pruned
     assert trial.reports == [(2.0, 2), (2.0, 4)]
+
+
+def test_a_trial_that_is_trained_to_its_end_keeps_its_value() -> None:
+    trial = FakeTrial(ends_at=8)
+    pruning = callback(trial)
+    assert not validate(pruning, 8).should_stop
+    assert not pruning.pruned
+    assert trial.reports == [(2.0, 8)]
 
 
 def test_pruning_reports_metrics_of_the_stream() -> None:

@@ -9,6 +9,7 @@ import torch
 from proassist_lit.data.config import DataConfig
 from proassist_lit.data.dataset import ConversationSet
 from proassist_lit.data.feature_content import write_content
+from proassist_lit.data.sources.proassist import ENCODER
 from proassist_lit.errors import ConfigError, FeatureError
 from proassist_lit.live import run_encoder
 from proassist_lit.live.run_encoder import load_run_encoder
@@ -23,12 +24,14 @@ MADE = {
 }  # fmt: skip
 
 
-def prepared(root: Path, made: object) -> ConversationSet:
+def prepared(root: Path, made: object, *, encoder: str = "eyes") -> ConversationSet:
     """A set with one recording, whose features say that they were ``made`` like this."""
     record = dialogue(video_uid="video.arrow")
     notes = {} if made is None else {"made": json.dumps(made)}
-    write_content(root / "toy/features/eyes/video.arrow", {"cls": torch.zeros(20, 1, 48)}, notes)
-    config = DataConfig(source="proassist", root=str(root), encoder="eyes")
+    write_content(
+        root / f"toy/features/{encoder}/video.arrow", {"cls": torch.zeros(20, 1, 48)}, notes
+    )
+    config = DataConfig(source="proassist", root=str(root), encoder=encoder)
     return ConversationSet("train", (record,), root, config)
 
 
@@ -93,9 +96,20 @@ def test_an_encoder_that_is_named_is_run_as_the_features_were_made(
     assert asked[-1] == ("thumbnail4", NetworkOptions(device=CPU))
     with pytest.warns(UserWarning, match=r"weights are 1, but .* made with abc \(google___siglip"):
         load_run_encoder(prepared(tmp_path, {**made, "revision": "abc"}), CPU, name="copies/siglip")
-    cropped = NetworkOptions(device=CPU, preprocessing="crop")  # as ProAssist's, which say nothing
     for unsaid in (None, {"encoder": "google___siglip"}):
         load_run_encoder(prepared(tmp_path, unsaid), CPU, name="copies/siglip")
-        assert asked[-1] == ("copies/siglip", cropped)
-        load_run_encoder(prepared(tmp_path, unsaid), CPU, name="efficientnet-lite0")
-        assert asked[-1] == ("efficientnet-lite0", NetworkOptions(device=CPU))
+        assert asked[-1] == ("copies/siglip", NetworkOptions(device=CPU))
+
+
+def test_an_encoder_for_features_of_proassist_crops(
+    tmp_path: Path, asked: list[tuple[str, NetworkOptions]]
+) -> None:
+    theirs = prepared(tmp_path, None, encoder=ENCODER)
+    cropped = NetworkOptions(device=CPU, preprocessing="crop")
+    load_run_encoder(theirs, CPU, name="copies/siglip")
+    assert asked[-1] == ("copies/siglip", cropped)
+    theirs.feature_path(theirs.conversations[0]).unlink()  # nor are they here
+    load_run_encoder(theirs, CPU, name="copies/siglip")
+    assert asked[-1] == ("copies/siglip", cropped)
+    load_run_encoder(theirs, CPU, name="efficientnet-lite0")  # it has one way
+    assert asked[-1] == ("efficientnet-lite0", NetworkOptions(device=CPU))
