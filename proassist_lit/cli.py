@@ -194,9 +194,8 @@ def _run_hydra(
 
 def _settled(config: RunConfig) -> RunConfig:
     """What it begins from is named for good: the link to the latest run moves when this begins."""
-    begin = {name: _without_latest(name) for name in (config.resume, config.model.init_from)}
-    model = replace(config.model, init_from=begin[config.model.init_from])
-    return replace(config, resume=begin[config.resume], model=model)
+    model = replace(config.model, init_from=_without_latest(config.model.init_from))
+    return replace(config, resume=_without_latest(config.resume), model=model)
 
 
 def _without_latest(name: str) -> str:
