@@ -109,6 +109,15 @@ def read_content(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     return grids, read_notes(path)
 
 
+def other_format_of(path: Path) -> Path | None:
+    """The file that holds the same video's features in the other format; None if there is none.
+
+    Where both are, the Arrow file is read, however old it is.
+    """
+    others = (path.with_suffix(f".{kind}") for kind in FORMATS if path.suffix != f".{kind}")
+    return next(filter(Path.exists, others), None)
+
+
 def write_content(path: Path, grids: Mapping[str, Tensor], notes: Mapping[str, str]) -> None:
     """Write a feature file, atomically, in the format that its suffix names."""
     (write_arrow if path.suffix == ".arrow" else write_safetensors)(path, grids, notes)

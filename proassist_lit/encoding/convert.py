@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from proassist_lit.data.feature_content import read_content, write_content
+from proassist_lit.data.feature_content import other_format_of, read_content, write_content
 from proassist_lit.errors import ConfigError, FeatureError
 from proassist_lit.vision.encoder import GRID_SIDES
 
@@ -53,7 +53,7 @@ def find_conversions(source: Path, out: Path, to: str) -> list[Conversion]:
         Conversion(path, out / path.relative_to(folder).with_suffix(f".{to}")) for path in found
     ]
     for conversion in conversions:
-        if (beside := conversion.target.with_suffix(suffix)).exists():
+        if beside := other_format_of(conversion.target):
             raise ConfigError(
                 f"{beside}: {conversion.target.name} would lie beside it; of a video that has "
                 "both, .arrow is read before .safetensors; give another folder as OUT."

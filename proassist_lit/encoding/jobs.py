@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from proassist_lit.data.feature_content import FORMATS
+from proassist_lit.data.feature_content import other_format_of
 from proassist_lit.errors import ConfigError
 from proassist_lit.rendezvous import tasks_of_step
 from proassist_lit.vision.video_file import VIDEO_SUFFIXES
@@ -78,13 +78,12 @@ def find_jobs(sources: Iterable[Path], out: Path, suffix: str) -> list[Job]:
                     "the folder above both instead."
                 )
     for target in targets:
-        for other in (target.with_suffix(f".{kind}") for kind in FORMATS):
-            if other != target and other.exists():
-                raise ConfigError(
-                    f"{other}: {target.name} would lie beside it; of a video that has both, .arrow "
-                    "is read before .safetensors, however old. Choose another --out, or remove it "
-                    "and its like."
-                )
+        if beside := other_format_of(target):
+            raise ConfigError(
+                f"{beside}: {target.name} would lie beside it; of a video that has both, .arrow "
+                "is read before .safetensors, however old. Choose another --out, or remove it "
+                "and its like."
+            )
     return [Job(video, target) for target, video in sorted(targets.items())]
 
 
