@@ -102,8 +102,8 @@ def train_baseline(
     options: argparse.Namespace,
     over: Callable[[], None],
 ) -> list[float]:
-    """Loss of every step; where ours computes whole layers twice, Hugging Face's way to do so."""
-    if options.checkpointing == GradientCheckpointing.FULL:
+    """Loss of every step."""
+    if options.baseline_checkpointing == GradientCheckpointing.FULL:
         model.lm.gradient_checkpointing_enable({"use_reentrant": False})
     with tempfile.TemporaryDirectory() as folder:
         trainer = OrderedTrainer(
@@ -111,7 +111,7 @@ def train_baseline(
             args=transformers.TrainingArguments(
                 output_dir=folder, per_device_train_batch_size=options.batch,
                 max_steps=options.steps, learning_rate=LEARNING_RATE, weight_decay=WEIGHT_DECAY,
-                max_grad_norm=CLIP, lr_scheduler_type="constant", optim="adamw_torch",
+                max_grad_norm=CLIP, lr_scheduler_type="constant", optim="adamw_torch_fused",
                 report_to=[], disable_tqdm=True, save_strategy="no", logging_strategy="no",
                 remove_unused_columns=False, use_cpu=options.device == "cpu",
                 dataloader_pin_memory=options.device != "cpu", bf16=uses_autocast(options),

@@ -67,7 +67,8 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         "settings": {
             name: getattr(options, name)
             for name in ("shape", "dtype", "batch", "steps", "warmup", "shortest", "longest",
-                         "tokens", "speak", "words", "micro_tokens", "checkpointing", "compile",
+                         "tokens", "speak", "words", "micro_tokens", "checkpointing",
+                         "baseline_checkpointing", "compile",
                          "frozen", "lora", "rounds")
         },
         "peak_tflops": peak,

@@ -27,6 +27,7 @@ from proassist_lit.micro_batches import (
 from proassist_lit.model.assistant import AssistantModel
 from proassist_lit.model.checkpoint import PREFIX, saved_names
 from proassist_lit.model.fused import fuse
+from proassist_lit.model.lora import cast_inputs
 from proassist_lit.objectives import Losses, ObjectiveConfig, compute_losses, weigh
 from proassist_lit.optimizer_config import OptimizerConfig, OptimizerKind, Schedule
 from proassist_lit.sequence.batching import SharedOut
@@ -143,6 +144,11 @@ class AssistantModule(L.LightningModule):
         self.train()
         if self._fused:
             fuse(self.model.lm)
+        cast_inputs(self.model.lm, casts=not str(self.trainer.precision).endswith("-mixed"))
+
+    def on_fit_end(self) -> None:
+        """Leave a model that can be run without the Trainer."""
+        cast_inputs(self.model.lm, casts=True)
 
     def on_train_start(self) -> None:
         """Train as this run says: a checkpoint holds the settings of the run that wrote it."""
@@ -240,9 +246,16 @@ class AssistantModule(L.LightningModule):
         """Nothing: the last step let go of them, and they hold what parts of this one gave."""
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """The optimizer of what is trained; the schedule counts optimizer steps."""
+        """The optimizer of what is trained; the schedule counts optimizer steps.
+
+        AdamW goes over the weights once a step, in one kernel, and computes in float32 where they
+        are of 16 bits.
+        """
         make = Muon if self._optimizer.kind is OptimizerKind.MUON else torch.optim.AdamW
-        optimizer = make(self._groups(), lr=self._optimizer.lr)
+        in_one = self.device.type in ("cpu", "cuda")
+        optimizer = make(self._groups(), lr=self._optimizer.lr, fused=in_one)
+        # It could unscale gradients as well; but Lightning does so before, or else does not clip.
+        optimizer._step_supports_amp_scaling = False
         schedule = LambdaLR(optimizer, self._rate)
         return {
             "optimizer": optimizer,

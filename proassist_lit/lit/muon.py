@@ -33,11 +33,12 @@ class Muon(AdamW):
     Args:
         groups: parameters; ``orthogonal`` is False where it is not given, ``momentum`` 0.95.
         lr: learning rate of all groups that have none of their own.
+        fused: whether AdamW goes over its parameters in one kernel.
     """
 
-    def __init__(self, groups: Iterable[dict[str, Any]], *, lr: float) -> None:
+    def __init__(self, groups: Iterable[dict[str, Any]], *, lr: float, fused: bool = False) -> None:
         usual = {"orthogonal": False, "momentum": 0.95}
-        super().__init__([usual | group for group in groups], lr=lr)
+        super().__init__([usual | group for group in groups], lr=lr, fused=fused)
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]

@@ -100,6 +100,17 @@ def has_lora(lm: Any) -> bool:
     return any(isinstance(module, LoraLayer) for module in lm.modules())
 
 
+def cast_inputs(lm: Any, casts: bool) -> None:
+    """Say whether additions bring what comes in to float32, their own type, as peft lets them.
+
+    They must, to be added to weights of 16 bits. Under autocast, which brings it back to 16 bits
+    at once, the copies there and back change no bit and take time.
+    """
+    for module in lm.modules():
+        if isinstance(module, LoraLayer):
+            module.cast_input_dtype_enabled = casts
+
+
 Aside = list[tuple[nn.Module, str, nn.Module]]
 """Modules that others stand in for: holder, name in it, and the module."""
 

@@ -100,8 +100,13 @@ def test_options_suit_the_device_and_the_shape_unless_they_are_given(
     assert (small.shape, small.dtype, small.lora, small.rounds) == ("tiny", "float32", 0, 1)
     large = filled(monkeypatch, "--shape", "1b", "--device", "cuda")
     assert (large.dtype, large.lora, large.checkpointing) == ("bfloat16", 0, "none")
+    assert large.baseline_checkpointing == "none"
     largest = filled(monkeypatch, "--shape", "8b", "--device", "cuda", "--lora", "16")
     assert (largest.dtype, largest.lora, largest.checkpointing) == ("bfloat16", 16, "full")
+    ours_alone = filled(
+        monkeypatch, "--shape", "8b", "--device", "cuda", "--checkpointing", "selective"
+    )
+    assert (ours_alone.checkpointing, ours_alone.baseline_checkpointing) == ("selective", "full")
     assert uses_autocast(largest)
     assert not uses_autocast(small)
 
