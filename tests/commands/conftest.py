@@ -1,13 +1,18 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from proassist_lit.config_schema import write_config
 from proassist_lit.data.records import write_records
+from proassist_lit.data.sources.toy import ToyConfig
+from proassist_lit.lit.run import train
 from proassist_lit.run_directory import RunDirectory
 from tests.commands.judging import make_run
 from tests.fakes import dialogue
+from tests.lit.test_run import config
 
 
 @pytest.fixture
@@ -32,3 +37,16 @@ def run(tmp_path: Path, no_server: None) -> Path:
     make_run(tmp_path / "run", "mine")
     RunDirectory(tmp_path / "run").write_metrics({"test/utterance_f1": 0.5, "judge/val/overall": 1})
     return tmp_path / "run"
+
+
+@pytest.fixture(scope="module")
+def trained_run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A small run, trained once for the tests of a file."""
+    folder = tmp_path_factory.mktemp("trained")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("WANDB_MODE", "disabled")
+        small = config(folder)  # with two streams of test
+        small.data.toy = ToyConfig(num_train=1, num_val=1, num_test=2)
+        write_config(small, folder / "run/config.yaml")
+        train(small, folder / "run")
+        yield folder / "run"

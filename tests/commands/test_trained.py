@@ -9,12 +9,13 @@ from typing import Any
 
 import pytest
 
-from proassist_lit.commands.trained import find_trained
+from proassist_lit.commands.trained import find_checkpoint, find_trained, override
 from proassist_lit.config import RunConfig
 from proassist_lit.config_schema import write_config
 from proassist_lit.data.config import DataConfig
 from proassist_lit.data.dialogue_config import DialogueConfig
 from proassist_lit.data.sources.toy import ToyConfig
+from proassist_lit.errors import CheckpointError, ConfigError
 from proassist_lit.model.config import ModelConfig, TinyConfig
 from proassist_lit.run_directory import RunDirectory
 from proassist_lit.streaming.config import Strategy, StreamConfig
@@ -96,3 +97,30 @@ def test_thresholds_are_not_those_of_an_evaluation_on_another_val(
         evaluation.write_notes(checkpoint="checkpoints/best.ckpt")
         evaluation.write_metrics({"val/theta_speak": 0.125 if data is own else 0.625})
     assert find_trained(run, "best").metrics["val/theta_speak"] == 0.125
+
+
+def test_a_checkpoint_is_found_by_its_run_or_itself(tmp_path: Path) -> None:
+    write_config(RunConfig(), tmp_path / "run/config.yaml")
+    with pytest.raises(CheckpointError, match=r"last\.ckpt: there is no such checkpoint"):
+        find_checkpoint(tmp_path / "run", "last")
+    (tmp_path / "run/checkpoints").mkdir()
+    best = tmp_path / "run/checkpoints/best.ckpt"
+    best.touch()
+    assert find_checkpoint(tmp_path / "run", "best") == (tmp_path / "run", best)
+    assert find_checkpoint(best, "last") == (tmp_path / "run", best)
+    with pytest.raises(CheckpointError, match="is no directory of a run"):
+        find_checkpoint(tmp_path / "elsewhere", "last")
+
+
+def test_settings_are_checked_like_those_of_training() -> None:
+    changed = override(RunConfig(), ["stream.theta_speak=0.25", "evaluation.sweep_dst=[0.5]"])
+    assert changed.stream.theta_speak == 0.25
+    assert changed.evaluation.sweep_dst == [0.5]
+    assert override(RunConfig(), ["data.test_files="]).data.test_files == ""
+    assert override(RunConfig(), ["data.test_files=a="]).data.test_files == "a="
+    with pytest.raises(ConfigError, match=r"no key 'theta_speek'.*stream\.theta_speak"):
+        override(RunConfig(), ["stream.theta_speek=0.25"])
+    with pytest.raises(ConfigError, match=r"theta_speak must be in \[0, 1\]"):
+        override(RunConfig(), ["stream.theta_speak=2"])
+    with pytest.raises(ConfigError, match=r"'best' is no KEY=VALUE"):
+        override(RunConfig(), ["best"])
