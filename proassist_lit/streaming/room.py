@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from proassist_lit.errors import ConfigError
+from proassist_lit.errors import ConfigError, ContextError
+from proassist_lit.sequence.builder import text_ids
 from proassist_lit.sequence.chat import Chat, Role
+from proassist_lit.sequence.script import Text
 from proassist_lit.streaming.config import Strategy, StreamConfig
 from proassist_lit.streaming.context import summary_query
 
@@ -29,3 +31,66 @@ def room_to_write(chat: Chat, config: StreamConfig, num_tokens_per_img: int) -> 
             "stream.max_dst_tokens or stream.max_summary_tokens."
         )
     return needed
+
+
+class Room:
+    """Sees that what others say at a frame finds room in the context of a stream.
+
+    Args:
+        chat: the formatter.
+        config: limits.
+        num_tokens_per_img: K.
+
+    Raises:
+        ConfigError: the reserve does not have the tokens of one frame.
+    """
+
+    def __init__(self, chat: Chat, config: StreamConfig, num_tokens_per_img: int) -> None:
+        self._chat, self._config = chat, config
+        self._num_tokens_per_img = num_tokens_per_img
+        self._to_write = room_to_write(chat, config, num_tokens_per_img)
+
+    def check_texts(self, where: str, num_tokens: int, used: int, *, said_before: int = 0) -> None:
+        """Refuse texts before a frame that are too long.
+
+        Args:
+            where: stream and frame, for the message.
+            num_tokens: of the texts.
+            used: tokens of the context, those that wait to be fed included.
+            said_before: of these, what the reference said at the frame before.
+
+        Raises:
+            ContextError: they are too long.
+        """
+        what = "the text that arrives takes"
+        if said_before:
+            what = "what the reference said and the text that arrives take"
+        room = self._config.max_context - self._to_write - used
+        self._require(where, what, num_tokens + said_before, room + said_before)
+
+    def check_said(self, where: str, spans: tuple[Text, ...], used: int) -> None:
+        """Refuse what the reference says at a frame if no summary of it could be written.
+
+        Args:
+            where: stream and frame, for the message.
+            spans: what it says.
+            used: tokens of the context before the frame.
+
+        Raises:
+            ContextError: it is too long.
+        """
+        config = self._config
+        if not spans or config.strategy is not Strategy.SUMMARIZE:
+            return
+        used += len(self._chat.separator_ids) + self._num_tokens_per_img
+        used += len(summary_query(self._chat)) + config.max_summary_tokens
+        num_tokens = len(text_ids(self._chat, spans))
+        self._require(where, "what the reference says takes", num_tokens, config.max_context - used)
+
+    def _require(self, where: str, what: str, num_tokens: int, left: int) -> None:
+        if num_tokens > left:
+            raise ContextError(
+                f"{where}: {what} {num_tokens} tokens, but only {max(left, 0)} are left in "
+                f"stream.max_context {self._config.max_context}; raise it, or raise "
+                "stream.reserve so that the context is cut sooner."
+            )

@@ -8,10 +8,9 @@ then the utterance are written; then, if the context is nearly full, the context
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Sequence
 from copy import copy
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from proassist_lit.errors import ConfigError, ContextError
 from proassist_lit.sequence.builder import text_ids
@@ -21,7 +20,8 @@ from proassist_lit.streaming.arrivals import Said, user_words
 from proassist_lit.streaming.config import ContextSource, Strategy, StreamConfig
 from proassist_lit.streaming.context import ContextManager, Cut, summary_query
 from proassist_lit.streaming.policy import DecisionPolicy, Thresholds
-from proassist_lit.streaming.room import room_to_write
+from proassist_lit.streaming.room import Room
+from proassist_lit.streaming.writer import Span, Writer
 from proassist_lit.types import (
     FrameOutput,
     StepState,
@@ -29,16 +29,6 @@ from proassist_lit.types import (
     apply_updates,
     parse_updates,
 )
-
-
-@dataclass(frozen=True)
-class _Writing:
-    """A span that is being written, or waits for it."""
-
-    role: Role
-    opening: tuple[int, ...]
-    max_tokens: int
-    is_summary: bool = False
 
 
 class Stream:
@@ -89,7 +79,7 @@ class Stream:
                 "stream.theta_speak and stream.theta_dst are not set; set both, or let the "
                 "evaluation choose them on val."
             )
-        self._room = room_to_write(chat, config, num_tokens_per_img)
+        self._room = Room(chat, config, num_tokens_per_img)
         self.name, self.config, self.chat = name, config, chat
         self._fps, self._num_tokens_per_img = fps, num_tokens_per_img
         self.has_dst = has_dst and bool(script.steps)
@@ -116,8 +106,7 @@ class Stream:
         self._said = Said()
         self._probs: tuple[float, float | None] = (0.0, None)
         self._decisions = (False, False)
-        self._queue: deque[_Writing] = deque()
-        self._written: list[int] | None = None
+        self._writer = Writer(chat.end_of_turn_id)
         self._mark = 0
         self._answers: dict[Role, str] = {}
         self._updates: tuple[Update, ...] = ()
@@ -137,10 +126,8 @@ class Stream:
         """A stream that goes on from here by itself; what lists hold is never changed."""
         other = copy(self)
         other._speaking, other._updating = copy(self._speaking), copy(self._updating)
-        other._starts, other._queue = list(self._starts), deque(self._queue)
-        other.pending = list(self.pending)
-        other._answers = dict(self._answers)
-        other._written = None if self._written is None else list(self._written)
+        other._starts, other.pending = list(self._starts), list(self.pending)
+        other._writer, other._answers = self._writer.copy(), dict(self._answers)
         return other
 
     def check(self) -> None:
@@ -171,7 +158,7 @@ class Stream:
         said = said or Said()
         before = said.before if self.uses_reference else tuple(texts)
         turns = [text_ids(self.chat, (text,)) for text in before]
-        self._check_room(sum(map(len, turns)), said.spans)
+        self._check_room(sum(map(len, turns)), said)
         self._texts, self._said = tuple(texts), said
         ids, self.pending = self.pending, []
         opens = not self._starts
@@ -210,7 +197,6 @@ class Stream:
             self._updating.note(dst_prob, dst)
         self._decisions = (speak, dst)
         self._answers, self._updates, self._dst_invalid, self._event = {}, (), 0, ""
-        self._queue.clear()
         if self.config.words:
             config = self.config
             if dst:
@@ -219,55 +205,53 @@ class Stream:
                 self._enqueue(Role.ASSISTANT, config.max_new_tokens)
         self._after_silence = not (speak or dst)
         self._mark = self.length
-        if not self._queue:
+        if not self._writer:
             self._finish_words()
         return speak, dst
 
     def feed(self) -> list[int] | None:
         """Token ids to feed next while something is written; None when all is."""
-        if self._written is not None:
-            ids = [self._written[-1]]
-        elif self._queue:
-            ids = [*self.pending, *self._queue[0].opening]
-            if not self._queue[0].is_summary:
+        if not self._writer:
+            return None
+        if (last := self._writer.last) is not None:
+            ids = [last]
+        else:
+            span = self._writer.span
+            ids = [*self.pending, *span.opening]
+            if not span.is_summary:
                 self._starts.append(self.length + len(self.pending))
             self.pending = []
-        else:
-            return None
         self.length += len(ids)
         return ids
 
     @property
     def is_writing(self) -> bool:
         """Whether something is being written at this frame."""
-        return bool(self._queue)
+        return bool(self._writer)
 
     @property
     def writes_dst(self) -> bool:
         """Whether the token that is asked for belongs to a dst span."""
-        return self._queue[0].role is Role.DST
+        return self._writer.span.role is Role.DST
 
     def take(self, token: int) -> None:
         """Go on with ``token``, the most probable one after what was fed last."""
-        writing = self._queue[0]
-        written = self._written if self._written is not None else []
-        if token != self.chat.end_of_turn_id and len(written) < writing.max_tokens:
-            self._written = [*written, token]
+        span = self._writer.span
+        written = self._writer.take(token)
+        if written is None:
             return
         # The closing waits for the next thing that is fed: the same tokens in the same order.
         self.pending = [self.chat.end_of_turn_id, *self.chat.after_turn_ids]
-        self._written = None
-        self._queue.popleft()
         text = self.chat.decode(written)
-        if writing.is_summary:
+        if span.is_summary:
             self._forget(text)
             return
-        self._answers[writing.role] = text
-        if writing.role is Role.DST:
+        self._answers[span.role] = text
+        if span.role is Role.DST:
             self._updates, num_unreadable = parse_updates(text)
             self.state, num_refused = apply_updates(self.state, self._updates)
             self._dst_invalid = num_unreadable + num_refused
-        if not self._queue:
+        if not self._writer:
             self._finish_words()
 
     def end(self) -> FrameOutput:
@@ -290,32 +274,17 @@ class Stream:
         self.frame_idx += 1
         return output
 
-    def _check_room(self, num_tokens: int, spans: tuple[Text, ...]) -> None:
-        """Refuse text before a frame, or spans of the reference after it, that are too long."""
-        config, used = self.config, self.context_len
-        what, waiting = "the text that arrives takes", 0
-        if self.uses_reference and self._said.spans:
-            what, waiting = (
-                "what the reference said and the text that arrives take",
-                len(self.pending),
-            )
-        self._require(what, num_tokens + waiting, config.max_context - used + waiting - self._room)
-        if spans and self.uses_reference and config.strategy is Strategy.SUMMARIZE:
-            used += num_tokens + len(self.chat.separator_ids) + self._num_tokens_per_img
-            used += len(summary_query(self.chat)) + config.max_summary_tokens
-            num_tokens = len(text_ids(self.chat, spans))
-            self._require("what the reference says takes", num_tokens, config.max_context - used)
-
-    def _require(self, what: str, num_tokens: int, left: int) -> None:
-        if num_tokens > left:
-            raise ContextError(
-                f"stream {self.name!r}, frame {self.frame_idx}: {what} {num_tokens} tokens, but "
-                f"only {max(left, 0)} are left in stream.max_context {self.config.max_context}; "
-                "raise it, or raise stream.reserve so that the context is cut sooner."
-            )
+    def _check_room(self, num_tokens: int, said: Said) -> None:
+        where, used = f"stream {self.name!r}, frame {self.frame_idx}", self.context_len
+        if not self.uses_reference:
+            self._room.check_texts(where, num_tokens, used)
+            return
+        said_before = len(self.pending) if self._said.spans else 0
+        self._room.check_texts(where, num_tokens, used, said_before=said_before)
+        self._room.check_said(where, said.spans, used + num_tokens)
 
     def _enqueue(self, role: Role, max_tokens: int) -> None:
-        self._queue.append(_Writing(role, tuple(self.chat.opening_ids(role)), max_tokens))
+        self._writer.add(Span(role, tuple(self.chat.opening_ids(role)), max_tokens))
 
     def _finish_words(self) -> None:
         """Everything at this frame is said: make the context, and see whether it is full."""
@@ -332,14 +301,8 @@ class Stream:
             return
         self._event = self.config.strategy.value
         if self.config.strategy is Strategy.SUMMARIZE:
-            self._queue.append(
-                _Writing(
-                    Role.ASSISTANT,
-                    tuple(summary_query(self.chat)),
-                    self.config.max_summary_tokens,
-                    is_summary=True,
-                )
-            )
+            query, most = tuple(summary_query(self.chat)), self.config.max_summary_tokens
+            self._writer.add(Span(Role.ASSISTANT, query, most, is_summary=True))
             return
         self._forget("")
 
