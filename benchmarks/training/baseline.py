@@ -115,6 +115,7 @@ def train_baseline(
                 report_to=[], disable_tqdm=True, save_strategy="no", logging_strategy="no",
                 remove_unused_columns=False, use_cpu=options.device == "cpu",
                 dataloader_pin_memory=options.device != "cpu", bf16=uses_autocast(options),
+                dataloader_num_workers=options.workers,
             ),
             train_dataset=rows, data_collator=reference_collate, callbacks=[Clock(over)],
         )  # fmt: skip

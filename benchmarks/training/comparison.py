@@ -69,7 +69,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
             for name in ("shape", "dtype", "batch", "steps", "warmup", "shortest", "longest",
                          "tokens", "speak", "words", "micro_tokens", "checkpointing",
                          "baseline_checkpointing", "compile",
-                         "frozen", "lora", "rounds")
+                         "frozen", "lora", "workers", "rounds")
         },
         "peak_tflops": peak,
         "machine": baseline["machine"],

@@ -15,12 +15,12 @@ LEARNING_RATE, WEIGHT_DECAY, CLIP = 1e-4, 0.01, 1.0
 ON_CPU: dict[str, Any] = {
     "dtype": "float32", "batch": 4, "steps": 3, "warmup": 1, "rounds": 2, "shortest": 256,
     "longest": 1024, "micro_tokens": 1024, "checkpointing": GradientCheckpointing.SELECTIVE,
-    "baseline_checkpointing": GradientCheckpointing.NONE, "lora": 0,
+    "baseline_checkpointing": GradientCheckpointing.NONE, "lora": 0, "workers": 0,
 }  # fmt: skip
 ON_GPU: dict[str, Any] = {
     "dtype": "bfloat16", "batch": 4, "steps": 10, "warmup": 3, "rounds": 1, "shortest": 512,
     "longest": 4096, "micro_tokens": 8192, "checkpointing": GradientCheckpointing.NONE,
-    "baseline_checkpointing": GradientCheckpointing.NONE, "lora": 0,
+    "baseline_checkpointing": GradientCheckpointing.NONE, "lora": 0, "workers": 2,
 }  # fmt: skip
 TOO_LARGE_TO_TRAIN_WHOLE: dict[str, Any] = {
     "8b": {"checkpointing": GradientCheckpointing.FULL, "lora": 128, "steps": 8, "warmup": 2,
@@ -44,6 +44,7 @@ def make_parser(description: str) -> argparse.ArgumentParser:
     integer("--longest", help="tokens of a conversation")
     integer("--micro-tokens", help="of ours, that go through at a time")
     integer("--lora", help="rank of additions that are trained instead of the backbone; 0: none")
+    integer("--workers", help="processes that get batches ready, on both sides")
     parser.add_argument("--speak", type=float, default=0.06, help="share of frames spoken at")
     parser.add_argument("--checkpointing", choices=list(GradientCheckpointing), help="of ours")
     parser.add_argument(

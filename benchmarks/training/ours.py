@@ -64,6 +64,6 @@ def train_ours(
     )  # fmt: skip
     trainer.fit(module.train(), DataLoader(
         rows, batch_size=options.batch, collate_fn=collate if options.padded else pack,  # type: ignore[arg-type]
-        pin_memory=options.device != "cpu",
+        pin_memory=options.device != "cpu", num_workers=options.workers,
     ))  # fmt: skip
     return watch.losses

@@ -98,9 +98,10 @@ def test_options_suit_the_device_and_the_shape_unless_they_are_given(
 ) -> None:
     small = filled(monkeypatch, "--quick", "--device", "cpu")
     assert (small.shape, small.dtype, small.lora, small.rounds) == ("tiny", "float32", 0, 1)
+    assert small.workers == 0
     large = filled(monkeypatch, "--shape", "1b", "--device", "cuda")
     assert (large.dtype, large.lora, large.checkpointing) == ("bfloat16", 0, "none")
-    assert large.baseline_checkpointing == "none"
+    assert (large.baseline_checkpointing, large.workers) == ("none", 2)
     largest = filled(monkeypatch, "--shape", "8b", "--device", "cuda", "--lora", "16")
     assert (largest.dtype, largest.lora, largest.checkpointing) == ("bfloat16", 16, "full")
     ours_alone = filled(
