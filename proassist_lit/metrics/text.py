@@ -7,7 +7,6 @@ it.
 from __future__ import annotations
 
 import math
-import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 
@@ -18,17 +17,13 @@ from torchmetrics.utilities import dim_zero_cat
 
 from proassist_lit.metrics.matching import UtteranceMatch
 from proassist_lit.metrics.meteor import Meteor
+from proassist_lit.metrics.ptb import tokenize
 from proassist_lit.types import Transcript
 
 MAX_ORDER = 4
 """Longest n-gram of BLEU and CIDEr, words."""
 
 Tokens = Sequence[str]
-
-
-def tokenize(text: str) -> list[str]:
-    """Lower-cased words of a text without punctuation; ``don't`` and ``3.5`` are one word."""
-    return re.findall(r"\d+(?:\.\d+)+|\w+(?:['’]\w+)*", text.lower())
 
 
 def bleu(hypotheses: Sequence[Tokens], references: Sequence[Sequence[Tokens]]) -> list[float]:
@@ -127,7 +122,7 @@ class TextPairMetrics(Metric):
 
     Pairs whose reference has no word are dropped. ``compute`` returns ``<prefix>_bleu_1 .. _4``,
     ``<prefix>_rouge_l``, ``<prefix>_cider`` and ``<prefix>_meteor``, or nothing without pairs. The
-    state is the gathered text: CIDEr needs the whole corpus.
+    state is the gathered words (``ptb.tokenize``): CIDEr needs the whole corpus.
 
     Args:
         prefix: of the keys.

@@ -19,6 +19,7 @@ from proassist_lit.metrics.matching import (
     candidate_edges,
     match_utterances,
 )
+from proassist_lit.metrics.text import TextPairMetrics, matched_texts
 from proassist_lit.metrics.utterances import UtteranceMetrics
 from proassist_lit.types import FrameOutput, Reference, Transcript
 from tests.parity.numbers import PARITY, needs
@@ -211,9 +212,11 @@ def test_aggregates_equal_the_reference(numbers: dict[str, Any], vectors: Stored
         "utterance_num_mismatched": "num_mismatched",
         "utterance_num_missed": "num_missed",
         "utterance_num_redundant": "num_redundant",
+        "utterance_cider": "CIDEr",
+        **{f"utterance_bleu_{order}": f"Bleu_{order}" for order in range(1, 5)},
     }
     for aggregate in numbers["aggregates"]:
-        metric = UtteranceMetrics(Matcher(vectors))
+        metric, texts = UtteranceMetrics(Matcher(vectors)), TextPairMetrics("utterance")
         for name in aggregate["streams"]:
             stream = by_name[name]
             config = config_of(stream)
@@ -226,6 +229,7 @@ def test_aggregates_equal_the_reference(numbers: dict[str, Any], vectors: Stored
                 config=config,
             )
             metric.update([as_transcript(stream)], [match])
-        found = metric.compute()
+            texts.update(matched_texts([as_transcript(stream)], [match]))
+        found = metric.compute() | texts.compute()
         for key, theirs in ours.items():
             assert found[key] == pytest.approx(aggregate["metrics"][theirs], abs=1e-6), key

@@ -9,6 +9,7 @@ import pytest
 
 from proassist_lit.errors import ConfigError
 from proassist_lit.metrics.meteor import Meteor
+from proassist_lit.metrics.ptb import tokenize
 from proassist_lit.metrics.text import bleu, cider
 from tests.parity.numbers import PARITY, needs
 
@@ -18,6 +19,14 @@ pytestmark = needs("matching.json")
 @pytest.fixture(scope="module")
 def corpora() -> list[dict[str, Any]]:
     return json.loads((PARITY / "matching.json").read_text())["nlg"]
+
+
+def test_words_are_those_of_the_reference(corpora: list[dict[str, Any]]) -> None:
+    for corpus in corpora:
+        tokenized = zip(corpus["hyp_tokenized"], corpus["refs_tokenized"], strict=True)
+        for pair, (hypothesis, references) in zip(corpus["pairs"], tokenized, strict=True):
+            assert " ".join(tokenize(pair["hyp"])) == hypothesis, corpus["name"]
+            assert [" ".join(tokenize(text)) for text in pair["refs"]] == references
 
 
 def test_bleu_and_cider_equal_the_reference(corpora: list[dict[str, Any]]) -> None:
