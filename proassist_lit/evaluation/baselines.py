@@ -28,7 +28,7 @@ def unlooking(
     data: ConversationSet,
     train: Sequence[Conversation],
     val: Sequence[Conversation],
-    utterance_f1: Callable[[Sequence[Transcript]], float],
+    worth: Callable[[Sequence[Transcript]], float],
 ) -> dict[str, list[Transcript]]:
     """``always_silent``, ``always_speak`` and ``clock`` on the streams of ``data``.
 
@@ -36,12 +36,10 @@ def unlooking(
         data: the streams.
         train: gives the words and the rhythm.
         val: on which the clock's interval is chosen.
-        utterance_f1: score of streams.
+        worth: score of streams, by which that interval is.
     """
     text = frequent_utterance(train)
-    interval_s = max(
-        clock_candidates(train), key=lambda s: utterance_f1([clock(c, text, s) for c in val])
-    )
+    interval_s = max(clock_candidates(train), key=lambda s: worth([clock(c, text, s) for c in val]))
     return {
         "always_silent": [speak_when(c, "", lambda _: False) for c in data],
         "always_speak": [speak_when(c, text, lambda _: True) for c in data],

@@ -18,7 +18,7 @@ from proassist_lit.evaluation.forced import TeacherForcing
 from proassist_lit.evaluation.progress import OnFinished, StreamProgress, Teller, saying
 from proassist_lit.evaluation.result import EvaluationResult, SweepPoint
 from proassist_lit.evaluation.streamer import Outcome, Streamer, complete, failures, own_streams
-from proassist_lit.evaluation.thresholds import Candidates
+from proassist_lit.evaluation.thresholds import Candidates, worth
 from proassist_lit.metrics.matcher import Matcher
 from proassist_lit.metrics.meteor import Meteor
 from proassist_lit.metrics.summary import evaluate_by_dataset, evaluate_transcripts
@@ -112,8 +112,10 @@ class Evaluator:
         """
         with _evaluating(model):
             streamer = self._evaluated = self._streamer(model, answers)
-            # Where every pair takes a pass of its own, only those that were asked for have one.
-            num = self._settings.candidates if streamer.in_one_pass else 1
+            # Where every pair takes a pass of its own, only those that were asked for have one; and
+            # frame decisions alone are known before anything is streamed.
+            in_one_pass = streamer.in_one_pass and self._config.words
+            num = self._settings.candidates if in_one_pass else 1
             with saying("Choosing thresholds on val, with the reference as context"):
                 candidates = self._candidates(model, num, sweep=True)
             rows = candidates.rows()
@@ -260,7 +262,7 @@ class Evaluator:
             self._data[split],
             self._data["train"].conversations,
             self._data["val"].conversations,
-            lambda transcripts: self._scores(transcripts).get("utterance_f1", 0.0),
+            lambda transcripts: worth(self._scores(transcripts), "speak"),
         )
 
     def _score(self, result: EvaluationResult, prefix: str, transcripts: list[Transcript]) -> None:
@@ -269,12 +271,13 @@ class Evaluator:
             self.matcher,
             names=sorted({t.dataset for t in transcripts}),
             meteor=self._meteor,
+            has_words=self._config.words,
         )
         result.metrics |= {f"{prefix}/{name}": value for name, value in scores.items()}
 
     def _scores(self, transcripts: Sequence[Transcript]) -> dict[str, float]:
         """Metrics of all ``transcripts``; each process scores its share, and metrics add up."""
-        return evaluate_transcripts(share(transcripts), self.matcher)
+        return evaluate_transcripts(share(transcripts), self.matcher, has_words=self._config.words)
 
 
 def _own_frames(data: ConversationSet) -> int:

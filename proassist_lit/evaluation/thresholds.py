@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -92,10 +92,18 @@ class Candidates:
         by_speak = [point for point in points if point.theta_dst == dst]
         by_dst = [point for point in points if point.theta_speak == speak]
         if not self.speak_given and by_speak:
-            speak = max(by_speak, key=lambda p: p.metrics.get("utterance_f1", 0.0)).theta_speak
+            speak = max(by_speak, key=lambda p: worth(p.metrics, "speak")).theta_speak
         if not self.dst_given and by_dst:
-            dst = max(by_dst, key=lambda p: p.metrics.get("dst_update_f1", 0.0)).theta_dst
+            dst = max(by_dst, key=lambda p: worth(p.metrics, "dst")).theta_dst
         return Thresholds(speak, dst, self.rise)
+
+
+_WORDS = {"speak": "utterance_f1", "dst": "dst_update_f1"}
+
+
+def worth(metrics: Mapping[str, float], head: str) -> float:
+    """What ``speak`` or ``dst`` is chosen by: F1 of what was written, else of the decisions."""
+    return metrics.get(_WORDS[head], metrics.get(f"{head}_f1", 0.0))
 
 
 def _tried(

@@ -150,12 +150,15 @@ def _open(run: RunDirectory) -> dict[str, str]:
 
 
 def _value(result: EvaluationResult) -> float:
-    return float(result.metrics.get("val/utterance_f1", 0.0))
+    metrics = result.metrics
+    return float(metrics.get("val/utterance_f1", metrics.get("val/speak_f1", 0.0)))
 
 
 def _closing_words(metrics: dict[str, float | str], run: RunDirectory) -> str:
-    split = "test" if "test/utterance_f1" in metrics else "val"
-    names = ("utterance_f1", "content_accuracy", "dst_update_f1", "dst_joint_goal_accuracy")
+    split = "test" if "test/theta_speak" in metrics else "val"
+    names = ["utterance_f1", "content_accuracy", "dst_update_f1", "dst_joint_goal_accuracy"]
+    if f"{split}/utterance_f1" not in metrics:  # stream.words=false
+        names = ["speak_f1", "dst_f1"]
     shown = [
         f"{name} {metrics[f'{split}/{name}']:.3f}" for name in names if f"{split}/{name}" in metrics
     ]

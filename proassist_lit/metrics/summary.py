@@ -21,6 +21,7 @@ def evaluate_transcripts(
     matcher: Matcher,
     *,
     meteor: Meteor | None = None,
+    has_words: bool = True,
 ) -> dict[str, float]:
     """Score streams: frame decisions, utterances, their words, and state tracking.
 
@@ -28,19 +29,30 @@ def evaluate_transcripts(
         transcripts: the streams as they were answered.
         matcher: pairs the utterances; the name of its similarity belongs beside the numbers.
         meteor: scores words by METEOR, too; None for not.
+        has_words: whether anything was written at all; if not (``stream.words=false``), frame
+            decisions alone are scored.
 
     Returns:
         Value by key, as the classes ``FrameDecisionMetrics``, ``UtteranceMetrics``,
         ``UtteranceKindMetrics``, ``TextPairMetrics`` and ``DstMetrics`` define them. A key that
         means nothing for these streams (no steps, no keywords, nothing matched) is left out.
     """
-    # Matched once; both metrics that need the pairs are handed them.
-    matches = matcher.match_all(transcripts)
     values: dict[str, Tensor] = {}
     for head in ("speak", "dst"):
         decisions = FrameDecisionMetrics(head)
         decisions.update(transcripts)
         values |= decisions.compute()
+    if has_words:
+        values |= _of_words(transcripts, matcher, meteor)
+    return {key: float(value) for key, value in values.items()}
+
+
+def _of_words(
+    transcripts: Sequence[Transcript], matcher: Matcher, meteor: Meteor | None
+) -> dict[str, Tensor]:
+    values: dict[str, Tensor] = {}
+    # Matched once; all metrics that need the pairs are handed them.
+    matches = matcher.match_all(transcripts)
     utterances = UtteranceMetrics(matcher)
     utterances.update(transcripts, matches)
     values |= utterances.compute()
@@ -53,8 +65,7 @@ def evaluate_transcripts(
     values |= words.compute()
     state = DstMetrics()
     state.update(transcripts)
-    values |= state.compute()
-    return {key: float(value) for key, value in values.items()}
+    return values | state.compute()
 
 
 def evaluate_by_dataset(
@@ -63,6 +74,7 @@ def evaluate_by_dataset(
     *,
     names: Sequence[str],
     meteor: Meteor | None = None,
+    has_words: bool = True,
 ) -> dict[str, float]:
     """Score streams, all together and, where there are several data sets, each of them.
 
@@ -71,15 +83,16 @@ def evaluate_by_dataset(
         matcher: pairs the utterances.
         names: all data sets, also those of which only other processes have streams.
         meteor: scores the words of all streams together by METEOR, too; None for not.
+        has_words: as for ``evaluate_transcripts``.
 
     Returns:
         As ``evaluate_transcripts``; those of a data set under ``<data set>/<metric>``, a slash in
         its name written as a colon.
     """
-    values = evaluate_transcripts(transcripts, matcher, meteor=meteor)
+    values = evaluate_transcripts(transcripts, matcher, meteor=meteor, has_words=has_words)
     for name in names if len(names) > 1 else ():
         streams = [t for t in transcripts if t.dataset == name]
-        scores = evaluate_transcripts(streams, matcher)
+        scores = evaluate_transcripts(streams, matcher, has_words=has_words)
         values |= {f"{dataset_prefix(name)}{key}": value for key, value in scores.items()}
     return values
 

@@ -56,6 +56,7 @@ def make_payload(report: RunReport) -> dict[str, Any]:
         ],
         "thresholds": threshold_data(report),
         "curves": [_curve(name, points) for name, points in report.curves.items() if points],
+        "hasWords": report.has_words,
         "streams": [_stream(view) for view in report.streams],
     }
 

@@ -30,7 +30,7 @@ function start() {
     byId("streams").hidden = false;
     const player = new Player(DATA.streams);
     drawLegend();
-    new ErrorBrowser(DATA.streams, (index, i) => player.open(index, i));
+    if (DATA.hasWords) new ErrorBrowser(DATA.streams, (index, i) => player.open(index, i));
     // report.html#stream=3&frame=40 opens there, for links from notes and issues.
     const asked = new URLSearchParams(location.hash.slice(1)), index = clamp(Number(asked.get("stream")) || 0, 0, DATA.streams.length - 1);
     player.select(index, asked.has("frame") ? frameNear(DATA.streams[index], Number(asked.get("frame")) || 0) : undefined);

@@ -85,6 +85,8 @@ class RunReport:
         sweep: the pairs of thresholds that were tried, by split, in any order.
         compares_probs: whether its thresholds to speak are thresholds of P(speak); otherwise
             another number was compared (``stream.rule``), and P(speak) is shown without one.
+        has_words: whether anything was written; if not (``stream.words=false``), no errors are
+            listed: all that was to be said and tracked would be missed.
         earlier: flat metrics of another run to compare with, None for none.
         earlier_name: its name.
     """
@@ -98,6 +100,7 @@ class RunReport:
     decisions: Mapping[str, Mapping[str, DecisionCurves]] = field(default_factory=dict)
     sweep: Mapping[str, Sequence[SweepPoint]] = field(default_factory=dict)
     compares_probs: bool = True
+    has_words: bool = True
     earlier: Mapping[str, float | str] | None = None
     earlier_name: str = ""
 

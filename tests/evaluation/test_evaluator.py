@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
 import torch
+from torch import Tensor
 
 from proassist_lit.config import RunConfig
 from proassist_lit.errors import ConfigError
@@ -13,11 +15,12 @@ from proassist_lit.evaluation.config import EvaluationConfig
 from proassist_lit.evaluation.result import EvaluationResult
 from proassist_lit.evaluation.thresholds import Candidates
 from proassist_lit.metrics.match_windows import MatchWindow
+from proassist_lit.metrics.matcher import Matcher
 from proassist_lit.metrics.similarity import HashedWordSimilarity
 from proassist_lit.metrics.summary import evaluate_transcripts
 from proassist_lit.model.assistant import AssistantModel
 from proassist_lit.streaming.calibrate import threshold_candidates
-from proassist_lit.streaming.config import Kernels, SpeakRule
+from proassist_lit.streaming.config import ContextSource, Kernels, SpeakRule
 from proassist_lit.streaming.decoder import Decoder, make_decoder
 from proassist_lit.streaming.engine import Engine
 from proassist_lit.streaming.policy import DecisionPolicy, Thresholds
@@ -230,3 +233,35 @@ def test_faults_of_the_settings_are_told_together() -> None:
     assert "candidates must be >= 1, got 0" in lines[0]
     assert "sweep_dst: thresholds must be in [0, 1], got [2.0]" in lines[1]
     assert "windows.kitchen must be two numbers" in lines[2]
+
+
+class NoSimilarity(HashedWordSimilarity):
+    """Nothing was written that could be compared."""
+
+    def __call__(self, texts: Sequence[str]) -> Tensor:
+        raise AssertionError
+
+
+def test_without_words_decisions_alone_are_scored() -> None:
+    silent = replace(OPEN, context=ContextSource.REFERENCE, words=False)
+    matcher = Matcher(NoSimilarity(), EvaluationConfig().match_windows())
+    evaluator = make_evaluator(
+        silent, EvaluationConfig(candidates=5), datasets=("toy", "other"), matcher=matcher
+    )
+    result = evaluator.evaluate(tiny_model())
+
+    assert result.sweep == {}  # decisions are known before anything is streamed
+    assert result.metrics["threshold_choice"] == "given, or frames of val"
+    own = {k.rpartition("/")[2] for k in result.metrics if "forced" not in k}
+    assert {"speak_f1", "dst_f1", "speak_ap"} <= own
+    assert [
+        k for k in own if k.startswith(("utterance", "content", "dst_update", "dst_joint"))
+    ] == []
+    for prefix in ("test", "test/toy", "baseline/clock/test", "baseline/blind/test"):
+        assert f"{prefix}/speak_f1" in result.metrics
+    assert "val_stream/utterance_f1" not in evaluator.quick(tiny_model(), 2).metrics
+    swept = make_evaluator(silent, EvaluationConfig(candidates=1, sweep_speak=[0.01, 0.5]))
+    result = swept.evaluate(tiny_model())
+    scores = {p.theta_speak: p.metrics["speak_f1"] for p in result.sweep["val"]}
+    assert len(scores) == 3
+    assert scores[result.config.theta_speak] == max(scores.values())

@@ -182,3 +182,10 @@ def test_perfect_streams_have_no_errors(open_report: OpenReport) -> None:
         page.locator("#error-list").text_content() == "Not one error in the streams of this report."
     )
     assert page.locator("#error-chips button").count() == 0
+
+
+def test_nothing_is_missed_where_nothing_was_written(open_report: OpenReport) -> None:
+    page = open_report(replace(fake_report(), has_words=False))
+    assert page.locator("#errors").is_hidden()
+    assert page.locator("#places a", has_text="Errors").count() == 0
+    assert page.locator("#streams").is_visible()
