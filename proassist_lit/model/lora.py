@@ -104,11 +104,15 @@ def cast_inputs(lm: Any, casts: bool) -> None:
     """Say whether additions bring what comes in to float32, their own type, as peft lets them.
 
     They must, to be added to weights of 16 bits. Under autocast, which brings it back to 16 bits
-    at once, the copies there and back change no bit and take time.
+    at once, the copies there and back take time and change nothing, but for dropout: on a CPU it
+    would scale by a number of 16 bits, 0.2 % too large, so there they stay; on a GPU, where it
+    scales in float32, it may draw others.
     """
     for module in lm.modules():
         if isinstance(module, LoraLayer):
-            module.cast_input_dtype_enabled = casts
+            drops = any(isinstance(part, nn.Dropout) for part in module.lora_dropout.values())
+            on_cpu = module.get_base_layer().weight.device.type == "cpu"
+            module.cast_input_dtype_enabled = casts or (drops and on_cpu)
 
 
 Aside = list[tuple[nn.Module, str, nn.Module]]

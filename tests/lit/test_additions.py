@@ -51,12 +51,17 @@ def additions(model: AssistantModel) -> Tensor:
 
 
 @pytest.mark.parametrize(
-    ("precision", "dtype"), [("bf16-mixed", torch.bfloat16), ("32-true", torch.float32)]
+    ("precision", "dropout", "dtype"),
+    [
+        ("bf16-mixed", 0.0, torch.bfloat16),
+        ("bf16-mixed", 0.05, torch.float32),  # a CPU would scale by 1 / 0.95 rounded to 16 bits
+        ("32-true", 0.0, torch.float32),
+    ],
 )
-def test_what_comes_to_additions_is_cast_only_without_autocast(
-    precision: str, dtype: torch.dtype
+def test_what_comes_to_additions_is_cast_only_where_it_must_be(
+    precision: str, dropout: float, dtype: torch.dtype
 ) -> None:
-    model, seen = trained(precision, LoraConfig(rank=2))
+    model, seen = trained(precision, LoraConfig(rank=2, dropout=dropout))
     assert seen == {dtype}
     model.lm_logits(model.hidden_states(model.embed_tokens(torch.arange(8))[None]))
     assert torch.float32 in seen
