@@ -79,7 +79,8 @@ class Streamer:
         self._kept: set[str] = set()  # keys, of all processes
         self._store: AnswerStore | None = None
         if answers is not None:
-            settings = (self._config, chat.format, num_tokens_per_img, compat)
+            # Decisions read from tokens leave no trace in the weights.
+            settings = (self._config, chat.format, num_tokens_per_img, compat, model.decision)
             self._store = AnswerStore(answers, model, *settings)
 
     @property

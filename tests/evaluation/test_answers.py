@@ -10,11 +10,14 @@ from torch import Tensor
 from proassist_lit.data.conversation import Conversation
 from proassist_lit.evaluation.evaluator import Evaluator
 from proassist_lit.evaluation.result import EvaluationResult
+from proassist_lit.evaluation.streamer import Streamer
+from proassist_lit.model.config import Decision
 from proassist_lit.streaming.answers import AnswerStore
 from proassist_lit.streaming.engine import Engine
+from proassist_lit.streaming.policy import Thresholds
 from proassist_lit.types import FrameOutput, StepState, Transcript, Transition, Update
 from tests.evaluation.fakes import CONFIG, make_evaluator
-from tests.fakes import ScriptedModel, dialogue, random_features, tiny_model
+from tests.fakes import ScriptedModel, dialogue, random_features, tiny_model, word_chat
 
 FRAME = FrameOutput(
     frame_idx=3, time_s=1.5, speak_prob=0.1 + 0.2, dst_prob=None, speak=True, dst=True,
@@ -79,6 +82,21 @@ def test_the_key_tells_apart_what_answers_depend_on(tmp_path: Path) -> None:
     ]  # fmt: skip
     assert key(CONFIG) == keys[0]
     assert len(set(keys)) == 5
+
+
+def test_what_decisions_are_read_from_tells_answers_apart(tmp_path: Path) -> None:
+    chat = word_chat("dst_ext")
+    model = tiny_model(decision=Decision.SILENT_TOKEN, dst=False, chat=chat)
+    other = tiny_model(decision=Decision.OPENING_TOKEN, dst=False, chat=chat)
+    other.load_state_dict(model.state_dict())
+    data, features = [dialogue()], random_features(10)
+    found = []
+    for either in (model, other):
+        streamer = Streamer(either, chat, CONFIG, num_tokens_per_img=1, answers=tmp_path)
+        streamer.answer(data, lambda _: features, [Thresholds.of(CONFIG)])
+        found.append({path.name for path in tmp_path.iterdir()})
+    assert len(found[0]) == 1
+    assert len(found[1]) == 2
 
 
 def test_a_stopped_evaluation_goes_on_where_it_was(
