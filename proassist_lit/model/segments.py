@@ -6,6 +6,7 @@ import importlib
 import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
@@ -111,9 +112,9 @@ def _attend(
         longest = max(segments.lengths)
         q, k, v = (x[0].transpose(0, 1).contiguous() for x in (query, key, value))
         options: dict[str, Any] = {}
-        if grouped and "enable_gqa" in inspect.signature(_KERNEL).parameters:
+        if grouped and _takes_groups(_KERNEL):
             options["enable_gqa"] = True
-        elif grouped:  # PyTorch 2.11
+        elif grouped:
             k, v = (x.repeat_interleave(q.shape[1] // x.shape[1], dim=1) for x in (k, v))
         out: Tensor = _KERNEL(
             q, k, v, segments.offsets, segments.offsets, longest, longest,
@@ -143,6 +144,12 @@ def _find_kernel() -> Callable[..., Any] | None:
     found: Callable[..., Any] = module.varlen_attn
     is_enough = {"scale", "window_size"} <= set(inspect.signature(found).parameters)
     return found if is_enough else None
+
+
+@cache
+def _takes_groups(kernel: Callable[..., Any]) -> bool:
+    """Whether fewer heads may have keys than queries; PyTorch 2.11 wants them repeated."""
+    return "enable_gqa" in inspect.signature(kernel).parameters
 
 
 def _fits_kernel(query: Tensor) -> bool:
