@@ -274,7 +274,8 @@ def _origin(plan: Plan, study: Study, numbers: Path) -> Iterator[str]:
     for row in plan.rows.values():
         found = study.runs[row.name]
         seconds = [run.seconds for run in found if run.seconds is not None]
-        time = f"{sum(seconds) / len(seconds):.0f} s" if seconds else NOT_RUN
+        unknown = "not noted" if found else NOT_RUN
+        time = f"{sum(seconds) / len(seconds):.0f} s" if seconds else unknown
         start = f"(evaluates {row.of} again)" if row.of else f"+experiment={row.experiment}"
         where = _each(run.commit for run in found), _each((run.started or "")[:10] for run in found)
         table = next((table.name for table in plan.tables if row.name in table.rows), "")

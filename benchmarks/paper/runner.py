@@ -20,6 +20,9 @@ GRACE_S = 60.0
 
 _POLL_S = 0.05
 
+NOTED_EVERY_S = 60.0
+"""What each run took so far is noted so often."""
+
 Say = Callable[[str], None]
 
 
@@ -62,6 +65,7 @@ class Runner:
     ) -> None:  # fmt: skip
         self._at_once, self._threads, self._commit, self._say = at_once, threads, commit, say
         self._ends = None if seconds is None else time.monotonic() + seconds
+        self._notes_at = time.monotonic() + NOTED_EVERY_S
         self._outcome = Outcome()
         self._waiting: list[Job] = []
         for job in jobs:
@@ -131,18 +135,23 @@ class Runner:
                 stdout=log, stderr=subprocess.STDOUT,
                 start_new_session=True,  # Ctrl-C reaches it through us alone
             )  # fmt: skip
-        self._running[job] = (process, time.monotonic())
+        before = float(job.read_machine().get("seconds", 0.0))  # of an interrupted start
+        self._running[job] = (process, time.monotonic() - before)
 
     def _collect(self) -> None:
+        is_noted = time.monotonic() > self._notes_at
+        if is_noted:  # so that a kill loses no more
+            self._notes_at = time.monotonic() + NOTED_EVERY_S
         for job, (process, started) in list(self._running.items()):
             code = process.poll()
             if code is None:
+                if is_noted:
+                    job.write_machine({"seconds": round(time.monotonic() - started, 1)})
                 continue
             del self._running[job]
             seconds = time.monotonic() - started
             if code == 0 and job.is_done:
-                before = float(job.read_machine().get("seconds", 0.0))  # of an interrupted start
-                job.write_machine({"seconds": round(before + seconds, 1)})
+                job.write_machine({"seconds": round(seconds, 1)})
                 self._outcome.done.append(job)
                 self._spent_s += seconds
                 self._done_cost += job.row.cost
@@ -188,8 +197,7 @@ class Runner:
             for process in processes:
                 process.wait()
         for job, (_, started) in self._running.items():
-            spent = float(job.read_machine().get("seconds", 0.0)) + time.monotonic() - started
-            job.write_machine({"seconds": round(spent, 1)})
+            job.write_machine({"seconds": round(time.monotonic() - started, 1)})
 
 
 def _signal(process: subprocess.Popen[bytes], number: int) -> None:

@@ -3,14 +3,16 @@ from __future__ import annotations
 import json
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from benchmarks.paper import jobs as paper_jobs
-from benchmarks.paper.jobs import make_jobs
+from benchmarks.paper import runner
+from benchmarks.paper.jobs import Job, make_jobs
 from benchmarks.paper.plan import Row
 from benchmarks.paper.runner import Outcome, Runner, exit_code, summary
 from proassist_lit.errors import ConfigError
@@ -180,6 +182,26 @@ def test_a_study_ends_when_its_time_is_over(tmp_path: Path, run: Callable[..., O
 
     assert exit_code(outcome) == 130
     assert not (tmp_path / "study" / "one" / "seed1" / "metrics.json").exists()
+
+
+def test_what_a_run_takes_is_added_up_and_survives_a_kill(
+    tmp_path: Path, run: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runner, "NOTED_EVERY_S", 0.0)
+    noted: list[float] = []
+    write = Job.write_machine
+
+    def noting(self: Job, notes: Mapping[str, Any]) -> None:
+        noted.extend([notes["seconds"]] if "seconds" in notes else [])
+        write(self, notes)
+
+    monkeypatch.setattr(Job, "write_machine", noting)
+    run(with_set("one", "waits=yes"), seconds=0.5)
+    assert len(noted) > 2  # while it ran
+    assert noted == sorted(noted)
+    before = noted[-1]
+    run(with_set("one", "waits=yes"), seconds=0.2)
+    assert noted[-1] > before + 0.1
 
 
 def test_seeds_come_one_after_the_other(tmp_path: Path) -> None:
