@@ -97,7 +97,7 @@ class UtteranceKindMetrics(Metric):
         state = {name: dim_zero_cat(getattr(self, name)) for name in _STATES}
         reference_kinds = state["reference_kinds"].view(-1, len(KINDS))  # (M, kinds)
         paired_kinds = state["paired_kinds"].view(-1, len(KINDS))  # (N, kinds)
-        if not len(reference_kinds):
+        if not reference_kinds.any():  # spares a product of all texts with all others
             return {}
         references = state["references"].view(len(reference_kinds), -1)  # (M, D)
         kinds = paired_kinds

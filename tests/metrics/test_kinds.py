@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pytest
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from proassist_lit.metrics.kinds import UtteranceKindMetrics
 from proassist_lit.metrics.matcher import Matcher
@@ -75,6 +76,25 @@ def test_a_silent_assistant_gives_nothing(make_transcript) -> None:
     values = scores(make_transcript(20, {}, REFS, kinds=KINDS))
     assert values["correction_recall"] == values["correction_f1"] == 0.0
     assert values["utterance_num_correction"] == 1.0
+
+
+class Products(TorchDispatchMode):
+    """Counts matrix products."""
+
+    num = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.num += func.name() == "aten::mm"
+        return func(*args, **(kwargs or {}))
+
+
+def test_without_kinds_no_text_is_compared_with_all_others(make_transcript) -> None:
+    found = []
+    for kinds in (KINDS, {}):
+        with Products() as products:
+            scores(make_transcript(20, REFS, REFS, kinds=kinds))
+        found.append(products.num)
+    assert found == [1, 0]
 
 
 def test_without_references_or_kinds_there_is_nothing_to_tell(make_transcript) -> None:
