@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ import torch
 from proassist_lit.model.assistant import AssistantModel
 from proassist_lit.model.config import Decision, HeadType, ModelConfig
 from proassist_lit.objectives import Losses, ObjectiveConfig, ObjectiveKind, compute_losses
-from proassist_lit.types import Batch
+from proassist_lit.types import IGNORE_INDEX, Batch
 from tests.parity.dst_numbers import FILE, dst_chat, stored_batch
 from tests.parity.numbers import build_model, head_name, needs, tensors
 
@@ -91,6 +92,24 @@ def test_the_four_losses_equal_the_reference(case: dict[str, Any]) -> None:
             assert int((yes & (pos | neg)).sum()) == case[f"{name}_num_pred_pos"]
             right = (yes & pos) | (~yes & neg)
             assert int(right.sum()) == case[f"{name}_num_correct"]
+
+
+@pytest.mark.parametrize("name", FILE.get("models", {}))
+def test_a_batch_without_dst_labels_has_losses(name: str) -> None:
+    """The reference may read names there that it has not defined."""
+    case = next(c for c in FILE["loss_cases"] if (c["model"], c["precision"]) == (name, "float32"))
+    model, batch = make_model(name), stored_batch(case["batch"])
+    batch = replace(batch, dst_labels=torch.full_like(batch.dst_labels, IGNORE_INDEX))
+
+    losses = compute_losses(model, batch, ObjectiveConfig(kind=ObjectiveKind.PER_TOKEN))
+    losses.total.backward()
+
+    assert losses.dst_response is not None
+    assert losses.dst is not None
+    assert losses.dst_response.count == 0
+    rest = losses.response.mean() + losses.speak.balanced() + losses.dst.balanced()
+    torch.testing.assert_close(losses.total, rest)
+    assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None)
 
 
 def outputs() -> list[tuple[str, str]]:

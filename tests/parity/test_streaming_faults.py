@@ -23,16 +23,11 @@ from proassist_lit.streaming.config import ContextSource, Strategy
 from proassist_lit.streaming.context import summary_query
 from proassist_lit.streaming.decoder import make_decoder
 from proassist_lit.streaming.reference import reference_turn
-from tests.parity.numbers import conversation, needs, numbers
+from tests.parity.numbers import conversation, needs
 from tests.parity.our_sessions import LIMITS, Ours, begins, briefest, holds_first, tight
 from tests.parity.streams import MODELS, RUNS, VIDEOS, features, kind, load, play, settings
 
-pytestmark = needs(
-    "streaming.json", "streaming.safetensors", "losses.safetensors", "known_reference_bugs.json"
-)
-
-FAULTS = numbers("known_reference_bugs.json")
-QUIRKS = [quirk["name"] for quirk in FAULTS.get("streaming_quirks", [])]
+pytestmark = needs("streaming.json", "streaming.safetensors", "losses.safetensors")
 
 
 def shortest(runs: Iterable[int]) -> list[int]:
@@ -207,24 +202,3 @@ def test_silent_frames_of_ours_cost_no_vocabulary(
     words = sum(len(fed) - 1 for fed in ours.fed)  # what is fed besides the frame asks for a token
     assert num_asked == words
     assert (words == 0) == (theta == 1.0)
-
-
-MENDED = {
-    "eos_never_enters_context_without_separator": test_the_end_of_turn_enters_our_context,
-    "drop_middle_rope": test_kept_keys_of_ours_are_rotated_to_their_new_places,
-    "drop_middle_every_frame": test_drop_middle_of_ours_makes_room,
-    "summary_may_be_empty": test_summary_of_ours_is_written_whatever_the_head_says,
-    "summary_drops_pending_message": test_summary_of_ours_keeps_what_the_reference_said,
-    "summary_updates_last_prob": test_summary_of_ours_is_written_whatever_the_head_says,
-    "summary_feeds_frame_twice": test_summary_of_ours_is_written_whatever_the_head_says,
-    "assistant_turns_lost_in_stream": test_no_assistant_turn_of_ours_is_lost,
-    "no_bos_without_message": test_every_context_of_ours_begins_with_bos,
-    "max_length_buffer_view": test_generated_tokens_stay_when_more_are_generated,
-    "useless_loss_in_inference": test_silent_frames_of_ours_cost_no_vocabulary,
-}
-
-
-@pytest.mark.parametrize("name", QUIRKS)
-def test_every_fault_is_mended(name: str) -> None:
-    if name not in MENDED:
-        pytest.skip(f"no test says whether ours does better at {name!r}; write one, name it here")
