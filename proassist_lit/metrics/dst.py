@@ -107,13 +107,17 @@ class DstMetrics(Metric):
         for i, update in passed_over:
             passed[i].add(update.id)
         unknown: set[str] = set()  # steps whose state may be right, for all that is known
+        num_frames = num_right = num_invalid = 0
         for i, (frame, reference) in enumerate(zip(frames, references, strict=True)):
             unknown -= {update.id for update in reference.updates}
             unknown |= passed[i]
             if reference.supervised:
-                self.num_frames += 1
-                self.num_state_right += _but(unknown, frame.state) == _but(unknown, reference.state)
-                self.num_invalid += frame.dst_invalid
+                num_frames += 1
+                num_right += _but(unknown, frame.state) == _but(unknown, reference.state)
+                num_invalid += frame.dst_invalid
+        self.num_frames += num_frames
+        self.num_state_right += num_right
+        self.num_invalid += num_invalid
 
     def compute(self) -> dict[str, Tensor]:
         """() float64 by name; empty if nothing was known of any stream with steps."""
