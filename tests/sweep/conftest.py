@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 from optuna.storages import RDBStorage
 
 from proassist_lit.sweep import study
+from tests.sweep.searching import FakeLauncher
 
 
 @pytest.fixture(scope="session")
@@ -29,3 +31,13 @@ def quick_study(no_study: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Pa
         shutil.copy(no_study, folder)
 
     return make
+
+
+@pytest.fixture
+def launcher(
+    quick_study: Callable[[Path], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> FakeLauncher:
+    for folder in (tmp_path, tmp_path / "other"):
+        quick_study(folder)
+    monkeypatch.setattr(sys, "argv", ["train.py", "-m", "+sweep=x", "seed=2", "hydra.sweep.dir=y"])
+    return FakeLauncher(tmp_path)
