@@ -16,6 +16,7 @@ from proassist_lit.atomic import write_text
 from proassist_lit.directory_lock import alone_in
 from proassist_lit.errors import ConfigError
 from proassist_lit.job_result import JobResult
+from proassist_lit.sweep.launcher import is_time_up
 from proassist_lit.sweep.settings import SearchSettings
 from proassist_lit.sweep.space import SearchSpace
 from proassist_lit.sweep.study import Asked, Study, open_storage
@@ -30,7 +31,8 @@ def search(
     """Search until there are ``num_trials`` trials, going on with what the directory holds.
 
     Trials that were begun and not finished are run again first, with their own values and in
-    their own directories, where the job goes on. A trial that fails counts.
+    their own directories, where the job goes on. A trial that fails counts; one whose time was up
+    is left to the next start.
 
     Args:
         settings: of the search.
@@ -39,8 +41,8 @@ def search(
         arguments: overrides of the command line.
 
     Raises:
-        ConfigError: the space is wrong, the directory is another search's or in use, or no trial
-            came to its end.
+        ConfigError: the space is wrong, the directory is another search's or in use, no trial came
+            to its end, or the time of some was up.
     """
     space = SearchSpace.of(settings.params, arguments)
     sweep_dir = Path(config.hydra.sweep.dir)
@@ -88,6 +90,12 @@ class _Rounds:
         self._write_best()
 
     def _tell(self, trial: Asked, result: JobReturn) -> None:
+        if is_time_up(result._return_value):
+            sys.stderr.write(
+                f"trial {trial.number}: its time was up; it goes on when the search is started "
+                "again.\n"
+            )
+            return
         if result.status is JobStatus.FAILED:  # the job has said why
             self._study.tell(trial.number, None)
             return
@@ -112,23 +120,30 @@ class _Rounds:
         """Say what came out.
 
         Raises:
-            ConfigError: no trial came to its end.
+            ConfigError: no trial came to its end, or some can still go on.
         """
-        failed, best = self._study.numbers("fail"), self._study.best()
+        num, best = len(self._study), self._study.best()
+        failed, unfinished = self._study.numbers("fail"), self._study.numbers("running")
         if failed:
-            named = ", ".join(map(str, failed))
-            sys.stderr.write(f"{len(failed)} of {len(self._study)} trials failed: {named}\n")
+            sys.stderr.write(f"{len(failed)} of {num} trials failed: {_named(failed)}\n")
+        if best:
+            trial, value = best
+            command = _command(self._space.fill(trial.overrides))
+            sys.stdout.write(
+                f"best of {num} trials{' so far' if unfinished else ''}: number {trial.number}, "
+                f"value {value:.6g}, {' '.join(trial.overrides)}\nRun it again: {command}\n"
+            )
+        if unfinished:
+            raise ConfigError(
+                f"hydra.sweep.dir={self._sweep_dir}: the time of {len(unfinished)} of {num} trials "
+                f"was up before they came to their end: {_named(unfinished)}. Go on with: "
+                f"{_same_command(self._sweep_dir)}"
+            )
         if best is None:
             raise ConfigError(
-                f"hydra.sweep.dir={self._sweep_dir}: none of the {len(self._study)} trials has a "
-                "value; see above why, mend it, and begin in another directory."
+                f"hydra.sweep.dir={self._sweep_dir}: none of the {num} trials has a value; see "
+                "above why, mend it, and begin in another directory."
             )
-        trial, value = best
-        command = _command(self._space.fill(trial.overrides))
-        sys.stdout.write(
-            f"best of {len(self._study)} trials: number {trial.number}, value {value:.6g}, "
-            f"{' '.join(trial.overrides)}\nRun it again: {command}\n"
-        )
 
 
 def _run_dir(result: JobReturn) -> Path:
@@ -146,6 +161,10 @@ def _stretches(trials: Iterable[Asked]) -> Iterator[list[Asked]]:
         stretch.append(trial)
     if stretch:
         yield stretch
+
+
+def _named(numbers: Iterable[int]) -> str:
+    return ", ".join(map(str, numbers))
 
 
 def _same_command(sweep_dir: Path) -> str:

@@ -19,6 +19,9 @@ _ONE_PROCESS_EACH = {
 _SIDE_BY_SIDE = ("joblib", "submitit_local")
 """Those of them that run several jobs at a time on one machine."""
 
+_TIME_UP = ("submitit.core.utils", "UncompletedJobError")
+"""Module and name of what is raised in a job when submitit's limit of time is spent."""
+
 _VISIBLE = "CUDA_VISIBLE_DEVICES"
 
 _NEEDED = {
@@ -97,6 +100,11 @@ def take_gpu(job_num: int, target: str) -> None:
     seen = os.environ.get(_VISIBLE)
     names = seen.split(",") if seen else [str(gpu) for gpu in range(num_gpus)]
     os.environ[_VISIBLE] = names[job_num % num_gpus]
+
+
+def is_time_up(error: object) -> bool:
+    """Whether a job ended as its time was up: nothing is wrong with it, and it can go on."""
+    return (type(error).__module__, type(error).__qualname__) == _TIME_UP
 
 
 def is_multi_process(trainer: TrainerConfig) -> bool:

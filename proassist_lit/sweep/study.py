@@ -129,7 +129,7 @@ class Study:
         return self._fill(trial.number), trial.value
 
     def numbers(self, state: str) -> list[int]:
-        """Numbers of the trials with this state: complete, pruned or fail."""
+        """Numbers of the trials with this state: complete, pruned, fail or running."""
         return [trial.number for trial in self._trials(TrialState[state.upper()])]
 
     def _fill(self, number: int) -> Asked:

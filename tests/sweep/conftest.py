@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import os
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable
 from functools import partial
@@ -10,6 +12,8 @@ import pytest
 from optuna.storages import RDBStorage
 
 from proassist_lit.sweep import study
+from tests.app import REPO_CONF
+from tests.sweep.programs import PROGRAM
 from tests.sweep.searching import FakeLauncher
 
 
@@ -41,3 +45,18 @@ def launcher(
         quick_study(folder)
     monkeypatch.setattr(sys, "argv", ["train.py", "-m", "+sweep=x", "seed=2", "hydra.sweep.dir=y"])
     return FakeLauncher(tmp_path)
+
+
+@pytest.fixture
+def program(tmp_path: Path) -> Callable[..., subprocess.Popen[str]]:
+    (tmp_path / "train.py").write_text(PROGRAM.replace("CONF", repr(str(REPO_CONF))))
+
+    def start(*arguments: str, **at: str) -> subprocess.Popen[str]:
+        """``at``: waits_at, fails_at or time_up_at, a job's number."""
+        return subprocess.Popen(
+            [sys.executable, "train.py", *arguments], cwd=tmp_path, text=True,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
+            env=os.environ | {name.upper(): n for name, n in at.items()} | {"OMP_NUM_THREADS": "1"},
+        )  # fmt: skip
+
+    return start

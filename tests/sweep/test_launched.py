@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
-import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -16,65 +14,9 @@ import pytest
 from proassist_lit.config import RunConfig
 from proassist_lit.config_schema import read_config
 from proassist_lit.sweep.study import STUDY_NAME, open_storage
-from tests.app import REPO_CONF
+from tests.sweep.programs import SEARCH, finish, lines, wait_for
 
 pytestmark = pytest.mark.road
-
-PROGRAM = """
-import os, time
-from pathlib import Path
-from proassist_lit.cli import run_app
-
-def job(config, run_dir):
-    line = f"{run_dir.name.split('-')[0]} {config.trainer.optimizer.lr!r} {config.resume}\\n"
-    with open("begun", "a") as file:
-        file.write(line)
-    waits = os.environ.get("WAITS_AT", "").split(",")
-    while run_dir.name.split("-")[0] in waits and config.resume == "none":
-        time.sleep(0.05)
-    if run_dir.name.split("-")[0] == os.environ.get("FAILS_AT"):
-        raise ValueError("bug")
-    with open("ended", "a") as file:
-        file.write(f"{line.split()[0]} {os.getpid()}\\n")
-    return config.trainer.optimizer.lr
-
-if __name__ == "__main__":
-    run_app(job, conf_dir=Path(CONF))
-"""
-LR = "trainer.optimizer.lr=tag(log,interval(1e-4,1e-2))"
-SEARCH = ("-m", "hydra/sweeper=proassist_optuna", "hydra.sweep.dir=sweep", LR)
-
-
-@pytest.fixture
-def program(tmp_path: Path) -> Callable[..., subprocess.Popen[str]]:
-    (tmp_path / "train.py").write_text(PROGRAM.replace("CONF", repr(str(REPO_CONF))))
-
-    def start(*arguments: str, waits_at: str = "", fails_at: str = "") -> subprocess.Popen[str]:
-        return subprocess.Popen(
-            [sys.executable, "train.py", *arguments], cwd=tmp_path, text=True,
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
-            env=os.environ | {"WAITS_AT": waits_at, "FAILS_AT": fails_at, "OMP_NUM_THREADS": "1"},
-        )  # fmt: skip
-
-    return start
-
-
-def lines(path: Path) -> list[list[str]]:
-    return [line.split() for line in path.read_text().splitlines()] if path.exists() else []
-
-
-def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str]) -> None:
-    end = time.monotonic() + 60
-    while not condition():
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < end
-        time.sleep(0.02)
-
-
-def finish(process: subprocess.Popen[str]) -> tuple[str, str]:
-    out, err = process.communicate(timeout=120)
-    assert process.returncode == 0, err
-    return out, err
 
 
 def test_search_killed_in_a_batch_loses_and_repeats_no_trial(
