@@ -45,6 +45,7 @@ from proassist_lit.run_directory import LATEST, RunDirectory, follow_latest
 from proassist_lit.sweep.job import run_once
 from proassist_lit.sweep.launcher import check_processes, take_gpu
 from proassist_lit.sweep.settings import SearchSettings
+from proassist_lit.sweep.starts import Starts
 from proassist_lit.sweep.trial import VARIABLE, Trial
 
 Job = Callable[[RunConfig, Path], float | None]
@@ -218,9 +219,10 @@ def _run_of_sweep(job: Job, config: RunConfig, run_dir: Path, settings: HydraCon
     launcher = settings.launcher.get("_target_", "")
     check_processes(config.trainer, launcher)
     take_gpu(settings.job.num, launcher)
-    trial = Trial.of_job(settings, _sweep_dir(settings))
+    sweep_dir = _sweep_dir(settings)
+    trial, starts = Trial.of_job(settings, sweep_dir), Starts.of_job(settings, sweep_dir)
     with _environment({VARIABLE: trial.to_text() if trial else None}):
-        return run_once(job, config, run_dir)
+        return run_once(job, config, run_dir, starts)
 
 
 def _sweep_dir(settings: HydraConf) -> Path:

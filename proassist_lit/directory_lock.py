@@ -48,3 +48,16 @@ def alone_in(
         yield
     finally:
         lock.release()
+
+
+def is_taken(directory: Path) -> bool:
+    """Whether a process keeps others out of ``directory``, which is there."""
+    lock = FileLock(directory / ".lock")
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        return True
+    except (OSError, NotImplementedError):  # cannot be locked, so nobody has
+        return False
+    lock.release()
+    return False

@@ -143,6 +143,11 @@ class RunDirectory:
         return self.path / "learning_rate.json"
 
     @property
+    def answers(self) -> Path:
+        """Folder of streams that a stopped evaluation has answered; may not exist."""
+        return self.path / "answers"
+
+    @property
     def report(self) -> Path:
         """The report, one self-contained page."""
         return self.path / "report.html"

@@ -74,7 +74,7 @@ class StreamingEvaluation(L.Callback):
         module.to(trainer.strategy.root_device)  # after training Lightning leaves it on the CPU
         with whole(module.model):
             result = self._evaluator.evaluate(
-                module.model, on_stream=self._run.write_stream, answers=self._run.path / "answers"
+                module.model, on_stream=self._run.write_stream, answers=self._run.answers
             )
         if trainer.is_global_zero:
             result.metrics |= self._best

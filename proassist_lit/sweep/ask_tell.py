@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import yaml
@@ -19,6 +19,7 @@ from proassist_lit.job_result import JobResult
 from proassist_lit.sweep.launcher import is_time_up
 from proassist_lit.sweep.settings import SearchSettings
 from proassist_lit.sweep.space import SearchSpace
+from proassist_lit.sweep.starts import MOST_STARTS, Starts
 from proassist_lit.sweep.study import Asked, Study, open_storage
 
 _OTHER_SWEEP_S = 5
@@ -31,8 +32,9 @@ def search(
     """Search until there are ``num_trials`` trials, going on with what the directory holds.
 
     Trials that were begun and not finished are run again first, with their own values and in
-    their own directories, where the job goes on. A trial that fails counts; one whose time was up
-    is left to the next start.
+    their own directories, where the job goes on; one whose process died again and again, without
+    getting further, failed. A trial that fails counts; one whose time was up is left to the next
+    start.
 
     Args:
         settings: of the search.
@@ -59,13 +61,13 @@ def search(
         OmegaConf.save(config, sweep_dir / "multirun.yaml")
         rounds = _Rounds(study, space, launcher, sweep_dir)
         try:
-            for trials in _stretches(study.unfinished()):
-                rounds.run(trials)
+            rounds.go_on(study.unfinished())
             while (missing := settings.num_trials - len(study)) > 0:
                 rounds.run([study.ask() for _ in range(min(settings.n_jobs, missing))])
-        except (KeyboardInterrupt, SystemExit):  # Lightning makes the one into the other
+        except BaseException as error:
+            what = rounds.broken_off(error)
             sys.stderr.write(
-                f"The search was stopped; {len(study)} of {settings.num_trials} trials were begun. "
+                f"The search {what}; {len(study)} of {settings.num_trials} trials were begun. "
                 f"Go on with: {_same_command(sweep_dir)}\n"
             )
             raise
@@ -80,14 +82,50 @@ class _Rounds:
     ) -> None:
         self._study, self._space = study, space
         self._launcher, self._sweep_dir = launcher, sweep_dir
+        self._under_way: Sequence[Asked] = ()
+
+    def go_on(self, trials: Sequence[Asked]) -> None:
+        """Run trials that an earlier start began, but for those that came to nothing too often."""
+        num_starts = {trial.number: self._starts(trial).num for trial in trials}
+        for trial in trials:
+            if num_starts[trial.number] >= MOST_STARTS:
+                self._give_up(trial)
+        left = [trial for trial in trials if num_starts[trial.number] < MOST_STARTS]
+        # The last time alone: the death of one process may have ended others beside it.
+        alone = {number for number, num in num_starts.items() if num == MOST_STARTS - 1}
+        for stretch in _stretches(left, alone):
+            self.run(stretch)
 
     def run(self, trials: Sequence[Asked]) -> None:
         """Launch trials of adjoining numbers together, and tell what came of them."""
+        self._under_way = trials
         jobs = [self._space.fill(trial.overrides) for trial in trials]
         results = self._launcher.launch(jobs, initial_job_idx=trials[0].number)
         for trial, result in zip(trials, results, strict=True):
             self._tell(trial, result)
+        self._under_way = ()
         self._write_best()
+
+    def broken_off(self, error: BaseException) -> str:
+        """What ``error`` did to the search. Trials that were stopped did not come to nothing."""
+        if not isinstance(error, Exception):  # KeyboardInterrupt, which Lightning makes SystemExit
+            for trial in self._under_way:
+                self._starts(trial).forget()
+            return "was stopped"
+        numbers = [trial.number for trial in self._under_way]
+        return f"broke off at trial {_named(numbers)}" if numbers else "broke off"
+
+    def _starts(self, trial: Asked) -> Starts:
+        return Starts(self._sweep_dir, trial.number)
+
+    def _give_up(self, trial: Asked) -> None:
+        self._study.tell(trial.number, None)
+        self._starts(trial).forget()
+        sys.stderr.write(
+            f"trial {trial.number}: failed, it was begun {MOST_STARTS} times, and its process died "
+            "each time before it got further (was it out of memory?). Run it by itself: "
+            f"{_command(self._space.fill(trial.overrides))}\n"
+        )
 
     def _tell(self, trial: Asked, result: JobReturn) -> None:
         if is_time_up(result._return_value):
@@ -151,11 +189,12 @@ def _run_dir(result: JobReturn) -> Path:
     return Path(result.hydra_cfg.hydra.runtime.output_dir)
 
 
-def _stretches(trials: Iterable[Asked]) -> Iterator[list[Asked]]:
+def _stretches(trials: Iterable[Asked], alone: Container[int]) -> Iterator[list[Asked]]:
     """Trials of adjoining numbers: a launcher counts its jobs on from the first."""
     stretch: list[Asked] = []
     for trial in trials:
-        if stretch and trial.number != stretch[-1].number + 1:
+        last = stretch[-1].number if stretch else trial.number - 1
+        if trial.number != last + 1 or (stretch and (trial.number in alone or last in alone)):
             yield stretch
             stretch = []
         stretch.append(trial)

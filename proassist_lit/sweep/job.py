@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,14 @@ from proassist_lit.errors import ConfigError
 from proassist_lit.job_result import JobResult, Pruned
 from proassist_lit.rendezvous import is_first_process
 from proassist_lit.run_directory import RunDirectory
+from proassist_lit.sweep.starts import Starts
 
 
 def run_once(
-    job: Callable[[RunConfig, Path], float | None], config: RunConfig, run_dir: Path
+    job: Callable[[RunConfig, Path], float | None],
+    config: RunConfig,
+    run_dir: Path,
+    starts: Starts | None = None,
 ) -> float | None:
     """Run ``job`` unless its directory holds its result.
 
@@ -29,6 +34,7 @@ def run_once(
         job: see ``cli.run_app``.
         config: of the job.
         run_dir: its directory; holds ``config.yaml`` before the job begins.
+        starts: of the trial that the job is; None if it is none.
 
     Returns:
         What ``job`` returned, now or earlier; None of one that was pruned.
@@ -52,8 +58,9 @@ def run_once(
                 return result.value
             config = _going_on(config, run_dir)
         write_config(config, config_file)
-        result = _run(job, config, run_dir)
-        result.write(run_dir)
+        with starts.counted(run_dir) if starts else nullcontext():
+            result = _run(job, config, run_dir)
+            result.write(run_dir)
         return result.value
 
 

@@ -52,7 +52,7 @@ def program(tmp_path: Path) -> Callable[..., subprocess.Popen[str]]:
     (tmp_path / "train.py").write_text(PROGRAM.replace("CONF", repr(str(REPO_CONF))))
 
     def start(*arguments: str, **at: str) -> subprocess.Popen[str]:
-        """``at``: waits_at, fails_at or time_up_at, a job's number."""
+        """``at``: waits_at, fails_at, dies_at or time_up_at, a job's number."""
         return subprocess.Popen(
             [sys.executable, "train.py", *arguments], cwd=tmp_path, text=True,
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,

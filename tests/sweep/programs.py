@@ -21,6 +21,8 @@ def job(config, run_dir):
         time.sleep(0.05)
     if run_dir.name.split("-")[0] == os.environ.get("FAILS_AT"):
         raise ValueError("bug")
+    if run_dir.name.split("-")[0] == os.environ.get("DIES_AT"):
+        os.kill(os.getpid(), signal.SIGKILL)
     if run_dir.name.split("-")[0] == os.environ.get("TIME_UP_AT"):
         os.kill(os.getpid(), signal.SIGUSR2)  # as submitit's controller, some time before the end
         time.sleep(60)
