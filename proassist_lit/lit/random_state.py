@@ -9,13 +9,16 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+_APART = 1000
+"""Distance of the seeds of two steps: more than there are processes."""
+
 
 class RandomState(L.Callback):
     """Keeps torch's random state as it was after the last optimizer step; validation changes none.
 
     The order of the data does not hang on it: that is a function of seed and epoch. Dropout does.
     Each of several processes has a state of its own: it begins with the seed and its rank, or all
-    would drop the same.
+    would drop the same. So does one that the checkpoint has no state of, as there were fewer.
     """
 
     def __init__(self) -> None:
@@ -33,15 +36,22 @@ class RandomState(L.Callback):
         return {"generators": states[0], "others": states[1:]}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from there with the next batch."""
+        """Go on from there with the next batch, if there is a state of this process."""
         states = [state_dict["generators"], *state_dict.get("others", ())]
         rank = dist.get_rank() if dist.is_initialized() else 0
-        self._to_restore = self._state = states[rank % len(states)]
+        if rank < len(states):
+            self._to_restore = self._state = states[rank]
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Let the further processes of a new run draw apart; the first draws as one alone."""
+        """Let the further processes of a new run draw apart; the first draws as one alone.
+
+        Those that are new to a run that goes on draw apart from its beginning, too.
+        """
         if trainer.global_rank > 0:
-            torch.manual_seed(torch.initial_seed() + trainer.global_rank)
+            step = trainer.global_step if self._to_restore is None else 0
+            torch.manual_seed(torch.initial_seed() + trainer.global_rank + _APART * step)
+            if self._to_restore is None:
+                self._state = _state()
 
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int

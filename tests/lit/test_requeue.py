@@ -14,7 +14,6 @@ import torch
 from proassist_lit.atomic import remove_parts, replacing
 from proassist_lit.lit import last_checkpoint
 from proassist_lit.lit.last_checkpoint import AGREE_EVERY_STEPS, LastCheckpoint
-from proassist_lit.lit.random_state import RandomState
 from proassist_lit.lit.requeue import ends_on_signal, requeue
 from proassist_lit.run_directory import RunDirectory
 
@@ -117,26 +116,3 @@ def test_what_a_kill_left_of_a_checkpoint_is_removed(tmp_path: Path) -> None:
     left.write_text("half")
     remove_parts(target)
     assert [path.name for path in tmp_path.iterdir()] == ["last.ckpt"]
-
-
-def test_random_state_that_was_loaded_is_what_is_saved_before_the_first_batch() -> None:
-    torch.manual_seed(7)
-    loaded = RandomState().state_dict()
-    torch.manual_seed(8)
-    callback = RandomState()
-    callback.load_state_dict(loaded)
-    assert torch.equal(callback.state_dict()["generators"][0], loaded["generators"][0])
-
-
-def test_further_processes_draw_apart() -> None:
-    def draws(rank: int) -> torch.Tensor:
-        torch.manual_seed(7)
-        trainer: Any = SimpleNamespace(global_rank=rank)
-        RandomState().on_train_start(trainer, trainer)
-        return torch.rand(4)
-
-    torch.manual_seed(7)
-    alone = torch.rand(4)
-    assert torch.equal(draws(0), alone)
-    assert not torch.equal(draws(0), draws(1))
-    assert not torch.equal(draws(1), draws(2))
