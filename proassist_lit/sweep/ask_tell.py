@@ -33,8 +33,8 @@ def search(
 
     Trials that were begun and not finished are run again first, with their own values and in
     their own directories, where the job goes on; one whose process died again and again, without
-    getting further, failed. A trial that fails counts; one whose time was up is left to the next
-    start.
+    getting further, comes last. A trial that fails counts; one whose time was up is left to the
+    next start.
 
     Args:
         settings: of the search.
@@ -61,15 +61,17 @@ def search(
         OmegaConf.save(config, sweep_dir / "multirun.yaml")
         rounds = _Rounds(study, space, launcher, sweep_dir)
         try:
-            rounds.go_on(study.unfinished())
+            last = rounds.go_on(study.unfinished())
             while (missing := settings.num_trials - len(study)) > 0:
                 rounds.run([study.ask() for _ in range(min(settings.n_jobs, missing))])
+            for trial in last:
+                rounds.run_last(trial)
         except BaseException as error:
-            what = rounds.broken_off(error)
-            sys.stderr.write(
-                f"The search {what}; {len(study)} of {settings.num_trials} trials were begun. "
-                f"Go on with: {_same_command(sweep_dir)}\n"
-            )
+            if what := rounds.broken_off(error):
+                sys.stderr.write(
+                    f"The search {what}; {len(study)} of {settings.num_trials} trials were begun. "
+                    f"Go on with: {_same_command(sweep_dir)}\n"
+                )
             raise
         rounds.conclude()
 
@@ -84,17 +86,26 @@ class _Rounds:
         self._launcher, self._sweep_dir = launcher, sweep_dir
         self._under_way: Sequence[Asked] = ()
 
-    def go_on(self, trials: Sequence[Asked]) -> None:
-        """Run trials that an earlier start began, but for those that came to nothing too often."""
+    def go_on(self, trials: Sequence[Asked]) -> list[Asked]:
+        """Run trials that an earlier start began; return those that came to nothing too often."""
         num_starts = {trial.number: self._starts(trial).num for trial in trials}
-        for trial in trials:
-            if num_starts[trial.number] >= MOST_STARTS:
-                self._give_up(trial)
-        left = [trial for trial in trials if num_starts[trial.number] < MOST_STARTS]
+        now = [trial for trial in trials if num_starts[trial.number] < MOST_STARTS]
         # The last time alone: the death of one process may have ended others beside it.
         alone = {number for number, num in num_starts.items() if num == MOST_STARTS - 1}
-        for stretch in _stretches(left, alone):
+        for stretch in _stretches(now, alone):
             self.run(stretch)
+        return [trial for trial in trials if num_starts[trial.number] >= MOST_STARTS]
+
+    def run_last(self, trial: Asked) -> None:
+        """Run a trial whose process has died each time: when it does, nothing else is held up."""
+        best = self._study.best()
+        known = f" Best so far: number {best[0].number}, value {best[1]:.6g}." if best else ""
+        sys.stderr.write(
+            f"trial {trial.number}: its process died the last {self._starts(trial).num} times "
+            "before it got further (was it out of memory?); it is begun once more, behind the "
+            f"others.{known} By itself: {_command(self._space.fill(trial.overrides))}\n"
+        )
+        self.run([trial])
 
     def run(self, trials: Sequence[Asked]) -> None:
         """Launch trials of adjoining numbers together, and tell what came of them."""
@@ -107,25 +118,20 @@ class _Rounds:
         self._write_best()
 
     def broken_off(self, error: BaseException) -> str:
-        """What ``error`` did to the search. Trials that were stopped did not come to nothing."""
+        """What ``error`` did to the search; empty where it would do so again.
+
+        Trials that were stopped did not come to nothing.
+        """
         if not isinstance(error, Exception):  # KeyboardInterrupt, which Lightning makes SystemExit
             for trial in self._under_way:
                 self._starts(trial).forget()
             return "was stopped"
-        numbers = [trial.number for trial in self._under_way]
-        return f"broke off at trial {_named(numbers)}" if numbers else "broke off"
+        if not any(self._starts(trial).died for trial in self._under_way):
+            return ""  # the launcher refused, say
+        return f"broke off at trial {_named(trial.number for trial in self._under_way)}"
 
     def _starts(self, trial: Asked) -> Starts:
         return Starts(self._sweep_dir, trial.number)
-
-    def _give_up(self, trial: Asked) -> None:
-        self._study.tell(trial.number, None)
-        self._starts(trial).forget()
-        sys.stderr.write(
-            f"trial {trial.number}: failed, it was begun {MOST_STARTS} times, and its process died "
-            "each time before it got further (was it out of memory?). Run it by itself: "
-            f"{_command(self._space.fill(trial.overrides))}\n"
-        )
 
     def _tell(self, trial: Asked, result: JobReturn) -> None:
         if is_time_up(result._return_value):

@@ -1,10 +1,10 @@
-"""How often a trial was begun in vain: one whose process dies each time is not begun for ever."""
+"""How often a trial was begun in vain: one whose process dies each time is put behind others."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any, Self
@@ -18,7 +18,7 @@ from proassist_lit.run_directory import RunDirectory
 from proassist_lit.sweep.settings import TARGET
 
 MOST_STARTS = 3
-"""Starts in a row that come to nothing, after which a trial failed."""
+"""Starts in a row that come to nothing, after which a trial waits for all others."""
 
 
 class Starts:
@@ -71,10 +71,16 @@ class Starts:
         """Count from 0 again."""
         self._file.unlink(missing_ok=True)
 
+    @property
+    def died(self) -> bool:
+        """Whether its last process died, or is still at work."""
+        return self._read() is not None
+
     def _read(self) -> dict[str, Any] | None:
-        if not self._file.is_file():
+        try:
+            kept: dict[str, Any] = json.loads(self._file.read_text(encoding="utf-8"))
+        except FileNotFoundError:
             return None
-        kept: dict[str, Any] = json.loads(self._file.read_text(encoding="utf-8"))
         return kept if Path(kept["run_dir"]).is_dir() else None  # else it was removed
 
     @staticmethod
@@ -87,9 +93,10 @@ class Starts:
 def _to_go_on_from(run_dir: Path) -> str:
     """What the next start takes over, as a text: another one whenever a start left more of it."""
     run, digest = RunDirectory(run_dir), blake2b(digest_size=16)
-    kept = [*run.checkpoints.glob("*"), *run.answers.glob("*"), run.batch_size, run.learning_rate]
-    for path in sorted(kept):
-        if path.is_file() and not path.name.startswith("."):  # parts of files that a kill left
+    for path in sorted([*run.checkpoints.glob("*"), *run.answers.glob("*")]):
+        if path.name.startswith("."):  # a part of a file that a kill left
+            continue
+        with suppress(FileNotFoundError):  # a job that is still at work clears up
             found = path.stat()
             digest.update(f"{path.name} {found.st_size} {found.st_mtime_ns}\n".encode())
     return digest.hexdigest()
