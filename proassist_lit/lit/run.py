@@ -47,7 +47,8 @@ def train(config: RunConfig, run_dir: Path) -> float:
         run_dir: directory of the run; everything is written there.
 
     Returns:
-        Utterance F1 on val, for sweeps to optimise.
+        Utterance F1 on val, for sweeps to optimise; speak F1 where nothing is written
+        (``stream.words=false``).
 
     Raises:
         Pruned: the search that this run belongs to ended it early; there is no evaluation.

@@ -101,6 +101,10 @@ class UtteranceMatch:
         return tuple(pair for pair in self.pairs if pair.score < self.semantic_threshold)
 
 
+UNSCORED = UtteranceMatch(pairs=(), missed=(), redundant=(), semantic_threshold=0.0, total_cost=0.0)
+"""Of a stream without words (``stream.words=false``): nothing was to be matched."""
+
+
 @dataclass(frozen=True)
 class CandidateEdges:
     """Frames that each generated utterance may take. G utterances, W frames in the window.

@@ -18,9 +18,10 @@ Matches = Mapping[str, Sequence[UtteranceMatch]]
 
 def evaluation_tables(result: EvaluationResult, matches: Matches) -> dict[str, DataTable]:
     """Every table that ``result`` has something for, by name."""
+    written = result.transcripts if result.config.words else {}
     tables = {
-        "utterances": utterance_table(result.transcripts, matches),
-        "state_updates": update_table(result.transcripts),
+        "utterances": utterance_table(written, matches),
+        "state_updates": update_table(written),
         "comparison": comparison_table(result.metrics),
         "data_sets": data_set_table(result),
         "sweep": sweep_table(result.sweep),

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from proassist_lit.evaluation.result import EvaluationResult
 from proassist_lit.metrics.matcher import Matcher
-from proassist_lit.metrics.matching import UtteranceMatch
+from proassist_lit.metrics.matching import UNSCORED, UtteranceMatch
 from proassist_lit.report.dashboard import Dashboard, Picture
 from proassist_lit.report.evaluation_charts import evaluation_charts
 from proassist_lit.report.evaluation_tables import evaluation_tables
@@ -27,7 +27,9 @@ def gather_dashboard(result: EvaluationResult, matcher: Matcher) -> Dashboard:
         result: metrics, transcripts and sweep.
         matcher: pairs the utterances, as it did for the metrics.
     """
-    matches = {split: matcher.match_all(streams) for split, streams in result.transcripts.items()}
+    matches = {
+        split: _match_all(result, streams, matcher) for split, streams in result.transcripts.items()
+    }
     return Dashboard(
         metrics=result.metrics,
         tables=evaluation_tables(result, matches),
@@ -47,8 +49,14 @@ def gather_glance(result: EvaluationResult, matcher: Matcher) -> Dashboard:
         matcher: pairs the utterances.
     """
     streams = result.transcripts.get(PICTURED_SPLIT, [])
-    matches = matcher.match_all(streams)
+    matches = _match_all(result, streams, matcher)
     return Dashboard(metrics=result.metrics, pictures=_pictures(result, streams, matches))
+
+
+def _match_all(
+    result: EvaluationResult, streams: Sequence[Transcript], matcher: Matcher
+) -> list[UtteranceMatch]:
+    return matcher.match_all(streams) if result.config.words else [UNSCORED] * len(streams)
 
 
 def _pictures(

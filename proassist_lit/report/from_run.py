@@ -12,6 +12,7 @@ from proassist_lit.data.dataset import ConversationSet
 from proassist_lit.evaluation.result import EvaluationResult
 from proassist_lit.metrics.decision_curves import DecisionCurves, decision_curves
 from proassist_lit.metrics.matcher import Matcher
+from proassist_lit.metrics.matching import UNSCORED
 from proassist_lit.metrics.speaking import HEADS
 from proassist_lit.report.curves import read_curves
 from proassist_lit.report.run_report import RunReport, StreamView
@@ -113,7 +114,7 @@ def stream_view(
     matcher: Matcher,
 ) -> StreamView:
     """One stream with its matches and, where its conversation is at hand, its filmstrip."""
-    match = matcher.match(transcript)
+    match = matcher.match(transcript) if result.config.words else UNSCORED
     theta_dst = result.config.theta_dst
     assert theta_dst is not None
     indices = [frame.frame_idx for frame in transcript.frames]

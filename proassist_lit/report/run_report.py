@@ -86,7 +86,7 @@ class RunReport:
         compares_probs: whether its thresholds to speak are thresholds of P(speak); otherwise
             another number was compared (``stream.rule``), and P(speak) is shown without one.
         has_words: whether anything was written; if not (``stream.words=false``), no errors are
-            listed: all that was to be said and tracked would be missed.
+            listed: all that was to be tracked would be missed.
         earlier: flat metrics of another run to compare with, None for none.
         earlier_name: its name.
     """

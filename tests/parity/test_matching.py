@@ -232,4 +232,7 @@ def test_aggregates_equal_the_reference(numbers: dict[str, Any], vectors: Stored
             texts.update(matched_texts([as_transcript(stream)], [match]))
         found = metric.compute() | texts.compute()
         for key, theirs in ours.items():
+            if key.startswith(("utterance_bleu", "utterance_cider")) and key not in found:
+                assert aggregate["metrics"]["num_matched"] == 0
+                continue
             assert found[key] == pytest.approx(aggregate["metrics"][theirs], abs=1e-6), key

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from proassist_lit.evaluation.result import EvaluationResult, SweepPoint
+from proassist_lit.metrics.matching import UNSCORED
 from proassist_lit.metrics.summary import evaluate_by_dataset, evaluate_transcripts
 from proassist_lit.report import from_evaluation
 from proassist_lit.report.dashboard import Chart, Dashboard, DataTable, Picture
@@ -15,7 +16,7 @@ from proassist_lit.report.dashboard_files import DashboardFiles
 from proassist_lit.report.from_evaluation import gather_dashboard, gather_glance
 from proassist_lit.report.run_report import picture_type
 from proassist_lit.run_directory import RunDirectory
-from proassist_lit.streaming.config import StreamConfig
+from proassist_lit.streaming.config import ContextSource, StreamConfig
 from proassist_lit.types import Transcript
 from tests.report.fakes import cooking_stream
 from tests.report.outcomes import MATCHER, stream
@@ -66,6 +67,20 @@ def test_state_updates_are_listed_with_what_became_of_them() -> None:
         ("test", "a", 110, "missed", "S1", "wash", "complete", 55.0, None),
         ("test", "a", 117, "redundant", "S2", "peel", "start", None, 58.5),
     )
+
+
+def test_nothing_is_missed_in_tables_and_pictures_where_nothing_was_written(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    drawn: list[object] = []
+    monkeypatch.setattr(
+        from_evaluation, "draw_timeline", lambda _, match, **__: drawn.append(match)
+    )
+    silent = result(val=[stream()])
+    silent.config = replace(CONFIG, context=ContextSource.REFERENCE, words=False)
+    for gather in (gather_dashboard, gather_glance):
+        assert {"utterances", "state_updates"}.isdisjoint(gather(silent, MATCHER).tables)
+    assert drawn == [UNSCORED] * 2
 
 
 def test_tables_count_what_the_metrics_count() -> None:

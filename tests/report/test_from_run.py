@@ -10,7 +10,7 @@ from proassist_lit.metrics.matcher import Matcher
 from proassist_lit.metrics.similarity import HashedWordSimilarity
 from proassist_lit.report.from_run import decisions_by_split, gather_report
 from proassist_lit.run_directory import RunDirectory
-from proassist_lit.streaming.config import SpeakRule, StreamConfig
+from proassist_lit.streaming.config import ContextSource, SpeakRule, StreamConfig
 from proassist_lit.streaming.evaluate import stream_conversation
 from proassist_lit.types import FrameOutput, Reference, Transcript
 from tests.evaluation.fakes import CONFIG
@@ -60,3 +60,19 @@ def test_streams_of_one_name_are_shown_with_the_pictures_of_their_data_sets(tmp_
     assert [(s.transcript.stream_id, s.rendered) for s in report.streams] == [
         ("tea/video_0_user", False), ("soup/video_0_user", True),
     ]  # fmt: skip
+
+
+def test_nothing_is_missed_in_streams_without_words(tmp_path: Path) -> None:
+    config = replace(CONFIG, context=ContextSource.REFERENCE, words=False)
+    one = dialogue()
+    transcript = stream_conversation(tiny_model(), word_chat(), one, random_features(10), config)
+    data = {"val": ConversationSet("val", (one,), tmp_path, DataConfig())}
+    for settings, misses in ((config, False), (CONFIG, True)):
+        result = EvaluationResult(config=settings, metrics={}, transcripts={"val": [transcript]})
+        report = gather_report(
+            "name", RunDirectory(tmp_path), result, data, Matcher(HashedWordSimilarity()),
+            config_yaml="", notes={}, max_streams=1,
+        )  # fmt: skip
+        (view,) = report.streams
+        assert report.has_words is misses
+        assert bool(view.missed or view.redundant or view.matched) is misses
