@@ -99,6 +99,7 @@ def test_given_directory_is_used_again(app: App) -> None:
     assert read_config(RunConfig, Path("here/a/config.yaml")).seed == 3
 
 
+@pytest.mark.road
 def test_run_is_not_trained_over(app: App) -> None:
     assert app("hydra.run.dir=here", "seed=3") == 0
     Path("here/checkpoints").mkdir()
@@ -116,6 +117,7 @@ def test_run_is_not_trained_over(app: App) -> None:
     assert app("hydra.run.dir=elsewhere", "resume=here/checkpoints/last.ckpt") == 0
 
 
+@pytest.mark.road
 def test_two_processes_never_train_in_one_directory(
     app: App, monkeypatch: pytest.MonkeyPatch
 ) -> None:

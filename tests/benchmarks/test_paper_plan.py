@@ -89,6 +89,7 @@ def test_a_wrong_plan_is_refused(change: dict[str, object], message: str, tmp_pa
         read_plan(path)
 
 
+@pytest.mark.road
 def test_the_plan_is_right_and_every_row_composes(tmp_path: Path) -> None:
     plan = read_plan(PLAN)
     jobs = make_jobs(plan.select([], cook=True), tmp_path, seeds=(1,), root=tmp_path)

@@ -184,6 +184,7 @@ def test_a_study_ends_when_its_time_is_over(tmp_path: Path, run: Callable[..., O
     assert not (tmp_path / "study" / "one" / "seed1" / "metrics.json").exists()
 
 
+@pytest.mark.road
 def test_what_a_run_takes_is_added_up_and_survives_a_kill(
     tmp_path: Path, run: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch
 ) -> None:

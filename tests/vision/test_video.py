@@ -191,6 +191,7 @@ def test_numbers_can_be_read_back() -> None:
         assert [number_of(numbered(i, size)) for i in range(256)] == list(range(256))
 
 
+@pytest.mark.road
 @pytest.mark.parametrize(
     ("name", "fps", "rate"),
     [
