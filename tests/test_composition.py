@@ -21,6 +21,7 @@ def chosen_by_none() -> list[Path]:
     return [path for path in paths if path.relative_to(REPO_CONF).as_posix() not in used]
 
 
+@pytest.mark.road
 @pytest.mark.parametrize("path", chosen_by_none(), ids=lambda p: p.stem)
 def test_every_yaml_of_the_repository_composes(path: Path) -> None:
     group = path.parent.relative_to(REPO_CONF).as_posix()

@@ -81,6 +81,7 @@ def test_a_damaged_stream_still_ends_a_validation() -> None:
         evaluator.quick(tiny_model(), 1)
 
 
+@pytest.mark.road
 @pytest.mark.usefixtures("runner")
 @pytest.mark.parametrize("speak", [(0.0, 1.0), (1.0, 0.0)], ids=["first", "other"])
 def test_thresholds_that_fill_a_context_are_not_chosen(

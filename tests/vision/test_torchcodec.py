@@ -27,6 +27,7 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> type[FakeDecoder]:
 VARIABLE = [0, 40, 90, 700, 720, 1500, 1510, 1520, 2900, 3000]
 
 
+@pytest.mark.road
 @pytest.mark.parametrize("fps", [2.0, 3.0, 29.97])
 @pytest.mark.parametrize(
     ("name", "ticks"),

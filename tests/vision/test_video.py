@@ -48,6 +48,7 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     return functools.cache(lambda name: make_clip(folder / name, **CLIPS[name]))
 
 
+@pytest.mark.road
 @pytest.mark.parametrize("fps", [2, 7.5, 24, 29.97, 100])
 @pytest.mark.parametrize("name", CLIPS)
 def test_frame_is_the_picture_shown_at_its_time(
