@@ -40,21 +40,26 @@ class Room:
         chat: the formatter.
         config: limits.
         num_tokens_per_img: K.
+        name: name of the stream, for messages.
 
     Raises:
         ConfigError: the reserve does not have the tokens of one frame.
     """
 
-    def __init__(self, chat: Chat, config: StreamConfig, num_tokens_per_img: int) -> None:
-        self._chat, self._config = chat, config
+    def __init__(
+        self, chat: Chat, config: StreamConfig, num_tokens_per_img: int, *, name: str
+    ) -> None:
+        self._chat, self._config, self._name = chat, config, name
         self._num_tokens_per_img = num_tokens_per_img
         self._to_write = room_to_write(chat, config, num_tokens_per_img)
 
-    def check_texts(self, where: str, num_tokens: int, used: int, *, said_before: int = 0) -> None:
+    def check_texts(
+        self, frame_idx: int, num_tokens: int, used: int, *, said_before: int = 0
+    ) -> None:
         """Refuse texts before a frame that are too long.
 
         Args:
-            where: stream and frame, for the message.
+            frame_idx: of the frame, for the message.
             num_tokens: of the texts.
             used: tokens of the context, those that wait to be fed included.
             said_before: of these, what the reference said at the frame before.
@@ -66,13 +71,13 @@ class Room:
         if said_before:
             what = "what the reference said and the text that arrives take"
         room = self._config.max_context - self._to_write - used
-        self._require(where, what, num_tokens + said_before, room + said_before)
+        self._require(frame_idx, what, num_tokens + said_before, room + said_before)
 
-    def check_said(self, where: str, spans: tuple[Text, ...], used: int) -> None:
+    def check_said(self, frame_idx: int, spans: tuple[Text, ...], used: int) -> None:
         """Refuse what the reference says at a frame if no summary of it could be written.
 
         Args:
-            where: stream and frame, for the message.
+            frame_idx: of the frame, for the message.
             spans: what it says.
             used: tokens of the context before the frame.
 
@@ -85,12 +90,13 @@ class Room:
         used += len(self._chat.separator_ids) + self._num_tokens_per_img
         used += len(summary_query(self._chat)) + config.max_summary_tokens
         num_tokens = len(text_ids(self._chat, spans))
-        self._require(where, "what the reference says takes", num_tokens, config.max_context - used)
+        left = config.max_context - used
+        self._require(frame_idx, "what the reference says takes", num_tokens, left)
 
-    def _require(self, where: str, what: str, num_tokens: int, left: int) -> None:
+    def _require(self, frame_idx: int, what: str, num_tokens: int, left: int) -> None:
         if num_tokens > left:
             raise ContextError(
-                f"{where}: {what} {num_tokens} tokens, but only {max(left, 0)} are left in "
-                f"stream.max_context {self._config.max_context}; raise it, or raise "
-                "stream.reserve so that the context is cut sooner."
+                f"stream {self._name!r}, frame {frame_idx}: {what} {num_tokens} tokens, but only "
+                f"{max(left, 0)} are left in stream.max_context {self._config.max_context}; raise "
+                "it, or raise stream.reserve so that the context is cut sooner."
             )

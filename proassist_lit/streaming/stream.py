@@ -79,7 +79,7 @@ class Stream:
                 "stream.theta_speak and stream.theta_dst are not set; set both, or let the "
                 "evaluation choose them on val."
             )
-        self._room = Room(chat, config, num_tokens_per_img)
+        self._room = Room(chat, config, num_tokens_per_img, name=name)
         self.name, self.config, self.chat = name, config, chat
         self._fps, self._num_tokens_per_img = fps, num_tokens_per_img
         self.has_dst = has_dst and bool(script.steps)
@@ -275,13 +275,13 @@ class Stream:
         return output
 
     def _check_room(self, num_tokens: int, said: Said) -> None:
-        where, used = f"stream {self.name!r}, frame {self.frame_idx}", self.context_len
+        room, frame_idx, used = self._room, self.frame_idx, self.context_len
         if not self.uses_reference:
-            self._room.check_texts(where, num_tokens, used)
+            room.check_texts(frame_idx, num_tokens, used)
             return
         said_before = len(self.pending) if self._said.spans else 0
-        self._room.check_texts(where, num_tokens, used, said_before=said_before)
-        self._room.check_said(where, said.spans, used + num_tokens)
+        room.check_texts(frame_idx, num_tokens, used, said_before=said_before)
+        room.check_said(frame_idx, said.spans, used + num_tokens)
 
     def _enqueue(self, role: Role, max_tokens: int) -> None:
         self._writer.add(Span(role, tuple(self.chat.opening_ids(role)), max_tokens))
