@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from proassist_lit.config import RunConfig
     from proassist_lit.evaluation.result import EvaluationResult
+    from proassist_lit.run_directory import RunDirectory
 
 SHOWN = (
     "utterance_f1", "utterance_precision", "utterance_recall", "content_accuracy",
@@ -95,7 +96,7 @@ def evaluate(arguments: argparse.Namespace) -> int:
     write_config(config, out.path / "config.yaml")
     notes = out.write_notes(**trained.notes())
     result = core.evaluator.evaluate(
-        core.model, on_stream=out.write_stream, answers=_place_of_answers(folder, target)
+        core.model, on_stream=out.write_stream, answers=_place_of_answers(RunDirectory(folder), out)
     )
     out.write_result(result)
     DashboardFiles(out).show(gather_dashboard(result, core.evaluator.matcher), 0)
@@ -169,17 +170,16 @@ def result_tables(result: EvaluationResult) -> list[Table]:
     return tables
 
 
-def _place_of_answers(folder: Path, target: Path) -> Path:
+def _place_of_answers(run: RunDirectory, out: RunDirectory) -> Path:
     """Where finished streams are kept: with the assistant, or with the results where it cannot be.
 
     Results of evaluations that are given again may go elsewhere: by the time, without ``--out``.
     """
-    answers = folder / "answers"
     try:
-        tempfile.TemporaryFile(dir=answers if answers.exists() else folder).close()
+        tempfile.TemporaryFile(dir=run.answers if run.answers.exists() else run.path).close()
     except OSError:  # somebody else's, or read only
-        return target / "answers"
-    return answers
+        return out.answers
+    return run.answers
 
 
 def _wants_cuda(config: RunConfig) -> bool:
