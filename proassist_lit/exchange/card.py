@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from proassist_lit.exchange.description import Description
+from proassist_lit.model.config import TrainMode
 
 _SHOWN = (
     "utterance_f1", "utterance_precision", "utterance_recall", "content_accuracy", "speak_f1",
@@ -32,8 +33,14 @@ def model_card(about: Description, *, as_adapter: bool) -> str:
     ]  # fmt: skip
     looks_back = config.stream.rule.looks_back
     rule = f" (speak by stream.rule={config.stream.rule.value})" if looks_back else ""
+    additions = " with the low-rank additions of this folder" if as_adapter else ""
+    if as_adapter and about.train == TrainMode.QLORA:
+        additions += (
+            ", trained over it in 4 bits: whole, as it is read here, answers differ a little "
+            "(`proassist-lit export --merge` writes the weights that they were trained with)"
+        )
     facts = [
-        ("backbone", f"`{base}`" + (" with the low-rank additions of this folder" * as_adapter)),
+        ("backbone", f"`{base}`{additions}"),
         ("training", f"{about.train}, objective {config.objective.kind.value}"),
         ("data", f"{config.data.source}, {about.fps:g} frames per second"),
         ("features", f"`{config.data.encoder}`, {about.vision_size} wide, "

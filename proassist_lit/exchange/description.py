@@ -11,7 +11,7 @@ from proassist_lit.config import RunConfig
 from proassist_lit.config_schema import from_plain, to_plain
 from proassist_lit.errors import CheckpointError
 from proassist_lit.model.assistant_folder import DESCRIPTION, read_description
-from proassist_lit.model.config import TrainMode
+from proassist_lit.model.config import Dtype, TrainMode
 
 FORMAT = 1
 """Version of the folder's layout."""
@@ -97,7 +97,9 @@ def read_assistant(folder: Path) -> Description:
 
 def settled(config: RunConfig) -> RunConfig:
     """The configuration of an assistant that is finished: there is nothing to begin from."""
-    model = replace(config.model, init_from="", init_new=[], train=TrainMode.FULL)
+    # Beside 4 bits all is in bfloat16, and so the streams were.
+    dtype = Dtype.BFLOAT16 if config.model.train is TrainMode.QLORA else config.model.dtype
+    model = replace(config.model, init_from="", init_new=[], train=TrainMode.FULL, dtype=dtype)
     return replace(config, model=model, resume="none")
 
 

@@ -11,8 +11,8 @@ from rich.table import Table
 from torch import nn
 
 from proassist_lit.errors import ConfigError
-from proassist_lit.model.arithmetic import num_weights
 from proassist_lit.model.assistant import AssistantModel
+from proassist_lit.model.four_bits import num_weights
 from proassist_lit.model.new_rows import EmbeddingRows, OutputRows
 from proassist_lit.model.weights_type import trained_type
 from proassist_lit.objectives import ObjectiveConfig

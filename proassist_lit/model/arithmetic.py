@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from torch import nn
 
 from proassist_lit.model.assistant import AssistantModel
+from proassist_lit.model.four_bits import num_weights
 from proassist_lit.model.new_rows import EmbeddingRows
 
 PEAK_TFLOPS = {
@@ -30,12 +30,6 @@ def peak_tflops(device_name: str, precision: str) -> float | None:
     if not precision.startswith(("bf16", "16")):
         return None
     return next((peak for name, peak in PEAK_TFLOPS.items() if name in device_name), None)
-
-
-def num_weights(parameter: nn.Parameter) -> int:
-    """How many weights a parameter is, of bitsandbytes too, which packs two of them in a byte."""
-    packed_from = getattr(parameter, "quant_state", None)
-    return math.prod(getattr(packed_from, "shape", parameter.shape))
 
 
 @dataclass(frozen=True)

@@ -52,7 +52,7 @@ class TrainMode(StrEnum):
     """Low-rank additions to its matrices (``model.lora``), and the rows of new tokens."""
 
     QLORA = "qlora"
-    """The same over a backbone kept in 4 bits; needs a GPU and the extra ``qlora``."""
+    """The same over a backbone kept in 4 bits; needs the extra ``qlora``."""
 
     FROZEN = "frozen"
     """None but the rows of new tokens."""
@@ -191,8 +191,9 @@ class ModelConfig:
 
     dtype: Dtype = Dtype.FLOAT32
     """float32 or bfloat16, half the memory: of the backbone's weights that are not trained
-    (model.train=lora or frozen). What is trained beside them stays float32, and streams run all in
-    this type. Of a trained model any: proassist-lit evaluate RUN model.dtype=bfloat16."""
+    (model.train=lora or frozen; with qlora what is not in 4 bits is in bfloat16). What is trained
+    beside them stays float32, and streams run all in this type. Of a trained model any:
+    proassist-lit evaluate RUN model.dtype=bfloat16."""
 
     lora: LoraConfig = field(default_factory=LoraConfig)
     """Low-rank additions, for lora and qlora."""

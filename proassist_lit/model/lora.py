@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import importlib.util
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -17,6 +16,7 @@ from transformers.pytorch_utils import Conv1D
 
 from proassist_lit.errors import ConfigError
 from proassist_lit.model.config import LoraConfig
+from proassist_lit.model.four_bits import is_packed, unpacked
 from proassist_lit.model.new_rows import EmbeddingRows, OutputRows, add_new_rows
 from proassist_lit.model.weights_type import trained_type
 
@@ -173,10 +173,10 @@ def _plain(module: Any) -> Any:
     if isinstance(module, EmbeddingRows | OutputRows):
         return module.plain()
     if not isinstance(module, LoraLayer):
-        return _dequantized(module) if _is_quantized(module) else None
+        return unpacked(module) if is_packed(module) else None
     layer: Any = module
     base = layer.get_base_layer()
-    plain = _dequantized(base) if _is_quantized(base) else copy.deepcopy(base)
+    plain = unpacked(base) if is_packed(base) else copy.deepcopy(base)
     plain.weight += _delta(layer)
     return plain
 
@@ -190,49 +190,3 @@ def _delta(layer: Any) -> Tensor:
     a, b = layer.lora_A[ADAPTER].weight, layer.lora_B[ADAPTER].weight
     product: Tensor = b.to(trained_type(b)) @ a.to(trained_type(a)) * layer.scaling[ADAPTER]
     return product.T if layer.fan_in_fan_out else product
-
-
-def _is_quantized(module: Any) -> bool:
-    """Whether it is a layer of bitsandbytes."""
-    return hasattr(getattr(module, "weight", None), "quant_state")
-
-
-def _dequantized(base: Any) -> Any:
-    """A linear layer of bitsandbytes as one of torch."""
-    from peft.utils.integrations import dequantize_module_weight
-
-    plain = nn.Linear(
-        base.in_features, base.out_features, bias=base.bias is not None, device="meta"
-    )
-    plain.weight = nn.Parameter(dequantize_module_weight(base).detach().clone())
-    if base.bias is not None:
-        plain.bias = nn.Parameter(base.bias.detach().clone())
-    return plain
-
-
-def quantization() -> Any:
-    """How a backbone is kept in 4 bits.
-
-    Raises:
-        ConfigError: bitsandbytes is not installed, or there is no GPU.
-
-    Source: QLoRA, arXiv:2305.14314.
-    """
-    if importlib.util.find_spec("bitsandbytes") is None:
-        raise ConfigError(
-            "model.train=qlora needs the package bitsandbytes: pip install -e '.[qlora]' in the "
-            "folder of the repository; or set model.train=lora."
-        )
-    if not torch.cuda.is_available():
-        raise ConfigError(
-            "model.train=qlora keeps the backbone in 4 bits on a GPU, and there is none here; set "
-            "model.train=lora."
-        )
-    from transformers import BitsAndBytesConfig
-
-    return BitsAndBytesConfig(
-        load_in_4bit=True,
-        bnb_4bit_quant_type="nf4",
-        bnb_4bit_use_double_quant=True,
-        bnb_4bit_compute_dtype=torch.bfloat16,
-    )

@@ -19,7 +19,7 @@ from transformers.models.auto.modeling_auto import (
 )
 
 from proassist_lit.errors import ConfigError
-from proassist_lit.model.lora import quantization
+from proassist_lit.model.four_bits import forget_quantization, keep_packed, quantization
 from proassist_lit.model.smollm2 import smollm2_folder
 from proassist_lit.model.suitability import REMEDY, check_backbone, check_config
 from proassist_lit.model.text_side import TextSide, take_text_side
@@ -50,7 +50,8 @@ def load_model(backbone: str, *, dtype: torch.dtype = torch.float32, four_bit: b
     Args:
         backbone: ``smollm2``, a Hugging Face id, or a folder that ``save_pretrained`` wrote.
         dtype: of its weights, whatever the files have.
-        four_bit: keep its linear layers in 4 bits and the rest in bfloat16, on the GPU.
+        four_bit: keep its linear layers in 4 bits and the rest in bfloat16, on the GPU if there
+            is one.
 
     Raises:
         ConfigError: the backbone is not found, lacks weights, or cannot be streamed.
@@ -75,6 +76,8 @@ def load_model(backbone: str, *, dtype: torch.dtype = torch.float32, four_bit: b
     model, report = _read(
         source, backbone, "weights", config=config, output_loading_info=True, **options
     )
+    if four_bit:
+        keep_packed(model)
     composed = model.config.get_text_config() is not model.config
     lm = take_text_side(model) if composed else model
     used = {id(weight) for weight in lm.parameters()}
@@ -89,21 +92,10 @@ def load_model(backbone: str, *, dtype: torch.dtype = torch.float32, four_bit: b
     if source is not TextSide:
         check_backbone(backbone, model, lm)
     if four_bit:
-        _forget_quantization(model)
+        forget_quantization(model)
     # Rows are padded by length here; the token of that name may be one that is to be learnt.
     lm.get_input_embeddings().padding_idx = None
     return lm
-
-
-def _forget_quantization(model: Any) -> None:
-    """Leave 4 bits out of what is written of a model: additions, or whole weights with them in.
-
-    Files that name them are read as weights packed into bytes.
-    """
-    model.hf_quantizer = None
-    for config in (model.config, model.config.get_text_config()):
-        if hasattr(config, "quantization_config"):
-            del config.quantization_config
 
 
 def _load_config(backbone: str) -> Any:

@@ -18,6 +18,7 @@ from proassist_lit.lit.run import train
 from proassist_lit.model.config import ModelConfig, TrainMode
 from tests.exchange.fakes import LORA, base_folder
 from tests.lit.test_run import config
+from tests.model.test_four_bits import needs_four_bits
 
 pytestmark = [pytest.mark.road, pytest.mark.filterwarnings("ignore")]  # of Lightning
 
@@ -36,13 +37,20 @@ def streams(folder: Path) -> dict[str, str]:
     return {path.name: path.read_text() for path in folder.glob("streams/*.json")}
 
 
+@pytest.mark.parametrize(
+    ("mode", "how"),
+    [
+        pytest.param(TrainMode.LORA, [], id="lora"),
+        pytest.param(TrainMode.QLORA, ["--merge"], id="four_bits", marks=needs_four_bits),
+    ],
+)
 def test_a_low_rank_run_goes_the_whole_road(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    mode: TrainMode, how: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     base = base_folder(tmp_path / "base", tied=True)
     small = replace(
         config(tmp_path),
-        model=ModelConfig(backbone=str(base), chat="compact", train=TrainMode.LORA, lora=LORA),
+        model=ModelConfig(backbone=str(base), chat="compact", train=mode, lora=LORA),
     )
     run = tmp_path / "run"
     write_config(small, run / "config.yaml")
@@ -59,7 +67,7 @@ def test_a_low_rank_run_goes_the_whole_road(
     assert main(["evaluate", str(run), "--out", str(tmp_path / "again")]) == 0
     again = metrics(tmp_path / "again")
     assert {n: v for n, v in metrics(run).items() if not n.startswith("best/")} == again
-    assert main(["export", str(run), str(tmp_path / "out")]) == 0
+    assert main(["export", str(run), str(tmp_path / "out"), *how]) == 0
     assert main(["import", str(tmp_path / "out"), str(tmp_path / "in")]) == 0
     # The number of thresholds that are tried in one pass changes the last digits.
     given = [f"stream.{name}={again[f'test/{name}']}" for name in ("theta_speak", "theta_dst")]
@@ -68,6 +76,10 @@ def test_a_low_rank_run_goes_the_whole_road(
         out = tmp_path / f"{name}_evaluated"
         assert main(["evaluate", str(tmp_path / name), "--out", str(out)]) == 0
         assert streams(out) == streams(tmp_path / "given")
+
+    assert main(["export", str(run), str(tmp_path / "adapter")]) == 0
+    card = (tmp_path / "adapter/README.md").read_text()
+    assert ("trained over it in 4 bits" in card) == (mode is TrainMode.QLORA)
 
     further = replace(
         config(tmp_path, steps=2), model=replace(small.model, init_from=str(tmp_path / "in"))

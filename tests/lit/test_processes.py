@@ -22,6 +22,8 @@ from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy
 from proassist_lit.errors import ConfigError
 from proassist_lit.lit.strategy import build_strategy
 from proassist_lit.trainer_config import Parallel, TrainerConfig
+from tests.exchange.fakes import base_folder
+from tests.model.test_four_bits import needs_four_bits
 
 REPO = Path(__file__).parents[2]
 
@@ -108,6 +110,36 @@ def test_two_processes_give_the_numbers_of_one(
     streams = [sorted(p.name for p in (folder / "streams").iterdir()) for folder in (alone, two)]
     assert streams[0] == streams[1]
     assert (two / "report.html").exists()
+
+
+@needs_four_bits
+@pytest.mark.road
+def test_four_bits_in_shards_are_trained_and_streamed_as_whole_ones(tmp_path: Path) -> None:
+    base = base_folder(tmp_path / "base")
+    one, two = tmp_path / "one", tmp_path / "two"
+    one.mkdir(), two.mkdir()
+    changes = (
+        f"model.backbone={base}", "model.chat=compact", "model.train=qlora",
+        "model.lora.rank=3", "model.lora.dropout=0", "trainer.max_steps=2",
+    )  # fmt: skip
+    whole = run(one, "data.batch_size=4", *changes)
+    parts = run(
+        two, "data.batch_size=2", "trainer.devices=2", "trainer.strategy=fsdp2", *changes
+    )  # fmt: skip
+    want, got = curves(whole), curves(parts)
+    assert len(want) == len(got) >= 3
+    for mine, other in zip(got, want, strict=True):
+        assert mine.keys() == other.keys()
+        for name in (name for name in mine if name.startswith(("train/loss", "val/loss"))):
+            assert mine[name] == pytest.approx(other[name], rel=0.01), name  # of bfloat16
+    names = [sorted(p.name for p in (folder / "streams").iterdir()) for folder in (whole, parts)]
+    assert names[0] == names[1]
+    saved = [
+        torch.load(folder / "checkpoints/last.ckpt", weights_only=True)["state_dict"]
+        for folder in (whole, parts)
+    ]
+    assert saved[0].keys() == saved[1].keys()
+    assert not any(tensor.dtype is torch.uint8 for tensor in saved[1].values())
 
 
 @pytest.mark.slow

@@ -1,15 +1,8 @@
 from __future__ import annotations
 
-from types import SimpleNamespace
-from typing import Any
-
 import pytest
-import torch
-from torch import nn
 
-from proassist_lit.lit.parts import model_parts
 from proassist_lit.model.arithmetic import StepArithmetic, peak_tflops
-from proassist_lit.model.assistant import AssistantModel
 from proassist_lit.model.config import LoraConfig
 from proassist_lit.model.lora import add_lora
 from tests.fakes import tiny_model
@@ -47,26 +40,6 @@ def test_additions_are_trained_beside_frozen_weights_and_rows_are_looked_up() ->
     additions = 2 * 2 * (2 * (16 + 16) + 2 * (16 + 8) + 3 * (16 + 24))
     assert found.per_token == pytest.approx(plain.per_token * 4 / 6 + 6 * additions)
     assert found.per_label == pytest.approx(plain.per_label * 4 / 6 + 6 * 3 * 16)
-
-
-def pack(model: AssistantModel) -> None:
-    """As bitsandbytes packs the linear layers: two weights in a byte, in one column."""
-    for layer in model.lm.get_decoder().layers:
-        for linear in (module for module in layer.modules() if isinstance(module, nn.Linear)):
-            shape, count = linear.weight.shape, linear.weight.numel()
-            packed: Any = nn.Parameter(torch.zeros(count // 2, 1, dtype=torch.uint8), False)
-            packed.quant_state = SimpleNamespace(shape=shape)
-            linear.weight = packed
-
-
-def test_packed_weights_are_counted_one_by_one() -> None:
-    model = tiny_model()
-    model.lm.requires_grad_(False)
-    plain, parameters = StepArithmetic.of(model), model_parts(model)
-    pack(model)
-
-    assert StepArithmetic.of(model) == plain
-    assert [part.parameters for part in model_parts(model)] == [p.parameters for p in parameters]
 
 
 @pytest.mark.parametrize(

@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
-import json
-from importlib.machinery import ModuleSpec
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, LlamaConfig
 
 from proassist_lit.errors import ConfigError
-from proassist_lit.exchange.write import write_backbone
-from proassist_lit.model import pretrained
 from proassist_lit.model.assistant import AssistantModel
 from proassist_lit.model.backbone import build_backbone, build_tokenizer
 from proassist_lit.model.checkpoint import saved_names
@@ -130,73 +124,3 @@ def test_targets_can_be_chosen_and_are_checked() -> None:
 def test_settings_are_checked(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         LoraConfig(**settings)
-
-
-@pytest.mark.parametrize(
-    ("environment", "gpu"),
-    [({}, 0), ({"LOCAL_RANK": "3"}, 3), ({"SLURM_LOCALID": "5"}, 1), ({"LOCAL_RANK": "4"}, 0)],
-)
-def test_weights_in_four_bits_go_to_the_gpu_of_their_process(
-    environment: dict[str, str], gpu: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for name in ("LOCAL_RANK", "SLURM_LOCALID"):
-        monkeypatch.delenv(name, raising=False)
-    for name, value in environment.items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
-    monkeypatch.setattr(pretrained, "_load_config", lambda _: LlamaConfig())
-    monkeypatch.setattr(pretrained, "quantization", lambda: None)
-    asked: dict[str, object] = {}
-
-    def read(*_: object, **options: object) -> object:
-        asked.update(options)
-        raise ConfigError("read")
-
-    monkeypatch.setattr(pretrained, "_read", read)
-    with pytest.raises(ConfigError, match="read"):
-        pretrained.load_model("x", four_bit=True)
-    assert asked["device_map"] == {"": gpu}
-
-
-def test_nothing_that_is_written_of_a_backbone_in_four_bits_names_them(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    lm = causal_lm("Llama")
-    monkeypatch.setattr(pretrained, "_load_config", lambda _: lm.config)
-    monkeypatch.setattr(pretrained, "quantization", lambda: None)
-
-    def read(*_: object, **__: object) -> tuple[Any, dict[str, list[str]]]:
-        lm.config.quantization_config = {"quant_method": "bitsandbytes", "load_in_4bit": True}
-        lm.hf_quantizer = object()  # as transformers leaves a model
-        return lm, {"missing_keys": []}
-
-    monkeypatch.setattr(pretrained, "_read", read)
-    loaded = pretrained.load_model("x", four_bit=True)
-    add_lora(loaded, LoraConfig(rank=2))
-
-    write_backbone(loaded, tmp_path)
-
-    assert "quantization_config" not in json.loads((tmp_path / "config.json").read_text())
-    assert loaded.hf_quantizer is None
-    AutoModelForCausalLM.from_pretrained(tmp_path)
-
-
-def test_four_bits_say_what_they_need(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"qlora .*tiny is made from scratch; name a pretrained"):
-        ModelConfig(train=TrainMode.QLORA)
-    causal_lm("Llama", vocab_size=40).save_pretrained(tmp_path)
-    plain_tokenizer(tmp_path, 40)
-    config = ModelConfig(backbone=str(tmp_path), chat="chatml", train=TrainMode.QLORA)
-    tokenizer = build_tokenizer(config, list)
-    find = importlib.util.find_spec
-    spec: ModuleSpec | None = None
-    monkeypatch.setattr(
-        importlib.util, "find_spec", lambda n, *a: spec if n == "bitsandbytes" else find(n, *a)
-    )
-    with pytest.raises(ConfigError, match=r"pip install -e '\.\[qlora\]' in the folder of"):
-        build_backbone(config, tokenizer)
-    spec = ModuleSpec("bitsandbytes", None)
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(ConfigError, match=r"on a GPU, and there is none here; set model.train=lor"):
-        build_backbone(config, tokenizer)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 import torch
-from peft.utils import integrations
 from torch import nn
 
 from proassist_lit.evaluation import evaluator
@@ -78,31 +77,3 @@ def test_evaluation_runs_on_merged_weights() -> None:
         assert not model.training
     assert has_lora(model.lm)
     assert model.training
-
-
-class Packed(nn.Linear):
-    """Stands in for a layer of bitsandbytes, which are not of torch's own type."""
-
-
-def test_layers_in_four_bits_are_whole_when_merged_with_additions_or_without(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    model = adapted(backbone("llama"), LoraConfig(rank=3, alpha=5.0, targets=["q_proj", "v_proj"]))
-    want = logits(model)
-    for name, module in model.lm.get_decoder().named_modules():
-        if type(module) is nn.Linear and ".lora_" not in name:
-            module.__class__ = Packed
-            module.weight.quant_state = "nf4"
-    monkeypatch.setattr(integrations, "dequantize_module_weight", lambda layer: layer.weight)
-    before, modules = copies(model), dict(model.named_modules())
-
-    with merged(model.lm):
-        assert not has_lora(model.lm)
-        linear = [m for m in model.lm.modules() if isinstance(m, nn.Linear)]
-        assert {type(layer) for layer in linear} == {nn.Linear}
-        assert not any(hasattr(weight, "quant_state") for weight in model.lm.parameters())
-        torch.testing.assert_close(logits(model), want, atol=1e-9, rtol=0)
-
-    assert dict(model.named_modules()) == modules
-    after = model.state_dict()
-    assert all(torch.equal(tensor, after[name]) for name, tensor in before.items())
