@@ -5,6 +5,22 @@ from __future__ import annotations
 import logging
 import warnings
 
+_NEEDLESS = (
+    # Lightning's own use of something that torch has put aside
+    r".*isinstance\(treespec, LeafSpec\)",
+    # It asks the loader for a state; ours lies in the datamodule (``ConversationDataModule``).
+    r".*your dataloader is not resumable",
+    # A run that goes on; one that would not is refused before.
+    r"Checkpoint directory .* exists and is not empty",
+    # Of several processes: what is logged was added over them before.
+    r"It is recommended to use `self\.log\(.*sync_dist=True",
+    # torch renames it, in versions that not all of ours have
+    r"`broadcast_buffers` is deprecated",
+    # Nothing is changed in place of what the model returns.
+    r"FSDP2-wrapped module .* returned a view tensor",
+)
+"""How warnings begin that say nothing to a user."""
+
 
 def quiet_libraries() -> None:
     """Silence what the libraries say of themselves."""
@@ -16,8 +32,6 @@ def quiet_libraries() -> None:
         "sentence_transformers",
     ):
         logging.getLogger(name).setLevel(logging.WARNING)
-    # Lightning's own use of something that torch has put aside
-    warnings.filterwarnings("ignore", message=r".*isinstance\(treespec, LeafSpec\)")
-    # It asks the loader for a state; ours lies in the datamodule (``ConversationDataModule``).
-    warnings.filterwarnings("ignore", message=r".*your dataloader is not resumable")
+    for message in _NEEDLESS:
+        warnings.filterwarnings("ignore", message=message)
     transformers.utils.logging.disable_progress_bar()

@@ -49,6 +49,7 @@ def run(
         env={**os.environ, "PYTHONPATH": str(REPO), "OMP_NUM_THREADS": "1"}, timeout=300,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
+    assert "site-packages" not in done.stderr, done.stderr  # a warning of a library
     [found] = (folder / "outputs/per_turn").iterdir()
     return found
 
