@@ -38,6 +38,7 @@ from proassist_lit.config_schema import (
 )
 from proassist_lit.directory_lock import alone_in
 from proassist_lit.errors import ConfigError, ProAssistError
+from proassist_lit.going_on import begun_with, check_goes_on
 from proassist_lit.job_result import Pruned
 from proassist_lit.rendezvous import Rendezvous, is_first_process
 from proassist_lit.report.runs import multirun_table
@@ -92,6 +93,7 @@ def run_app(job: Job, *, conf_dir: Path) -> None:
             return
         if not (arguments.hydra_help or arguments.shell_completion):
             check_composition(arguments, conf_dir)
+            _check_begins_from(arguments)
         _run_hydra(job, conf_dir, failures, launch)
         if failures:  # of a single run, kept back from Hydra, which would add a line of its own
             raise failures[0]
@@ -148,6 +150,17 @@ def _parse_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
+def _check_begins_from(arguments: argparse.Namespace) -> None:
+    """Refuse to begin the jobs of a multirun from the link that each of them moves."""
+    for text in arguments.overrides if arguments.multirun else ():
+        key, _, value = text.partition("=")
+        if key.lstrip("+") in ("resume", "model.init_from") and LATEST in Path(value).parts:
+            raise ConfigError(
+                f"{text}: each job moves that link when it begins; name what it leads to now, "
+                f"{key}={follow_latest(Path(value))}."
+            )
+
+
 def _run_hydra(
     job: Job, conf_dir: Path, failures: list[Exception], launch: Rendezvous | None
 ) -> None:
@@ -160,15 +173,19 @@ def _run_hydra(
         is_multirun = settings.mode == RunMode.MULTIRUN
         run_dir = follow_latest(Path(settings.runtime.output_dir))
         try:
-            config = _settled(to_run_config(composed))
+            config = to_run_config(composed)
             with _environment({_FULL_ERROR: full_error, _RUN_DIR: str(run_dir)}):
                 if is_multirun:
-                    return _run_of_sweep(job, config, run_dir, settings)
+                    return _run_of_sweep(job, _settled(config), run_dir, settings)
                 if launch is not None:
                     launch.check_devices(config.trainer.devices, config.trainer.num_nodes)
                 with _alone(run_dir):
                     run = RunDirectory(run_dir)
                     run.check_begins(config.resume)
+                    before = begun_with(run_dir)
+                    config = _settled(config, before)
+                    if before is not None:
+                        check_goes_on(config, before, run_dir)
                     with run.config_of_checkpoint():
                         write_config(config, run_dir / "config.yaml")
                         if launch is not None:
@@ -193,9 +210,17 @@ def _run_hydra(
         start()
 
 
-def _settled(config: RunConfig) -> RunConfig:
-    """What it begins from is named for good: the link to the latest run moves when this begins."""
-    model = replace(config.model, init_from=_without_latest(config.model.init_from))
+def _settled(config: RunConfig, before: RunConfig | None = None) -> RunConfig:
+    """What it begins from is named for good: the link to the latest run moves when this begins.
+
+    Args:
+        config: as it is given.
+        before: as it was when the run began that goes on here.
+    """
+    init_from = config.model.init_from
+    if before is not None and LATEST in Path(init_from).parts:
+        init_from = before.model.init_from  # what the link led to then
+    model = replace(config.model, init_from=_without_latest(init_from))
     return replace(config, resume=_without_latest(config.resume), model=model)
 
 

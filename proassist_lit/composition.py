@@ -93,6 +93,8 @@ def check_composition(arguments: argparse.Namespace, conf_dir: Path) -> None:
     overrides = [_plain_override(item, files.groups) for item in parsed]
     check_debug_is_last(overrides)
     choices = files.choices(overrides)
+    if not (arguments.multirun or arguments.cfg or arguments.info):
+        files.check_single_run(overrides)
     files.check_overrides(
         [*_params(files), *overrides],
         next((by_choice[choice] for choice in by_choice if choice in choices), schema),

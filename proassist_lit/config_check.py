@@ -109,12 +109,25 @@ class ConfigFiles:
     def sweep_params(self) -> Iterator[tuple[str, str, object]]:
         """``hydra.sweeper.params`` of every file: (file and line, key, value)."""
         for file in self.files:
-            part: object = file.data if not file.package else None
-            for name in ("hydra", "sweeper", "params"):
-                part = part.get(name) if isinstance(part, Mapping) else None
-            for key, value in part.items() if isinstance(part, Mapping) else ():
+            for key, value in _sweep_params(file).items():
                 line = _line_of(file, f"hydra.sweeper.params.{key}")
                 yield f"{file.label}{line}", str(key), value
+
+    def check_single_run(self, overrides: Sequence[Override]) -> None:
+        """Refuse a sweep for a run alone, unless it gets what one of its jobs would.
+
+        Raises:
+            ConfigError: the sweep varies keys, and none of them is given.
+        """
+        given, choices = {override.key for override in overrides}, self.choices(overrides)
+        for file in self.files:
+            keys = _sweep_params(file).keys()
+            is_asked = file.group == "sweep" and ("sweep", file.option) in choices
+            if is_asked and keys and not keys & given:
+                raise ConfigError(
+                    f"+sweep={file.option} varies {', '.join(keys)} over several jobs, and this is "
+                    "a single run; add -m before the first KEY=VALUE, or give their values."
+                )
 
     def _faults(self, file: ConfigFile, schema: Schema) -> Iterator[str]:
         yield from file.faults
@@ -254,6 +267,14 @@ def _yaml_files(folder: Path) -> list[Path]:
 
 def _sections(schema: Schema) -> list[str]:
     return sorted({key.split(".")[0] for key, _ in schema.settings() if "." in key})
+
+
+def _sweep_params(file: ConfigFile) -> Mapping[str, object]:
+    """``hydra.sweeper.params`` of a file."""
+    part: object = file.data if not file.package else None
+    for name in ("hydra", "sweeper", "params"):
+        part = part.get(name) if isinstance(part, Mapping) else None
+    return part if isinstance(part, Mapping) else {}
 
 
 def _line_of(file: ConfigFile, key: str) -> str:

@@ -46,7 +46,8 @@ def help_text(
             f"{program} -m +experiment={first} +sweep=optuna     a search; again with the same "
             "hydra.sweep.dir=DIR it goes on\n"
             f"{program} +experiment={first} --cfg job     print the settings and stop\n"
-            f"{program} hydra.run.dir=DIR resume=auto     go on in DIR, or begin there\n"
+            f"{program} +experiment={first} hydra.run.dir=DIR resume=auto     go on in DIR, or "
+            "begin there\n"
             f"{program} --hydra-help     all options of Hydra"
         ),
         "Experiments (+experiment=NAME), those that need no data first:",

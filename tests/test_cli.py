@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import re
+import shlex
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from filelock import FileLock
 
 from proassist_lit.config import Compat, RunConfig
 from proassist_lit.config_schema import read_config
+from proassist_lit.going_on import go_on_command
 from proassist_lit.objectives import ObjectiveKind
 from proassist_lit.run_directory import RunDirectory
 from proassist_lit.streaming.config import Strategy
@@ -117,6 +119,61 @@ def test_run_is_not_trained_over(app: App) -> None:
     assert app("hydra.run.dir=elsewhere", "resume=here/checkpoints/last.ckpt") == 0
 
 
+def checkpoint_in(folder: str) -> None:
+    Path(folder, "checkpoints").mkdir()
+    Path(folder, "checkpoints/last.ckpt").write_text("a state")
+
+
+def test_a_run_does_not_go_on_as_another_experiment(app: App) -> None:
+    assert app("+experiment=per_token", "hydra.run.dir=here") == 0
+    checkpoint_in("here")
+    before = Path("here/config.yaml").read_text()
+    assert app("hydra.run.dir=here", "resume=auto") == 2
+    assert "here: holds a run named per_token, and this one is " in app.err
+    assert len(app.jobs) == 1
+    assert Path("here/config.yaml").read_text() == before
+
+
+def test_a_run_that_goes_on_with_other_settings_says_so(app: App) -> None:
+    started = ("+experiment=per_token", "hydra.run.dir=here")
+    assert app(*started) == 0
+    checkpoint_in("here")
+    assert app(*started, "resume=auto") == 0
+    assert app.err == ""
+    assert app(*started, "resume=auto", "seed=3", "objective.rho=0.5") == 0
+    assert app.err == (
+        f"{Path.cwd() / 'here'}: goes on with seed 3, not 1, objective.rho 0.5, not 1.0 as it "
+        "began.\n"
+    )
+    many = ("seed=4", "objective.rho=0.1", *(f"stream.{n}=9" for n in LIMITS), "model.dst=false")
+    assert app(*started, "resume=auto", *many) == 0
+    assert "and 2 more as it began" in app.err
+
+
+LIMITS = ("max_new_tokens", "max_dst_tokens", "window_tokens", "max_summary_tokens")
+
+
+def test_the_command_that_goes_on_is_whole(app: App) -> None:
+    said = []
+    noted = app.job
+
+    def job(config: RunConfig, run_dir: Path) -> float:
+        said.append(go_on_command(run_dir))
+        return noted(config, run_dir)
+
+    app.job = job  # type: ignore[method-assign]
+    given = ("+experiment=per_token", "data.root='a b'", "+resume=none")
+    assert app(*given[:2], "hydra.run.dir=a dir") == 0
+    folder = Path.cwd() / "a dir"
+    command = shlex.split(said[0])
+    assert command == ["python", "train.py", *given[:2], f"hydra.run.dir={folder}", "resume=auto"]
+    checkpoint_in("a dir")
+    assert app(*command[2:]) == 0
+    assert shlex.split(said[1]) == command
+    assert app.err == ""
+    assert go_on_command(folder) == f"'hydra.run.dir={folder}' resume=auto"  # by no command line
+
+
 @pytest.mark.road
 def test_two_processes_never_train_in_one_directory(
     app: App, monkeypatch: pytest.MonkeyPatch
@@ -160,6 +217,29 @@ def test_what_a_run_begins_from_is_not_the_link_that_it_moves(app: App) -> None:
     assert config.resume == "outputs/mine/checkpoints/last.ckpt"
     assert config.model.init_from == "outputs/mine/out"
     assert read_config(RunConfig, run_dir / "config.yaml") == config
+
+
+def test_a_run_that_goes_on_begins_from_what_the_link_led_to(app: App) -> None:
+    given = ("hydra.run.dir=outputs/next", "model.init_from=outputs/latest/out", "resume=auto")
+    for name in ("mine", "next"):
+        assert app(f"hydra.run.dir=outputs/{name}") == 0
+    RunDirectory(Path("outputs/mine")).point_latest(Path("outputs"))
+    assert app(*given) == 0
+    checkpoint_in("outputs/next")
+    RunDirectory(Path("outputs/next")).point_latest(Path("outputs"))
+    assert app(*given) == 0, app.err
+    assert app.err == ""
+    assert app.jobs[-1][0].model.init_from == "outputs/mine/out"
+
+
+@pytest.mark.parametrize("key", ["resume", "model.init_from", "+model.init_from"])
+def test_jobs_of_a_multirun_do_not_begin_from_the_link_that_they_move(app: App, key: str) -> None:
+    assert app("hydra.run.dir=outputs/mine") == 0
+    RunDirectory(Path("outputs/mine")).point_latest(Path("outputs"))
+    assert app("-m", "seed=1,2", f"{key}=outputs/latest/out") == 2
+    assert f"{key}=outputs/latest/out: each job moves that link when it begins; " in app.err
+    assert f"{key}=outputs/mine/out." in app.err
+    assert len(app.jobs) == 1
 
 
 def test_the_link_to_the_latest_run_is_followed_at_the_start(app: App) -> None:

@@ -62,6 +62,17 @@ def test_sweep_values_are_checked_before_the_first_job(app: App, argument: str) 
     assert app.jobs == []
 
 
+def test_a_sweep_for_a_single_run_is_refused_unless_it_gets_values(app: App) -> None:
+    assert app("+experiment=per_turn", "+sweep=learning_rate") == 2
+    assert app.said().startswith(
+        "error: +sweep=learning_rate varies trainer.optimizer.lr over several jobs, and this is a "
+        "single run; add -m before"
+    )
+    assert app("+experiment=per_turn", "+sweep=learning_rate", "trainer.optimizer.lr=0.1") == 0
+    assert app("+experiment=per_turn", "+sweep=learning_rate", "--cfg", "job") == 0
+    assert len(app.jobs) == 1
+
+
 def test_options_after_the_first_key_are_explained(app: App) -> None:
     assert app("seed=2", "-m", "name=a,b") == 2
     assert "before the first KEY=VALUE" in app.said()

@@ -12,8 +12,14 @@ import proassist_lit
 PACKAGE = Path(proassist_lit.__file__).parent
 NAME = "proassist_lit"
 
-EDGE = {"lit", "cli", "composition", "commands", "sweep"}  # the only places that may import these
-EDGE_ONLY = {"lightning", "pytorch_lightning", "hydra", "wandb", "omegaconf"}
+EDGE = {"lit", "cli", "going_on", "composition", "commands", "sweep"}  # these alone may import:
+EDGE_ONLY = {
+    "lightning",
+    "pytorch_lightning",
+    "hydra",
+    "wandb",
+    "omegaconf",
+}  # imported there alone
 
 LAYERS = (
     {

@@ -16,6 +16,7 @@ from rich.console import Console
 
 from proassist_lit.atomic import remove_parts
 from proassist_lit.errors import TrainingError
+from proassist_lit.going_on import go_on_command
 from proassist_lit.lit.requeue import SIGNALS, requeue
 from proassist_lit.run_directory import RunDirectory
 
@@ -204,9 +205,7 @@ class LastCheckpoint(Checkpoint):
         state = "the state of training is in" if saved else "in the middle of an update; go on from"
         if not target.exists():
             return
-        self._print(
-            f"{what}; {state} {target}. Go on with: hydra.run.dir={self._run.path} resume=auto"
-        )
+        self._print(f"{what}; {state} {target}. Go on with: {go_on_command(self._run.path)}")
 
     @staticmethod
     def _print(text: str) -> None:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from proassist_lit.errors import TrainingError
+from proassist_lit.going_on import go_on_command
 from proassist_lit.lit.datamodule import ConversationDataModule
 from proassist_lit.lit.wandb_run import step_of
 from proassist_lit.run_directory import RunDirectory
@@ -204,7 +205,7 @@ class LossGuard(L.Callback):
             )
         return (
             f"The last good checkpoint is {last} (step {step_of(str(last))}); go on from it "
-            f"with hydra.run.dir={self._run.path} resume=auto and something changed "
+            f"with {go_on_command(self._run.path)} and something changed "
             "(trainer.optimizer.lr, trainer.gradient_clip, trainer.precision, mended "
             "features), or begin anew, also with another seed or other conversations."
         )

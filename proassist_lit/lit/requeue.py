@@ -12,6 +12,7 @@ from types import FrameType
 
 from rich.console import Console
 
+from proassist_lit.going_on import go_on_command
 from proassist_lit.rendezvous import is_first_process
 from proassist_lit.run_directory import RunDirectory
 
@@ -40,7 +41,7 @@ def ends_on_signal(run: RunDirectory) -> Iterator[None]:
         name = signal.Signals(number).name
         Console(stderr=True).print(
             f"Stopped by {name} after training; what was streamed is kept. Go on with: "
-            f"hydra.run.dir={run.path} resume=auto",
+            f"{go_on_command(run.path)}",
             highlight=False, soft_wrap=True, markup=False,
         )  # fmt: skip
         if name == "SIGUSR1":

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from proassist_lit.config import RunConfig
-from proassist_lit.config_schema import read_config, to_plain, write_config
+from proassist_lit.config_schema import read_config, write_config
 from proassist_lit.directory_lock import alone_in
 from proassist_lit.errors import ConfigError
+from proassist_lit.going_on import differences
 from proassist_lit.job_result import JobResult, Pruned
 from proassist_lit.rendezvous import is_first_process
 from proassist_lit.run_directory import RunDirectory
@@ -80,24 +80,11 @@ def _going_on(config: RunConfig, run_dir: Path) -> RunConfig:
 
 
 def _check_same(config: RunConfig, before: RunConfig, run_dir: Path) -> None:
-    now, then = (_flat(to_plain(replace(c, resume="none"))) for c in (config, before))
-    wrong = [name for name in now | then if now.get(name) != then.get(name)]
-    if wrong:
-        shown = ", ".join(f"{n} {then.get(n)!r}, not {now.get(n)!r}" for n in wrong[:3])
+    if wrong := differences(before, config):
         raise ConfigError(
-            f"{run_dir}: holds a job with {shown}{', ...' if len(wrong) > 3 else ''}. Give what "
-            "was given there to go on with that sweep, or another hydra.sweep.dir."
+            f"{run_dir}: holds a job with {', '.join(wrong[:3])}{', ...' if len(wrong) > 3 else ''}"
+            ". Give what was given there to go on with that sweep, or another hydra.sweep.dir."
         )
-
-
-def _flat(data: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    settings: dict[str, Any] = {}
-    for name, value in data.items():
-        if isinstance(value, Mapping) and value:
-            settings |= _flat(value, f"{prefix}{name}.")
-        else:
-            settings[prefix + name] = value
-    return settings
 
 
 def _say_finished(result: JobResult, run_dir: Path) -> None:

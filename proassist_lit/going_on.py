@@ -1,0 +1,96 @@
+"""A run that goes on: how it is told to, and what it began with."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+
+from proassist_lit.config import RunConfig
+from proassist_lit.config_schema import read_config, to_plain
+from proassist_lit.errors import ConfigError
+from proassist_lit.run_directory import RunDirectory
+
+_MANY = 5
+"""Settings that are named; of more, how many."""
+
+
+def command_of_run(*others: str) -> str:
+    """The command line of the run under way; of a job of a sweep, its own.
+
+    Args:
+        others: settings in the place of those that were given for the same keys, or beside them.
+
+    Returns:
+        ``others`` alone if Hydra did not start the run.
+    """
+    if not HydraConfig.initialized():
+        return shlex.join(others)
+    keys = {text.partition("=")[0] for text in others}
+    given = [
+        text
+        for text in HydraConfig.get().overrides.task
+        if text.partition("=")[0].lstrip("+") not in keys
+    ]
+    return shlex.join(["python", "train.py", *given, *others])
+
+
+def go_on_command(run_dir: Path) -> str:
+    """What goes on with the run under way when it has stopped."""
+    return command_of_run(f"hydra.run.dir={run_dir}", "resume=auto")
+
+
+def begun_with(run_dir: Path) -> RunConfig | None:
+    """The settings of the run that was begun in a directory; None if there is no checkpoint.
+
+    Raises:
+        ConfigError: they are not those of this version.
+    """
+    config_file = run_dir / "config.yaml"
+    if not config_file.exists() or not RunDirectory(run_dir).last_checkpoint.exists():
+        return None
+    return read_config(RunConfig, config_file)
+
+
+def check_goes_on(config: RunConfig, before: RunConfig, run_dir: Path) -> None:
+    """Say which settings are not those that the run in a directory began with.
+
+    Raises:
+        ConfigError: it began under another name, as the run of another experiment.
+    """
+    if config.name != before.name:
+        raise ConfigError(
+            f"{run_dir}: holds a run named {before.name}, and this one is {config.name}; give what "
+            f"was given there (its experiment: {run_dir / 'config.yaml'} has all settings), or "
+            f"name={before.name} if it is to go on with other settings."
+        )
+    if changed := differences(config, before):
+        more = f" and {len(changed) - _MANY} more" if len(changed) > _MANY else ""
+        sys.stderr.write(
+            f"{run_dir}: goes on with {', '.join(changed[:_MANY])}{more} as it began.\n"
+        )
+
+
+def differences(now: RunConfig, then: RunConfig) -> list[str]:
+    """What another configuration has, ``KEY value, not value`` each; ``resume`` is left out."""
+    new, old = (_flat(to_plain(replace(config, resume="none"))) for config in (now, then))
+    return [
+        f"{key} {new.get(key)!r}, not {old.get(key)!r}"
+        for key in new | old
+        if new.get(key) != old.get(key)
+    ]
+
+
+def _flat(data: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    settings: dict[str, Any] = {}
+    for name, value in data.items():
+        if isinstance(value, Mapping) and value:
+            settings |= _flat(value, f"{prefix}{name}.")
+        else:
+            settings[prefix + name] = value
+    return settings
