@@ -83,9 +83,10 @@ class RunConfig:
     logger: LoggerConfig = field(default_factory=LoggerConfig)
 
     def __post_init__(self) -> None:
-        if not self.name or "/" in self.name:
+        if self.name in ("", ".", "..", "latest") or "/" in self.name:
             raise ConfigError(
-                f"name is {self.name!r}; give a word without '/', it names the run directory."
+                f"name is {self.name!r}; give a word without '/', it names the run directory. Not "
+                "'latest', which is the link to the newest run."
             )
         by_token = self.model.decision in (Decision.SILENT_TOKEN, Decision.OPENING_TOKEN)
         if by_token != (self.objective.kind is ObjectiveKind.TOKEN_PROB):

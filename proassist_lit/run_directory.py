@@ -5,13 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import platform
 import re
-import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from proassist_lit.atomic import write_text
@@ -23,8 +20,6 @@ from proassist_lit.types import Transcript
 
 LATEST = "latest"
 """Name of the link to the run that began last, beside the runs."""
-
-_VERSIONS = ("proassist-lit", "torch", "lightning", "transformers", "hydra-core", "wandb")
 
 
 def follow_latest(path: Path) -> Path:
@@ -183,10 +178,15 @@ class RunDirectory:
         return metrics
 
     def set_metrics_aside(self) -> None:
-        """Keep ``metrics.json`` as ``metrics_before.json``: training goes on behind its state."""
+        """Keep ``metrics.json`` as ``metrics_before.json``: training goes on behind its state.
+
+        Its streams are no longer listed; those of the state to come take their places.
+        """
         path = self.path / "metrics.json"
         if path.exists():
             path.replace(self.path / "metrics_before.json")
+        for name in ("streams.json", "sweep.json"):
+            (self.path / name).unlink(missing_ok=True)
 
     def write_metrics(self, metrics: Mapping[str, float | str]) -> None:
         """Write ``metrics.json``, flat and sorted."""
@@ -243,7 +243,7 @@ class RunDirectory:
         if not metrics:
             raise ConfigError(
                 f"{self.path / 'metrics.json'}: there is none; the run was not evaluated to its "
-                "end, do it now (proassist-lit evaluate RUN)."
+                "end, do it now (proassist-lit evaluate RUN --out RUN)."
             )
         last = [*transcripts][-1] if transcripts else "test"
         thetas = {name: metrics.get(f"{last}/{name}") for name in ("theta_speak", "theta_dst")}
@@ -264,18 +264,17 @@ class RunDirectory:
             name += f"_{hashlib.sha256(own.encode()).hexdigest()[:8]}"
         return self.path / "streams" / f"{name}.json"
 
-    def write_notes(self, **further: str) -> dict[str, str]:
-        """Write ``notes.json``: git commit, versions, machine, ``further``; return them."""
-        notes = {"git commit": _git_commit(), "machine": _machine()}
-        notes["python"] = platform.python_version()
-        for package in _VERSIONS:
-            try:
-                notes[package] = version(package)
-            except PackageNotFoundError:
-                notes[package] = "not installed"
-        notes |= further
+    def read_notes(self) -> dict[str, str]:
+        """Read ``notes.json``; empty if there is none that can be read: it decides nothing."""
+        try:
+            notes = json.loads((self.path / "notes.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return notes if isinstance(notes, dict) else {}
+
+    def write_notes(self, notes: Mapping[str, str]) -> None:
+        """Write ``notes.json``: how the run was made (``run_notes``), and what came of it."""
         write_text(self.path / "notes.json", json.dumps(notes, indent=2) + "\n")
-        return notes
 
     def point_latest(self, base: Path) -> None:
         """Let the link ``latest`` in ``base`` point here; silently not where links are refused."""
@@ -295,24 +294,3 @@ def _stamp(path: Path) -> tuple[int, int] | None:
     except FileNotFoundError:
         return None
     return found.st_ino, found.st_mtime_ns
-
-
-def _git_commit() -> str:
-    """Commit of the source tree, with ``-dirty`` if it was changed; ``unknown`` outside git."""
-    folder = Path(__file__).parent
-    try:
-        out = subprocess.run(
-            ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"],
-            cwd=folder, capture_output=True, text=True, timeout=10, check=True,
-        )  # fmt: skip
-    except (OSError, subprocess.SubprocessError):
-        return "unknown"
-    return out.stdout.strip()
-
-
-def _machine() -> str:
-    import torch
-
-    if torch.cuda.is_available():
-        return str(torch.cuda.get_device_name())
-    return f"{platform.machine()}, {os.cpu_count()} CPU cores"

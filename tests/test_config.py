@@ -204,7 +204,7 @@ def test_single_turns_are_refused_without_turns(kind: ObjectiveKind) -> None:
     ObjectiveConfig(kind=kind, turn_frames=2)  # the default of earlier versions: in many runs
 
 
-@pytest.mark.parametrize("name", ["", "a/b"])
+@pytest.mark.parametrize("name", ["", "a/b", ".", "..", "latest"])
 def test_a_name_that_names_no_directory_is_refused(name: str) -> None:
     with pytest.raises(ConfigError, match=rf"name is '{name}'; give a word without '/', it names"):
         RunConfig(name=name)

@@ -12,14 +12,8 @@ import proassist_lit
 PACKAGE = Path(proassist_lit.__file__).parent
 NAME = "proassist_lit"
 
-EDGE = {"lit", "cli", "going_on", "composition", "commands", "sweep"}  # these alone may import:
-EDGE_ONLY = {
-    "lightning",
-    "pytorch_lightning",
-    "hydra",
-    "wandb",
-    "omegaconf",
-}  # imported there alone
+EDGE = {"lit", "cli", "going_on", "composition", "commands", "sweep"}  # they alone import these:
+EDGE_ONLY = {"lightning", "pytorch_lightning", "hydra", "wandb", "omegaconf"}
 
 LAYERS = (
     {
@@ -42,7 +36,12 @@ LAYERS = (
     {"micro_batches", "trainer_config"},
     {"streaming"},
     {"metrics", "judge"},
-    {"evaluation", "run_directory", "job_result"},  # stream and score; keep what came out
+    {
+        "evaluation",
+        "run_directory",
+        "run_notes",
+        "job_result",
+    },  # stream and score; keep what came out
     {"report"},
     {"live"},  # a trained assistant watches
     {"demo"},

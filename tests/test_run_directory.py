@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
 from proassist_lit.atomic import write_text
+from proassist_lit.errors import StreamError
 from proassist_lit.run_directory import RunDirectory, follow_latest
 from tests.judge.fakes import transcript
 
@@ -41,6 +43,31 @@ def test_config_of_a_run_that_goes_on_is_its_own(tmp_path: Path) -> None:
     with run.config_of_checkpoint():
         config.write_text("new")
     assert config.read_text() == "new"
+
+
+def test_results_of_a_state_that_training_left_are_no_longer_listed(tmp_path: Path) -> None:
+    run = RunDirectory(tmp_path)
+    run.write_stream_index({"test": [transcript("a", said={1: "x"})]})
+    (tmp_path / "sweep.json").write_text("[]")
+    run.write_metrics({"test/utterance_f1": 0.5})
+
+    run.set_metrics_aside()
+
+    assert run.read_metrics() == {}
+    assert json.loads((tmp_path / "metrics_before.json").read_text())["test/utterance_f1"] == 0.5
+    assert not (tmp_path / "sweep.json").exists()
+    with pytest.raises(StreamError, match=r"streams\.json.*evaluate RUN --out RUN"):
+        run.read_streams()
+
+
+@pytest.mark.parametrize("text", [None, "", "[]", "{", "\ud83d"])
+def test_notes_that_cannot_be_read_are_none(text: str | None, tmp_path: Path) -> None:
+    run = RunDirectory(tmp_path)
+    if text is not None:
+        (tmp_path / "notes.json").write_bytes(text.encode("utf-8", "surrogatepass"))
+    assert run.read_notes() == {}
+    run.write_notes({"a": "b"})
+    assert run.read_notes() == {"a": "b"}
 
 
 def test_streams_of_names_that_files_cannot_have_lie_apart(tmp_path: Path) -> None:

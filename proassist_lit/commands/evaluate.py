@@ -74,6 +74,7 @@ def evaluate(arguments: argparse.Namespace) -> int:
     from proassist_lit.report.from_run import gather_report
     from proassist_lit.report.html import write_report
     from proassist_lit.run_directory import RunDirectory
+    from proassist_lit.run_notes import gather_notes
 
     quiet_libraries()
     trained = find_trained(arguments.run, arguments.checkpoint, arguments.overrides)
@@ -94,13 +95,15 @@ def evaluate(arguments: argparse.Namespace) -> int:
     trained.load_weights(core.model)
     core.model.to("cuda" if _wants_cuda(config) and torch.cuda.is_available() else "cpu")
     write_config(config, out.path / "config.yaml")
-    notes = out.write_notes(**trained.notes())
+    notes = gather_notes(**trained.notes())
+    out.write_notes(notes)
     result = core.evaluator.evaluate(
         core.model, on_stream=out.write_stream, answers=_place_of_answers(RunDirectory(folder), out)
     )
     out.write_result(result)
     DashboardFiles(out).show(gather_dashboard(result, core.evaluator.matcher), 0)
     notes["duration"] = f"{time.monotonic() - started:.0f} s"
+    out.write_notes(notes)
     report = gather_report(
         config.name, RunDirectory(folder), result, core.data, core.evaluator.matcher,
         config_yaml=(out.path / "config.yaml").read_text(encoding="utf-8"), notes=notes,

@@ -125,8 +125,13 @@ def _features(config: RunConfig) -> tuple[float, Mapping[str, Any]]:
 
 
 def _command(folder: Path, name: str) -> str:
-    """The command line of a run, from what Hydra keeps of it."""
+    """The command line of a run, from its notes; of older runs from what Hydra keeps."""
     import yaml
+
+    from proassist_lit.run_directory import RunDirectory
+
+    if command := RunDirectory(folder).read_notes().get("command"):
+        return command
 
     path = folder / ".hydra" / "overrides.yaml"
     overrides = yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else []

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -71,13 +70,12 @@ def report(arguments: argparse.Namespace) -> int:
     except ProAssistError as error:
         sys.stderr.write(f"no pictures: {error}\n")
         data = {}
-    notes = folder / "notes.json"
     many = arguments.streams
     page = gather_report(
         config.name, _trained(run), result, data,
         config.matcher(build_similarity(config.evaluation.similarity)),
         config_yaml=config_file.read_text(encoding="utf-8"),
-        notes=json.loads(notes.read_text(encoding="utf-8")) if notes.is_file() else {},
+        notes=RunDirectory(folder).read_notes(),
         max_streams=config.evaluation.report_streams if many is None else many,
         earlier=earlier,
     )  # fmt: skip

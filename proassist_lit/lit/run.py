@@ -13,6 +13,7 @@ from proassist_lit.build import build_core
 from proassist_lit.config import RunConfig
 from proassist_lit.errors import CheckpointError
 from proassist_lit.evaluation.result import EvaluationResult
+from proassist_lit.going_on import command_of_run
 from proassist_lit.job_result import Pruned
 from proassist_lit.lit.batch_size_search import with_found_batch_size
 from proassist_lit.lit.build import (
@@ -36,6 +37,7 @@ from proassist_lit.rendezvous import is_first_process
 from proassist_lit.report.from_run import gather_report
 from proassist_lit.report.html import write_report
 from proassist_lit.run_directory import RunDirectory
+from proassist_lit.run_notes import gather_notes
 from proassist_lit.sweep.trial import Trial
 
 
@@ -58,7 +60,11 @@ def train(config: RunConfig, run_dir: Path) -> float:
     run = RunDirectory(run_dir)
     checkpoint = find_resume(config, run)
     check_devices(config.trainer)
-    notes = _open(run) if is_first_process() else {}
+    notes = gather_notes() if is_first_process() else {}
+    if command := command_of_run():
+        notes["command"] = command
+    if is_first_process():
+        run.write_notes(notes)
     L.seed_everything(config.seed, workers=True)
     tokenizer = _tokenizer_of(checkpoint, config) if checkpoint else None
     core = build_core(config, tokenizer_folder=tokenizer)
@@ -95,6 +101,8 @@ def train(config: RunConfig, run_dir: Path) -> float:
         pruning = Pruning(trial, evaluation) if (trial := Trial.from_environment()) else None
         if pruning is not None:
             trainer.callbacks.append(pruning)  # type: ignore[attr-defined]
+        if trainer.is_global_zero:
+            _point_latest(run)
         trainer.fit(module, datamodule=datamodule, ckpt_path=checkpoint, weights_only=True)
         if pruning is not None and pruning.pruned:
             failed = False
@@ -107,6 +115,7 @@ def train(config: RunConfig, run_dir: Path) -> float:
             if reason := early_end(trainer):
                 notes["training ended"] = f"at step {trainer.global_step}: {reason}"
             notes["duration"] = f"{time.monotonic() - started:.0f} s"
+            run.write_notes(notes)
             config_file = run.path / "config.yaml"
             report = gather_report(
                 config.name, run, result, core.data, core.evaluator.matcher,
@@ -141,13 +150,12 @@ def _tokenizer_of(checkpoint: str, config: RunConfig) -> Path | None:
     return None
 
 
-def _open(run: RunDirectory) -> dict[str, str]:
-    """Let ``outputs/latest`` point at the run; write its notes, and return them."""
+def _point_latest(run: RunDirectory) -> None:
+    """Let ``outputs/latest`` point at the run."""
     for parent in (*Path(os.path.abspath(run.path)).parents, *run.path.resolve().parents):
         if parent.name == "outputs":
             run.point_latest(parent)
             break
-    return run.write_notes()
 
 
 def _value(result: EvaluationResult) -> float:

@@ -92,7 +92,7 @@ def read_streams(index: Path) -> dict[str, list[Transcript]]:
         StreamError: the index or a file cannot be read; the message names it.
     """
     out: dict[str, list[Transcript]] = {}
-    for row in _read_json(index, "run the evaluation again (proassist-lit evaluate RUN)"):
+    for row in _read_json(index, "run the evaluation again (proassist-lit evaluate RUN --out RUN)"):
         out.setdefault(row["split"], []).append(_read_stream(index.parent / row["file"], row))
     return out
 

@@ -35,9 +35,11 @@ def test_the_report_of_an_evaluation_written_anew_keeps_the_curves_of_training(
     assert main(["evaluate", str(copy)]) == 0
     (out,) = (copy / "evaluations").iterdir()
     before = data_of(out / "report.html")
+    assert {"duration", "checkpoint", "step"} <= dict(before["notes"]).keys()
     monkeypatch.chdir(out)
     assert main(["report", "."]) == 0
     after = data_of(out / "report.html")
+    assert after["notes"] == before["notes"]
     assert any("val/loss" in str(curve) for curve in before["curves"])
     assert after["curves"] == before["curves"] == data_of(trained_run / "report.html")["curves"]
 

@@ -53,12 +53,12 @@ def test_another_state_has_the_thresholds_of_its_own_evaluation(
         evaluation = RunDirectory(run / "evaluations" / day)
         config = RunConfig(stream=changes.get("stream", StreamConfig()))
         write_config(config, evaluation.path / "config.yaml")
-        evaluation.write_notes(checkpoint=changes.get("checkpoint", "checkpoints/best.ckpt"))
+        evaluation.write_notes({"checkpoint": changes.get("checkpoint", "checkpoints/best.ckpt")})
         evaluation.write_metrics({"val/theta_speak": 0.625 if day.endswith("2") else 0.125})
     if "broken" in changes:
         broken = RunDirectory(run / "evaluations/2026-01-03")
         write_config(RunConfig(), broken.path / "config.yaml")
-        broken.write_notes(checkpoint="checkpoints/best.ckpt")
+        broken.write_notes({"checkpoint": "checkpoints/best.ckpt"})
         broken.write_metrics({"val/theta_speak": 0.9})
         (broken.path / changes["broken"]).write_text("{")
     if "trained_since" in changes:
@@ -94,7 +94,7 @@ def test_thresholds_are_not_those_of_an_evaluation_on_another_val(
     for day, data in (("2026-01-01", own), ("2026-01-02", DataConfig(**other))):
         evaluation = RunDirectory(run / "evaluations" / day)
         write_config(RunConfig(data=data), evaluation.path / "config.yaml")
-        evaluation.write_notes(checkpoint="checkpoints/best.ckpt")
+        evaluation.write_notes({"checkpoint": "checkpoints/best.ckpt"})
         evaluation.write_metrics({"val/theta_speak": 0.125 if data is own else 0.625})
     assert find_trained(run, "best").metrics["val/theta_speak"] == 0.125
 

@@ -23,6 +23,7 @@ from proassist_lit.model.assistant_folder import head_tensors
 from proassist_lit.model.config import Decision, Dtype, ModelConfig, TrainMode
 from proassist_lit.model.lora import merged
 from proassist_lit.objectives import ObjectiveConfig, ObjectiveKind
+from proassist_lit.run_directory import RunDirectory
 from proassist_lit.streaming.config import SpeakRule, StreamConfig
 from tests.exchange.fakes import (
     LORA,
@@ -142,8 +143,12 @@ def test_a_model_from_scratch_goes_out_whole(tmp_path: Path, capsys: Captured) -
 def test_the_folder_says_what_it_is(tmp_path: Path) -> None:
     base = base_folder(tmp_path / "base")
     run, _ = make_run(tmp_path / "run", settings(base, TrainMode.LORA))
-    (run / ".hydra").mkdir()
-    (run / ".hydra/overrides.yaml").write_text("- +experiment=x\n- seed=3\n")
+    (run / ".hydra").mkdir()  # as a start that was refused left it
+    (run / ".hydra/overrides.yaml").write_text("- +experiment=refused\n- seed=4\n")
+    assert main(["export", str(run), str(tmp_path / "older")]) == 0
+    older = json.loads((tmp_path / "older/proassist_lit.json").read_text())
+    assert older["command"] == "python train.py +experiment=refused seed=4"
+    RunDirectory(run).write_notes({"command": "python train.py +experiment=x seed=3"})
     assert main(["export", str(run), str(tmp_path / "out")]) == 0
 
     data = json.loads((tmp_path / "out/proassist_lit.json").read_text())

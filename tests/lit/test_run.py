@@ -23,7 +23,7 @@ from proassist_lit.config import (
 )
 from proassist_lit.config_schema import to_plain, write_config
 from proassist_lit.data.sources.toy import ToyConfig
-from proassist_lit.errors import CheckpointError, ConfigError
+from proassist_lit.errors import CheckpointError, ConfigError, ProAssistError
 from proassist_lit.evaluation.config import EvaluationConfig
 from proassist_lit.lit import run as lit_run
 from proassist_lit.lit.datamodule import ConversationDataModule
@@ -159,6 +159,10 @@ def test_runs_and_checkpoints_may_lie_on_another_disk(tmp_path: Path) -> None:
     train(config(tmp_path, steps=1, resume="auto"), run)
 
     assert (tmp_path / "outputs/latest").resolve() == run.resolve()
+    refused = replace(config(tmp_path), data=DataConfig(source="proassist", root=str(tmp_path)))
+    with pytest.raises(ProAssistError):
+        train(refused, tmp_path / "outputs/small/refused")
+    assert (tmp_path / "outputs/latest").resolve() == run.resolve()  # it never began
     last = run / "checkpoints/last.ckpt"
     assert (disk / "weights/last.ckpt").is_file()
     assert find_checkpoint(last, "last") == (run, last)
