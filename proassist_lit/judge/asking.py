@@ -8,7 +8,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from proassist_lit.judge.answer_file import AnswerFile
-from proassist_lit.judge.client import JudgeClient, JudgeServer, RefusedError, RequestError
+from proassist_lit.judge.client import (
+    JudgeClient,
+    JudgeServer,
+    RefusedError,
+    RejectedError,
+    RequestError,
+)
 from proassist_lit.judge.request import Request, distinct
 from proassist_lit.judge.usage import Usage
 
@@ -73,7 +79,9 @@ async def ask_all(
         answers: open for appending.
         concurrency: how many are under way at once, at least 1.
         on_change: told at the start, and after every answer and failure.
-        give_up_after: requests that fail in a row until the server is taken as down.
+        give_up_after: requests that fail in a row until the server is taken as down. Those that
+            fail for what may lie in them alone count once a stream: all about one that is too long
+            for the model fail together, and say nothing of the server.
 
     Returns:
         What came of it; failures of requests are no exceptions.
@@ -86,26 +94,26 @@ async def ask_all(
     tally = Tally(num_requests=len(wanted), num_kept=len(wanted) - len(todo))
     stop = asyncio.Event()
     queue = iter(todo)
-    num_in_a_row = 0
+    in_a_row: set[str] = set()  # what failed since the last answer: requests, or whole streams
     if on_change is not None:
         on_change(tally)
 
     async def work(client: JudgeClient) -> None:
-        nonlocal num_in_a_row
         for request in queue:
             try:
                 answer = await client.ask(request, stop)
                 answers.add(request, answer)
                 tally.asked = tally.asked.plus(answer)
-                num_in_a_row = 0
+                in_a_row.clear()
             except RequestError as error:
                 tally.failures[error.cause] += 1
                 tally.examples.setdefault(error.cause, str(error))
-                num_in_a_row += 1
+                is_own = isinstance(error, RejectedError)
+                in_a_row.add(request.stream_id if is_own else request.key)
                 if isinstance(error, RefusedError):
                     tally.stopped = tally.stopped or "the server refuses"
-                elif num_in_a_row >= give_up_after:
-                    tally.stopped = tally.stopped or f"{num_in_a_row} failures in a row"
+                elif len(in_a_row) >= give_up_after:
+                    tally.stopped = tally.stopped or f"{len(in_a_row)} failures in a row"
                 if tally.stopped:
                     stop.set()
             except BaseException:

@@ -75,6 +75,10 @@ class RequestError(Exception):
         self.cause = cause
 
 
+class RejectedError(RequestError):
+    """The server will not have this request, and perhaps this one alone: too long, filtered."""
+
+
 class RefusedError(RequestError):
     """The server will refuse every other request, too: a bad key, no such model, no money."""
 
@@ -159,6 +163,7 @@ class JudgeClient:
 
         Raises:
             RequestError: no answer came.
+            RejectedError: and the reason may lie in this request alone.
             RefusedError: and none will come to any other request.
         """
         tries = 0
@@ -233,7 +238,7 @@ class JudgeClient:
             return RefusedError(cause, detail)
         if status in _PASSING or status >= 500:
             return _TryError(cause, detail, _retry_after_s(error.response.headers))
-        return (RequestError if status in _ONE_REQUEST_ONLY else RefusedError)(cause, detail)
+        return (RejectedError if status in _ONE_REQUEST_ONLY else RefusedError)(cause, detail)
 
     def _clean(self, text: str) -> str:
         """``text`` on one line, not too long, and without the key."""

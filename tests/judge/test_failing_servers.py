@@ -3,12 +3,13 @@ from __future__ import annotations
 import re
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from tests.judge.asked import MANY, ask, kept
-from tests.judge.fakes import FOUR, Reply, completion, error_body, serve
+from tests.judge.fakes import FOUR, Reply, completion, error_body, request, serve
 
 
 def test_too_many_requests_are_asked_again_after_the_time_named(tmp_path: Path) -> None:
@@ -158,3 +159,29 @@ def test_request_that_is_too_long_fails_alone_and_at_once(tmp_path: Path) -> Non
         tally = ask(MANY[:3], fake(), tmp_path)
     assert tally.why_missing()[1:] == ["1 request failed: HTTP 400: context length is 8192"]
     assert set(fake.times_asked.values()) == {1}
+
+
+def test_a_stream_that_is_too_long_fails_alone_however_often_it_is_asked_about(
+    tmp_path: Path,
+) -> None:
+    def answer(prompt: str, _times: int) -> Reply:
+        long = Reply(status=400, body=error_body("context length is 8192"))
+        return long if prompt.startswith("long") else Reply()
+
+    about = [replace(request(f"long {i}"), stream_id="long") for i in range(6)]
+    about += [replace(request(f"short {i}"), stream_id="short") for i in range(3)]
+    with serve(answer) as fake:
+        tally = ask(about, fake(), tmp_path, concurrency=4)
+    assert (tally.stopped, tally.failures, tally.asked.num_answers) == ("", {"HTTP 400": 6}, 3)
+    assert len(kept(tmp_path, about)) == 3
+
+
+@pytest.mark.parametrize("status", [400, 413, 422])
+def test_server_that_takes_no_stream_at_all_is_left(tmp_path: Path, status: int) -> None:
+    about = [replace(request(f"{i}"), stream_id=f"stream {i // 2}") for i in range(30)]
+    with serve(lambda *_: Reply(status=status, body=error_body("no temperature"))) as fake:
+        tally = ask(about, fake(), tmp_path)
+    assert tally.why_missing()[1:] == [
+        f"9 requests failed: HTTP {status}: no temperature",
+        "21 not asked any more: 5 failures in a row",
+    ]
