@@ -17,7 +17,7 @@ from proassist_lit.data.arrow_stream import ArrowStream, open_arrow
 from proassist_lit.data.features import (
     FeatureFile,
     FeatureReader,
-    check_cells,
+    check_shapes,
     check_window,
     damaged_file,
     lacking_grid,
@@ -44,8 +44,8 @@ class ArrowFeatureFile:
         """(F, K, E): frames, tokens per frame, feature size.
 
         Raises:
-            FeatureError: the file is missing, damaged or empty, lacks a grid, or has one of other
-                cells.
+            FeatureError: the file is missing, damaged or empty, lacks a grid, has one of other
+                cells, or grids of different widths.
         """
         num_frames, parts = self._read(0, 1, where)
         return num_frames, sum(part.shape[1] for part in parts), parts[0].shape[2]
@@ -62,8 +62,8 @@ class ArrowFeatureFile:
             (end - start, K, E) float32.
 
         Raises:
-            FeatureError: the file is missing, damaged, lacks a grid, has one of other cells, or is
-                too short.
+            FeatureError: the file is missing, damaged, lacks a grid, has one of other cells or
+                grids of different widths, or is too short.
         """
         _, parts = self._read(start, end, where)
         return torch.from_numpy(np.concatenate(parts, axis=1))
@@ -82,15 +82,9 @@ class ArrowFeatureFile:
                 check_window(self.path, start, end, stream.num_rows, where=where)
                 parts = [_floats(stream, grid, start, end) for grid in self.grids]
                 num_frames = stream.num_rows
-            if len({part.shape[2] for part in parts}) > 1:
-                widths = ", ".join(
-                    f"{grid} {part.shape[2]}" for grid, part in zip(self.grids, parts, strict=True)
-                )
-                raise pa.ArrowInvalid(f"the grids are of different widths: {widths}")
         except (pa.ArrowException, OSError) as error:
             raise damaged_file(self.path, short(error), where=where) from error
-        for grid, part in zip(self.grids, parts, strict=True):
-            check_cells(self.path, grid, part.shape, where=where)
+        check_shapes(self.path, self.grids, [part.shape for part in parts], where=where)
         return num_frames, parts
 
 

@@ -67,10 +67,11 @@ class FeatureFile:
         """(F, K, E): frames, tokens per frame, feature size.
 
         Raises:
-            FeatureError: the file is missing, damaged, lacks a grid, or has one of other cells.
+            FeatureError: the file is missing, damaged, lacks a grid, has one of other cells, or
+                grids of different widths.
         """
         with self._open(where) as file:
-            shapes = [self._slice(file, grid, where).get_shape() for grid in self.grids]
+            shapes = [rows.get_shape() for rows in self._slices(file, where)]
         num_frames = min(shape[0] for shape in shapes)
         return num_frames, sum(shape[1] for shape in shapes), shapes[0][2]
 
@@ -86,13 +87,12 @@ class FeatureFile:
             (end - start, K, E) float32.
 
         Raises:
-            FeatureError: the file is missing, damaged, lacks a grid, has one of other cells, or is
-                too short.
+            FeatureError: the file is missing, damaged, lacks a grid, has one of other cells or
+                grids of different widths, or is too short.
         """
         parts = []
         with self._open(where) as file:
-            for grid in self.grids:
-                rows = self._slice(file, grid, where)
+            for rows in self._slices(file, where):
                 check_window(self.path, start, end, rows.get_shape()[0], where=where)
                 parts.append(rows[start:end].float())
         return torch.cat(parts, dim=1)
@@ -105,12 +105,14 @@ class FeatureFile:
         except SafetensorError as error:
             raise damaged_file(self.path, error, where=where) from error
 
-    def _slice(self, file: Any, grid: str, where: str) -> Any:
-        if grid not in file.keys():  # noqa: SIM118 - safe_open is no mapping
-            raise lacking_grid(self.path, grid, file.keys(), where=where)
-        rows = file.get_slice(grid)
-        check_cells(self.path, grid, rows.get_shape(), where=where)
-        return rows
+    def _slices(self, file: Any, where: str) -> list[Any]:
+        for grid in self.grids:
+            if grid not in file.keys():  # noqa: SIM118 - safe_open is no mapping
+                raise lacking_grid(self.path, grid, file.keys(), where=where)
+        slices = [file.get_slice(grid) for grid in self.grids]
+        shapes = [rows.get_shape() for rows in slices]
+        check_shapes(self.path, self.grids, shapes, where=where)
+        return slices
 
 
 def missing_file(path: Path, *, where: str = "") -> FeatureError:
@@ -155,23 +157,32 @@ def check_window(path: Path, start: int, end: int, num_frames: int, *, where: st
         )
 
 
-def check_cells(path: Path, grid: str, shape: Sequence[int], *, where: str = "") -> None:
-    """Refuse a grid that has other cells than its name says.
+def check_shapes(
+    path: Path, grids: Sequence[str], shapes: Sequence[Sequence[int]], *, where: str = ""
+) -> None:
+    """Refuse a grid that has other cells than its name says, and grids of different widths.
 
     Args:
         path: the file.
-        grid: name of one that encoders make.
-        shape: that of the file's; should be (F, cells, E).
+        grids: names of those that are read together, of those that encoders make.
+        shapes: that of each in the file; should be (F, cells, E).
         where: record that asks, for the message.
 
     Raises:
         FeatureError: naming the record, the file and the grid.
     """
-    wanted = GRID_SIDES[grid] ** 2
-    if len(shape) != 3 or shape[1] != wanted:
+    for grid, shape in zip(grids, shapes, strict=True):
+        wanted = GRID_SIDES[grid] ** 2
+        if len(shape) != 3 or shape[1] != wanted:
+            raise FeatureError(
+                f"{_asked(where)}feature file {path}: grid {grid!r} is {tuple(shape)}, expected "
+                f"(frames, {wanted}, width); encode the video again, or name the grid by its cells."
+            )
+    if len({shape[2] for shape in shapes}) > 1:
+        widths = ", ".join(f"{grid} {s[2]}" for grid, s in zip(grids, shapes, strict=True))
         raise FeatureError(
-            f"{_asked(where)}feature file {path}: grid {grid!r} is {tuple(shape)}, expected "
-            f"(frames, {wanted}, width); encode the video again, or name the grid by its cells."
+            f"{_asked(where)}feature file {path}: the grids are of different widths: {widths}; "
+            "encode the video again, all grids by one encoder."
         )
 
 

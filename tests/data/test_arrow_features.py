@@ -164,8 +164,13 @@ def test_columns_that_are_no_features_are_refused(
 def test_grids_of_different_widths_are_refused(tmp_path: Path) -> None:
     values = {"cls": grids()["cls"], "2x2": grids(width=5)["2x2"]}
     path = write(tmp_path / "v.arrow", values)
-    with pytest.raises(FeatureError, match=r"the grids are of different widths: cls 6, 2x2 5"):
-        ArrowFeatureFile(path, ("cls", "2x2")).read(0, 2)
+    file = ArrowFeatureFile(path, ("cls", "2x2"))
+    for ask in (lambda: file.shape(where="a:1"), lambda: file.read(0, 2, where="a:1")):
+        with pytest.raises(
+            FeatureError,
+            match=r"^a:1: feature file .*v\.arrow: the grids are of different widths: cls 6, 2x2",
+        ):
+            ask()
 
 
 def test_a_grid_of_other_cells_than_its_name_says_is_refused(tmp_path: Path) -> None:

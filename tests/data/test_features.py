@@ -98,6 +98,21 @@ def test_a_grid_of_other_cells_than_its_name_says_is_refused(
             ask()
 
 
+def test_grids_of_different_widths_are_refused(path: Path) -> None:
+    odd = grids() | {"2x2": torch.zeros(20, 4, 9).half()}
+    write_features(path, odd, fps=2.0, encoder="thumbnail16", rendered=True)
+    file = FeatureFile(path, ("cls", "2x2"))
+
+    for ask in (lambda: file.shape(where="a:1"), lambda: file.read(0, 1, where="a:1")):
+        with pytest.raises(
+            FeatureError,
+            match=r"^a:1: feature file .*video\.safetensors: the grids are of different widths: "
+            r"cls 8, 2x2 9; encode the video again",
+        ):
+            ask()
+    assert FeatureFile(path, ("2x2",)).shape() == (20, 4, 9)
+
+
 # -- the weight-free encoder ------------------------------------------------------------------
 
 
