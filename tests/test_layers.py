@@ -24,6 +24,7 @@ LAYERS = (
         "directory_lock",
         "fingerprint",
         "frame_speed",
+        "processors",
         "rendezvous",
     },
     {"vision"},  # encoders of frames: data.generate draws and encodes what it invents

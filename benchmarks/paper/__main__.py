@@ -13,12 +13,13 @@ import sys
 from pathlib import Path
 
 from benchmarks.paper.committed import read_runs, repeats
-from benchmarks.paper.jobs import ROOT, cores, make_jobs
+from benchmarks.paper.jobs import ROOT, make_jobs
 from benchmarks.paper.page import numbers_of, write_page
 from benchmarks.paper.plan import read_plan
 from benchmarks.paper.results import Study
 from benchmarks.paper.runner import Runner, exit_code, summary, write_error
 from proassist_lit.errors import ConfigError, ProAssistError
+from proassist_lit.processors import num_processors
 
 NUMBERS = numbers_of(ROOT / "docs" / "results.md")
 
@@ -118,7 +119,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     study = arguments.study.resolve()
     root = arguments.cook.resolve() if arguments.cook else None
-    at_once = arguments.jobs or max(1, cores() // arguments.threads)
+    at_once = arguments.jobs or max(1, num_processors() // arguments.threads)
     if at_once < 1 or arguments.threads < 1:
         raise ConfigError("--jobs and --threads must be at least 1.")
     rows = read_plan().select(arguments.only, cook=root is not None, without=arguments.without)

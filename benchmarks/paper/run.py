@@ -39,7 +39,7 @@ class Run:
         commit: of the sources.
         started: date and time, UTC.
         cpu: name of the processor.
-        cores: of the machine.
+        cores: processors of the machine that the study may use.
         threads: of the run.
         at_once: runs at a time.
         seconds: it took, streams evaluated included.

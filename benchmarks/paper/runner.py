@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from types import FrameType
 
-from benchmarks.paper.jobs import ROOT, Job, cores, cpu_name
+from benchmarks.paper.jobs import ROOT, Job, cpu_name
+from proassist_lit.processors import num_processors
 
 GRACE_S = 60.0
 """How long a process has to leave its checkpoint before it is made to end."""
@@ -117,7 +118,7 @@ class Runner:
         job.directory.mkdir(parents=True, exist_ok=True)
         job.write_machine(
             {
-                "command": job.command, "cpu": cpu_name(), "cores": cores(),
+                "command": job.command, "cpu": cpu_name(), "cores": num_processors(),
                 "threads": self._threads, "at_once": self._at_once,
                 "commit": self._commit,
                 "started": datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S"),

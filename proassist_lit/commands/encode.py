@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from proassist_lit.commands.terminal import check_tokens, count, ready_folder
 from proassist_lit.errors import ConfigError
+from proassist_lit.processors import num_processors
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -74,7 +75,7 @@ def add_parser(commands: Any) -> None:
     parser.add_argument(
         "--workers",
         type=count,
-        default=max(1, (os.cpu_count() or 2) // 2),
+        default=max(1, num_processors() // 2),
         metavar="N",
         help="threads that decode (default: half of the processors)",
     )

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import multiprocessing
-import os
 import sys
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict
@@ -30,6 +29,7 @@ from proassist_lit.data.sources.registry import find_source
 from proassist_lit.data.sources.source import DrawnSource
 from proassist_lit.data.timeline import Timeline, event_frame
 from proassist_lit.errors import ConfigError
+from proassist_lit.processors import num_processors
 from proassist_lit.vision.encoders import build_encoder, grids_for
 
 FORMAT_VERSION = 10
@@ -120,7 +120,7 @@ def _draw_and_encode(config: DataConfig, folder: Path, timelines: list[Timeline]
     many = len(jobs) >= 8
     if many and not get_console().is_terminal:  # a line in place of the bar, which is not seen
         sys.stderr.write(f"drawing {len(jobs)} recordings into {folder}\n")
-    num_processes = min(os.cpu_count() or 1, len(jobs) // 16)
+    num_processes = min(num_processors(), len(jobs) // 16)
     description = f"Drawing {len(jobs)} recordings"
     if num_processes < 2:
         for job in track(jobs, description, disable=not many):
