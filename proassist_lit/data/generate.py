@@ -10,7 +10,9 @@ import hashlib
 import json
 import multiprocessing
 import sys
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -129,8 +131,25 @@ def _draw_and_encode(config: DataConfig, folder: Path, timelines: list[Timeline]
     # A forked child may inherit locks of torch's threads, held for ever: start afresh.
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(num_processes, mp_context=context) as pool:
-        for _ in track(pool.map(_draw_one, jobs, chunksize=4), description, total=len(jobs)):
+        with _children_without_script():  # all of them start with the first job
+            drawn = pool.map(_draw_one, jobs, chunksize=4)
+        for _ in track(drawn, description, total=len(jobs)):
             pass
+
+
+@contextmanager
+def _children_without_script() -> Iterator[None]:
+    """Processes spawned within do not run the script of this one, which they need nothing of.
+
+    They would otherwise, to its end where no ``if __name__ == "__main__":`` guards it: to here.
+    """
+    script = vars(sys.modules["__main__"])
+    known: dict[str, Any] = {n: script[n] for n in ("__file__", "__spec__") if n in script}
+    script.update(dict.fromkeys(known))
+    try:
+        yield
+    finally:
+        script.update(known)
 
 
 def _draw_one(job: tuple[Timeline, str, int, float, Path]) -> None:

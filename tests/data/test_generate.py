@@ -1,8 +1,15 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from multiprocessing.spawn import get_preparation_data
 from pathlib import Path
+from typing import Any
 
 import pytest
 from safetensors.torch import load_file
@@ -14,6 +21,8 @@ from proassist_lit.data.sources.toy import ToyConfig, make_toy
 from proassist_lit.errors import ConfigError
 from tests.data.generated import data_config
 
+ROOT = Path(__file__).parents[2]
+
 
 def test_without_a_terminal_a_line_names_the_folder_that_is_drawn(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
@@ -24,6 +33,60 @@ def test_without_a_terminal_a_line_names_the_folder_that_is_drawn(
     assert capsys.readouterr().err == f"drawing 8 recordings into {folder}\n"
     generate(config)
     assert capsys.readouterr().err == ""  # it is there
+
+
+SCRIPT = """
+import sys
+from proassist_lit.data import generate
+from proassist_lit.data.sources.toy import ToyConfig
+from tests.data.generated import data_config
+
+print("once")
+generate.num_processors = lambda: 2
+toy = ToyConfig(num_train=30, num_val=1, num_test=1)
+folder = generate.generate(data_config(sys.argv[1], num_tokens_per_img=1, toy=toy))
+print(len(list(folder.glob("features/*/*.safetensors"))), __file__, __spec__)
+"""
+
+
+@pytest.mark.road
+def test_script_without_a_guard_draws_in_several_processes(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT)
+    done = subprocess.run(
+        [sys.executable, str(script), str(tmp_path)], capture_output=True, text=True, cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    assert re.fullmatch(r"drawing 32 recordings into .+\n", done.stderr)
+    first, *_, last = done.stdout.splitlines()
+    assert (first, last) == ("once", f"32 {script} None")
+    assert done.stdout.count("once") == 1
+
+
+def test_processes_that_draw_are_told_of_no_script(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Pool(ThreadPoolExecutor):
+        def __init__(self, num: int, mp_context: object) -> None:
+            super().__init__(num)
+
+        def map(self, *args: Any, **options: Any) -> Any:
+            told.append(get_preparation_data("child"))
+            return super().map(*args, **options)
+
+    told: list[dict[str, Any]] = []
+    drawn: list[object] = []
+    monkeypatch.setattr(module, "_draw_one", drawn.append)
+    monkeypatch.setattr(module, "num_processors", lambda: 2)
+    monkeypatch.setattr(module, "ProcessPoolExecutor", Pool)
+    main = sys.modules["__main__"]
+    monkeypatch.setattr(main, "__spec__", None)
+    monkeypatch.setattr(main, "__file__", "script.py")
+    assert "init_main_from_path" in get_preparation_data("child")
+    generate(data_config(tmp_path, toy=ToyConfig(num_train=30, num_val=1, num_test=1)))
+    assert len(drawn) == 32
+    assert [name for name in told[0] if "init_main" in name] == []
+    assert (main.__file__, main.__spec__) == ("script.py", None)
 
 
 def content(folder: Path) -> dict[str, bytes]:
