@@ -208,6 +208,42 @@ def test_files_hold_the_dashboard(tmp_path: Path) -> None:
     assert picture_type((folder / "test" / "precision_recall.png").read_bytes()) == "image/png"
 
 
+def test_tables_and_pictures_of_an_earlier_evaluation_are_taken_away(tmp_path: Path) -> None:
+    table = DataTable(columns=("a",), rows=((1,),))
+    board = Dashboard(
+        metrics={}, tables={"comparison": table, "sweep": table, "val/sweep": table},
+        pictures={f"timelines/{i}": Picture(caption="a", png=b"png") for i in (1, 2)},
+        is_whole=True,
+    )  # fmt: skip
+    files = DashboardFiles(RunDirectory(tmp_path / "run"))
+    files.show(board, step=10)
+    folder, elsewhere = tmp_path / "run/dashboard", tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    for path in (elsewhere / "mine.csv", folder / "notes.txt", tmp_path / "run/mine.csv"):
+        path.write_text("mine")
+    (folder / "link").symlink_to(elsewhere)
+    (folder / "link.csv").symlink_to(elsewhere / "mine.csv")
+
+    def left() -> set[str]:
+        return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+
+    mine = {"notes.txt", "link.csv"}
+    both = {"timelines/1.png", "timelines/2.png"}
+    files.show(Dashboard(metrics={}), step=11)
+    assert left() == {"comparison.csv", "sweep.csv", "val/sweep.csv", *both, *mine}
+    files.show(
+        replace(
+            board,
+            tables={"comparison": table},
+            pictures={"timelines/1": Picture(caption="", png=b"")},
+        ),
+        step=12,
+    )
+    assert left() == {"comparison.csv", "timelines/1.png", *mine}
+    assert (elsewhere / "mine.csv").exists()
+    assert (tmp_path / "run/mine.csv").exists()
+
+
 def test_markdown_of_a_table_keeps_its_cells() -> None:
     table = DataTable(columns=("a", "b"), rows=((1.23456, "x|y\nz"), (None, "")))
     assert table.to_markdown() == "| a | b |\n| --- | --- |\n| 1.235 | x\\|y z |\n|  |  |"
