@@ -16,6 +16,10 @@ from proassist_lit.atomic import replacing, write_text
 
 NOT_RUN = "not run"
 _OLDER = "*Older runs.*"
+_SINCE = (
+    "Of other data or settings than those of today, or run again since this section was written: "
+)
+_COMPARE = ". Compare the figures here with each other only."
 _MARK = " †"
 
 
@@ -61,12 +65,14 @@ def write_page(
 
 
 def _kept(section: Sequence[str], older: Sequence[str]) -> Iterator[str]:
-    """A section as it stands, with a note of the rows that are older than those of today."""
-    note = (
-        f"{_OLDER} Of other data or settings than those of today, or run again since this "
-        f"section was written: {'; '.join(older)}. Compare the figures here with each other only."
-    )
-    told = any(line.startswith(_OLDER) for line in section)
+    """A section as it stands, with a note of the rows that are older than those of today.
+
+    Rows that an earlier note names stay in it: their figures here are those of then.
+    """
+    told = [line for line in section if line.startswith(_OLDER)]
+    listed = [line.partition(_SINCE)[2].removesuffix(_COMPARE) for line in told]
+    labels = [label for labels in listed for label in labels.split("; ")]
+    note = f"{_OLDER} {_SINCE}{'; '.join(dict.fromkeys([*labels, *older]))}{_COMPARE}"
     for number, line in enumerate(section):
         yield note if older and line.startswith(_OLDER) else line
         if number == 0 and older and not told:

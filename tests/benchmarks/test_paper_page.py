@@ -282,6 +282,20 @@ def test_a_section_that_stays_tells_which_of_its_runs_are_of_before(tmp_path: Pa
     assert out.read_text().count("Older runs.") == 1
 
 
+def test_a_section_that_stays_tells_of_all_rows_that_were_run_again(tmp_path: Path) -> None:
+    plan, out = plan_of(table("one", "two", "cooked")), tmp_path / "results.md"
+    (tmp_path / "study").mkdir()
+    kept = [started(row, 20) for row in ("one", "two", "cooked")]
+    write_page(plan, Study(tmp_path / "study", plan, kept), out)
+    again = (("two", 0.25, "Two"), ("one", 0.125, "Two; One"), ("two", 0.75, "Two; One"))
+    for row, value, told in again:
+        metrics_of(tmp_path / f"{value}" / row / "seed1", utterance_f1=value)
+        kept = read_runs(tmp_path / "results" / "runs.jsonl")
+        write_page(plan, Study(tmp_path / f"{value}", plan, kept), out, only=["other"])
+        assert f"section was written: {told}. Compare the figures" in out.read_text()
+    assert out.read_text().count("Older runs.") == 1
+
+
 def test_what_evaluates_a_row_that_was_run_again_is_older(tmp_path: Path) -> None:
     plan = plan_of(table("again"))
     kept = [started("one", 20), started("again", 40)]
