@@ -77,7 +77,7 @@ class EvaluationConfig:
             faults.append(f"evaluation.sweep_dst: thresholds must be in [0, 1], got {wrong}.")
         faults += [
             f"evaluation.windows.{dataset} must be two numbers in seconds, the earlier first "
-            f"([-1.5, 3]), got {window}."
+            f"([-1.5, 3]; a large number of seconds for no limit), got {window}."
             for dataset, window in self.windows.items()
             if not _is_window(window)
         ]
@@ -90,4 +90,4 @@ class EvaluationConfig:
 
 
 def _is_window(bounds: Sequence[float]) -> bool:
-    return len(bounds) == 2 and bounds[0] <= bounds[1]
+    return len(bounds) == 2 and bounds[0] <= bounds[1] and all(map(math.isfinite, bounds))

@@ -25,11 +25,11 @@ class MatchWindow:
     end_s: float
 
     def __post_init__(self) -> None:
-        if not self.start_s <= self.end_s:
+        if not -math.inf < self.start_s <= self.end_s < math.inf:
             raise ConfigError(
-                f"match window: start_s must not be after end_s, got {self.start_s} s and "
-                f"{self.end_s} s; -1 and 2 let a reference lie 1 s before to 2 s after the "
-                "generated utterance."
+                "match window: both must be finite, and start_s must not be after end_s, got "
+                f"{self.start_s} s and {self.end_s} s; -1 and 2 let a reference lie 1 s before to "
+                "2 s after the generated utterance, a large number of seconds sets no limit."
             )
 
     def frames(self, fps: float) -> tuple[int, int]:

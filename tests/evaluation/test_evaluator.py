@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -221,6 +222,12 @@ def test_windows_of_the_configuration_reach_the_matching(plain: EvaluationResult
     assert matcher.windows == {"toy": MatchWindow(-99, 99)}
     wide = make_evaluator(settings=settings, matcher=matcher).evaluate(tiny_model()).metrics
     assert wide["val/utterance_num_redundant"] < plain.metrics["val/utterance_num_redundant"]
+
+
+@pytest.mark.parametrize("window", [[-math.inf, 2], [-1, math.inf], [math.nan, 2]])
+def test_windows_without_a_limit_are_refused(window: list[float]) -> None:
+    with pytest.raises(ConfigError, match=r"windows\.tea must be two .*; a large number of sec"):
+        EvaluationConfig(windows={"tea": window})
 
 
 def test_faults_of_the_settings_are_told_together() -> None:

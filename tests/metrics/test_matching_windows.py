@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 
@@ -165,6 +166,13 @@ def test_window_in_frames_is_cut_towards_zero() -> None:
     assert MatchWindow(0.0, 0.0).frames(30) == (0, 0)
     with pytest.raises(ConfigError, match=r"start_s must not be after end_s, got 2\.0 s and 1\.0"):
         MatchWindow(2.0, 1.0)
+
+
+@pytest.mark.parametrize("bounds", [(-math.inf, 2.0), (-1.0, math.inf), (math.nan, 2.0)])
+def test_windows_without_a_limit_are_refused(bounds: tuple[float, float]) -> None:
+    with pytest.raises(ConfigError, match=r"must be finite.* a large number of seconds sets no"):
+        MatchWindow(*bounds)
+    assert MatchWindow(-1e9, 1e9).frames(30) == (-30 * 10**9, 30 * 10**9)
 
 
 def test_window_of_a_data_set() -> None:
