@@ -49,7 +49,7 @@ class Meteor:
             references: (n) references of each, as many of every text.
 
         Raises:
-            ConfigError: the program failed; with its words.
+            ConfigError: the program failed, with its words, or did not end in time.
         """
         with tempfile.TemporaryDirectory() as folder:
             tested, wanted = Path(folder, "tested"), Path(folder, "wanted")
@@ -58,18 +58,24 @@ class Meteor:
                 "".join(f"{_line(text)}\n" for texts in references for text in texts), "utf-8"
             )
             count = len(references[0])
-            done = subprocess.run(
-                [*self._command, tested, wanted, "-l", "en", "-norm", "-r", str(count)],
-                capture_output=True, text=True, timeout=TIMEOUT_S, check=False,
-            )  # fmt: skip
+            try:
+                done = subprocess.run(
+                    [*self._command, tested, wanted, "-l", "en", "-norm", "-r", str(count)],
+                    capture_output=True, text=True, timeout=TIMEOUT_S, check=False,
+                )  # fmt: skip
+            except subprocess.TimeoutExpired as error:
+                raise _failure(f"did not end within {TIMEOUT_S} s") from error
         found = re.search(r"^Final score:\s+(\S+)\s*$", done.stdout, re.MULTILINE)
         if done.returncode or found is None:
             said = (done.stderr or done.stdout).strip().splitlines()[-1:]
-            raise ConfigError(
-                f"evaluation.meteor: the program failed with code {done.returncode}: "
-                f"{' '.join(said)}; set evaluation.meteor=false to go on without."
-            )
+            raise _failure(f"failed with code {done.returncode}: {' '.join(said)}")
         return float(found[1])
+
+
+def _failure(what: str) -> ConfigError:
+    return ConfigError(
+        f"evaluation.meteor: the program {what}; set evaluation.meteor=false to go on without."
+    )
 
 
 def _jar() -> Path | None:

@@ -79,6 +79,15 @@ def test_a_program_that_fails_is_told_with_its_words(program: Path) -> None:
         meteor.Meteor()(["a"], [["a"]])
 
 
+def test_a_program_that_does_not_end_is_told(
+    program: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(meteor, "TIMEOUT_S", 0.5)
+    program.write_text(JAVA.format(python=sys.executable, end="import time; time.sleep(60)"))
+    with pytest.raises(ConfigError, match=r"program did not end within 0\.5 s; set.*meteor=false"):
+        meteor.Meteor()(["a"], [["a"]])
+
+
 @pytest.mark.parametrize(
     ("java", "jar", "said"),
     [
