@@ -9,6 +9,7 @@ python -m benchmarks.paper compare /tmp/study
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from benchmarks.paper.page import numbers_of, write_page
 from benchmarks.paper.plan import read_plan
 from benchmarks.paper.results import Study
 from benchmarks.paper.runner import Runner, exit_code, summary, write_error
+from proassist_lit.commands.terminal import count
 from proassist_lit.errors import ConfigError, ProAssistError
 from proassist_lit.processors import num_processors
 
@@ -26,6 +28,15 @@ NUMBERS = numbers_of(ROOT / "docs" / "results.md")
 
 def _seeds(text: str) -> list[int]:
     return [int(part) for part in text.split(",")]
+
+
+def _minutes(text: str) -> float:
+    minutes = float(text)
+    if not 0 < minutes < math.inf:  # nor is NaN
+        raise argparse.ArgumentTypeError(
+            f"{text} is not a finite number above 0; leave it out for no limit"
+        )
+    return minutes
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -43,9 +54,13 @@ def _parser() -> argparse.ArgumentParser:
         "--without", nargs="+", default=[], metavar="TABLE[/ROW]", help="all but these"
     )
     run.add_argument("--seeds", type=_seeds, default=[1, 2, 3], help="default: 1,2,3")
-    run.add_argument("--jobs", type=int, metavar="N", help="runs at a time (cores / threads)")
-    run.add_argument("--threads", type=int, default=1, metavar="T", help="of each run (default: 1)")
-    run.add_argument("--minutes", type=float, help="stop gently after so many; go on another time")
+    run.add_argument("--jobs", type=count, metavar="N", help="runs at a time (cores / threads)")
+    run.add_argument(
+        "--threads", type=count, default=1, metavar="T", help="of each run (default: 1)"
+    )
+    run.add_argument(
+        "--minutes", type=_minutes, help="stop gently after so many; go on another time"
+    )
     run.add_argument(
         "--cook", type=Path, metavar="DIR", help="annotation files of CaptainCook4D, for its table"
     )
@@ -120,12 +135,10 @@ def run(arguments: argparse.Namespace) -> int:
     study = arguments.study.resolve()
     root = arguments.cook.resolve() if arguments.cook else None
     at_once = arguments.jobs or max(1, num_processors() // arguments.threads)
-    if at_once < 1 or arguments.threads < 1:
-        raise ConfigError("--jobs and --threads must be at least 1.")
     rows = read_plan().select(arguments.only, cook=root is not None, without=arguments.without)
     jobs = make_jobs(rows, study, seeds=arguments.seeds, extra=arguments.extra, root=root)
     configs = check_rows(jobs)
-    seconds = 60 * arguments.minutes if arguments.minutes else None
+    seconds = None if arguments.minutes is None else 60 * arguments.minutes
     runner = Runner(
         jobs, at_once=at_once, threads=arguments.threads, seconds=seconds, commit=arguments.commit
     )

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+import benchmarks.paper.__main__ as paper
 from benchmarks.paper import jobs as paper_jobs
 from benchmarks.paper import runner
 from benchmarks.paper.jobs import Job, make_jobs
@@ -212,3 +213,28 @@ def test_seeds_come_one_after_the_other(tmp_path: Path) -> None:
     assert [job.name for job in jobs] == [
         "one/seed2", "again/seed2", "two/seed1", "one/seed1", "again/seed1",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "said"),
+    [
+        ("--jobs", "0", "'0' is not a whole number of at least 1"),
+        ("--jobs", "-1", "'-1' is not a whole number of at least 1"),
+        ("--threads", "0", "'0' is not a whole number of at least 1"),
+        ("--minutes", "0", "0 is not a finite number above 0; leave it out for no limit"),
+        ("--minutes", "-5", "-5 is not a finite number above 0"),
+        ("--minutes", "nan", "nan is not a finite number above 0"),
+        ("--minutes", "inf", "inf is not a finite number above 0"),
+    ],
+)
+def test_numbers_that_mean_nothing_are_refused(
+    option: str, value: str, said: str, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    typed = ["paper", "run", str(tmp_path / "study"), "--only", "nothing", f"{option}={value}"]
+    monkeypatch.setattr(sys, "argv", typed)
+    with pytest.raises(SystemExit) as exit_:
+        paper.main()
+    assert exit_.value.code == 2
+    assert f"argument {option}: {said}" in capsys.readouterr().err
+    assert not (tmp_path / "study").exists()
