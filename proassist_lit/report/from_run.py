@@ -127,6 +127,7 @@ def stream_view(
         transcript=transcript,
         theta_speak=result.config.theta_speak_prob,
         theta_dst=theta_dst,
+        semantic_threshold=match.semantic_threshold,
         filmstrip=[] if pictures is None else _encoded(shown, pictures),
         rendered=conversation is not None and bool(conversation.metadata.get("rendered")),
         # The matching counts frames from 0 in the stream, the report from 0 in the video.

@@ -12,10 +12,6 @@ from proassist_lit.report.scoreboard import ScoreRow, make_scoreboard, spoken_na
 from proassist_lit.report.threshold_data import threshold_data
 from proassist_lit.types import DialogueState, StepState, format_updates
 
-MISMATCH_BELOW = 0.5
-"""A matched pair with a lower semantic score than this says the wrong thing (design of the
-matching: ``mismatched``)."""
-
 MAX_CURVE_POINTS = 1000
 """Longer curves keep the lowest and the highest point of each of half as many stretches."""
 
@@ -111,7 +107,7 @@ def _stream(view: StreamView) -> dict[str, Any]:
     gen_marks: dict[int, list[Any]] = {position[i]: ["redundant", -1, None] for i in view.redundant}
     ref_marks: dict[int, list[Any]] = {position[i]: ["missed", -1, None] for i in view.missed}
     for gen, ref, semantic in view.matched:
-        mark = "matched" if semantic >= MISMATCH_BELOW else "mismatched"
+        mark = "matched" if semantic >= view.semantic_threshold else "mismatched"
         gen_marks[position[gen]] = [mark, position[ref], _number(semantic, 3)]
         ref_marks[position[ref]] = [mark, position[gen], _number(semantic, 3)]
 

@@ -23,10 +23,12 @@ class StreamView:
         theta_speak: threshold of P(speak) that the stream was run with, in [0, 1]; None where
             another number was compared (``stream.rule``).
         theta_dst: threshold of P(update), in [0, 1].
+        semantic_threshold: score from which on (>=) a pair says the right thing, as the matching
+            decides it, in [-1, 1].
         filmstrip: (frame_idx, PNG or JPEG bytes) of a few small pictures, e.g. 64x64.
         rendered: the pictures are stand-ins drawn from annotations, not the video.
         matched: (generated frame_idx, reference frame_idx, semantic score) of every pair that
-            the matching made, mismatched ones (low semantic score) included.
+            the matching made, mismatched ones (of a lower score) included.
         missed: frame_idx of reference utterances without a partner.
         redundant: frame_idx of generated utterances without a partner.
 
@@ -38,6 +40,7 @@ class StreamView:
     transcript: Transcript
     theta_speak: float | None
     theta_dst: float
+    semantic_threshold: float
     filmstrip: Sequence[tuple[int, bytes]] = ()
     rendered: bool = False
     matched: Sequence[tuple[int, int, float]] = ()

@@ -142,6 +142,7 @@ def cooking_stream(
         ),
         theta_speak=0.5,
         theta_dst=0.45,
+        semantic_threshold=0.5,
         filmstrip=[
             (first_frame + i, picture(i / num_frames, rng))
             for i in range(0, num_frames, max(4, num_frames // 40))

@@ -7,6 +7,7 @@ from proassist_lit.data.config import DataConfig
 from proassist_lit.data.dataset import ConversationSet
 from proassist_lit.evaluation.result import EvaluationResult
 from proassist_lit.metrics.matcher import Matcher
+from proassist_lit.metrics.matching import MatchConfig
 from proassist_lit.metrics.similarity import HashedWordSimilarity
 from proassist_lit.report.from_run import decisions_by_split, gather_report
 from proassist_lit.run_directory import RunDirectory
@@ -15,6 +16,7 @@ from proassist_lit.streaming.evaluate import stream_conversation
 from proassist_lit.types import FrameOutput, Reference, Transcript
 from tests.evaluation.fakes import CONFIG
 from tests.fakes import dialogue, random_features, tiny_model, word_chat
+from tests.report.outcomes import stream
 
 
 def test_decisions_are_exact_at_the_thresholds_of_the_run() -> None:
@@ -60,6 +62,18 @@ def test_streams_of_one_name_are_shown_with_the_pictures_of_their_data_sets(tmp_
     assert [(s.transcript.stream_id, s.rendered) for s in report.streams] == [
         ("tea/video_0_user", False), ("soup/video_0_user", True),
     ]  # fmt: skip
+
+
+def test_streams_are_shown_with_the_threshold_that_their_pairs_were_scored_by(
+    tmp_path: Path,
+) -> None:
+    matcher = Matcher(HashedWordSimilarity(), config=MatchConfig(semantic_threshold=0.75))
+    result = EvaluationResult(config=CONFIG, metrics={}, transcripts={"val": [stream()]})
+    report = gather_report(
+        "name", RunDirectory(tmp_path), result, {}, matcher,
+        config_yaml="", notes={}, max_streams=1,
+    )  # fmt: skip
+    assert [view.semantic_threshold for view in report.streams] == [0.75]
 
 
 def test_nothing_is_missed_in_streams_without_words(tmp_path: Path) -> None:

@@ -29,6 +29,7 @@ def tiny_stream(**changes: object) -> StreamView:
         split="test",
         theta_speak=0.5,
         theta_dst=0.25,
+        semantic_threshold=0.5,
         transcript=Transcript(
             stream_id="s",
             dataset="toy",
@@ -78,9 +79,20 @@ def test_words_carry_their_mark_and_partner() -> None:
     assert stream["ref"] == [[0, "Slice.", "matched", 1, 0.9], [2, "Good.", "missed", -1, None]]
 
 
-@pytest.mark.parametrize(("semantic", "mark"), [(0.5, "matched"), (0.49, "mismatched")])
-def test_a_pair_below_half_is_mismatched(semantic: float, mark: str) -> None:
-    stream = stream_payload(tiny_stream(matched=[(11, 10, semantic)]))
+@pytest.mark.parametrize(
+    ("semantic", "threshold", "mark"),
+    [
+        (0.5, 0.5, "matched"),
+        (0.49, 0.5, "mismatched"),
+        (0.49, 0.25, "matched"),
+        (0.5, 0.75, "mismatched"),
+    ],
+)
+def test_a_pair_below_the_threshold_of_the_matching_is_mismatched(
+    semantic: float, threshold: float, mark: str
+) -> None:
+    view = tiny_stream(matched=[(11, 10, semantic)], semantic_threshold=threshold)
+    stream = stream_payload(view)
     assert stream["gen"][0][2] == stream["ref"][0][2] == mark
 
 
