@@ -105,10 +105,10 @@ class Explorer {
   }
 
   drawTable({ head, table }) {
-    const { heads, sweep, at, run } = this.split, curves = heads[head], bodies = [];
+    const { heads, sweep, at, run, lower } = this.split, curves = heads[head], bodies = [];
     const row = (name, label, value) => {
-      const was = run[name], change = was === undefined || value === undefined ? null : value - was, lower = /time_diff/.test(name);
-      const better = change === null || Math.abs(change) < 5e-4 ? null : (lower ? Math.abs(value) < Math.abs(was) : change > 0);
+      const was = run[name], change = was === undefined || value === undefined ? null : value - was;
+      const better = change === null || Math.abs(change) < 5e-4 ? null : (lower.includes(name) ? Math.abs(value) < Math.abs(was) : change > 0);
       return el("tr", { "data-name": name }, el("th", { scope: "row", title: name }, label), el("td", { class: "here" }, score(value)), el("td", { class: "was" }, score(was)),
         el("td", { class: `change ${gainOf(better)}` }, change === null ? "" : Math.abs(change) < 5e-4 ? "=" : changeText(change, better)));
     };

@@ -8,6 +8,7 @@ from typing import Any
 
 from proassist_lit.evaluation.result import SweepPoint
 from proassist_lit.metrics.decision_curves import DecisionCurves
+from proassist_lit.metrics.directions import lower_is_better
 from proassist_lit.report.run_report import RunReport
 from proassist_lit.report.scoreboard import spoken_name
 
@@ -55,6 +56,7 @@ def _split(report: RunReport, split: str) -> dict[str, Any]:
         "theta": {**_thetas(report, split), **unknown},
         "heads": {head: _head(curves[head]) for head in STREAMED if head in curves},
         "sweep": _sweep(points, [head for head in STREAMED if head not in unknown]),
+        "lower": [name for name in names if lower_is_better(name)],
         "run": {name: value for name, value in run.items() if value is not None},
     }
 

@@ -101,6 +101,27 @@ def test_slider_begins_at_the_threshold_of_the_run(open_report: OpenReport) -> N
     assert page.locator(".head-speak .run-mark").is_visible()
 
 
+def test_change_is_better_by_the_direction_of_its_metric(open_report: OpenReport) -> None:
+    late = "utterance_time_difference_s"
+    changed = {
+        "metrics": {"val/theta_speak": 0.4, f"val/{late}": 1.0, "val/utterance_f1": 0.6},
+        "sweep": {"val": [point(0.4, 0.3, utterance_f1=0.6, **{late: 1.0}),
+                          point(0.8, 0.3, utterance_f1=0.5, **{late: 0.5}),
+                          point(0.2, 0.3, utterance_f1=0.7, **{late: 1.5})]},
+    }  # fmt: skip
+    page = open_report(small_report(**changed))
+    for theta, better in ((0.8, late), (0.2, "utterance_f1")):
+        page.locator("#theta-speak").fill(str(theta))
+        names = page.locator(".head-speak .streamed tr:has(.better)").evaluate_all(
+            "rows => rows.map((row) => row.dataset.name)"
+        )
+        assert names == [better]
+        assert page.locator(".head-speak .streamed tr:has(.worse)").count() == 1
+    page.evaluate("DATA.thresholds[0].lower.push('utterance_f1')")
+    page.locator("#theta-speak").fill("0.8")
+    assert page.locator(".head-speak .streamed tr:has(.better)").count() == 2
+
+
 COUNTED = (  # theta, precision, recall, F1, what stands above them
     (0.35, "0.667", "1", "0.800", "P ≥ 0.35"),  # a probability of exactly the threshold
     (0.36, "0.500", "0.500", "0.500", "P ≥ 0.4"),

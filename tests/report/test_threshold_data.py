@@ -4,10 +4,12 @@ import json
 import math
 from dataclasses import replace
 
+import pytest
+
 from proassist_lit.evaluation.result import SweepPoint
 from proassist_lit.metrics.decision_curves import CalibrationBin, DecisionCurves
 from proassist_lit.report.run_report import RunReport
-from proassist_lit.report.threshold_data import threshold_data
+from proassist_lit.report.threshold_data import STREAMED, threshold_data
 
 from .fakes import cooking_stream, fake_report
 
@@ -76,6 +78,16 @@ def test_thresholds_of_the_run_come_from_its_metrics_or_its_streams() -> None:
     assert split["run"] == {"speak_f1": 0.8}
     (split,) = threshold_data(report(decisions=decisions, streams=[cooking_stream()]))
     assert split["theta"] == {"speak": 0.5, "dst": 0.45}
+
+
+def test_every_metric_that_is_shown_has_its_direction(monkeypatch: pytest.MonkeyPatch) -> None:
+    told = report(decisions={"test": {"speak": CURVES}})
+    (split,) = threshold_data(told)
+    assert split["lower"] == ["utterance_time_difference_s"]
+    names = (*STREAMED["speak"], "dst_invalid")
+    monkeypatch.setitem(STREAMED, "speak", names)
+    (split,) = threshold_data(told)
+    assert split["lower"] == ["utterance_time_difference_s", "dst_invalid"]
 
 
 def test_nothing_known_is_nothing_to_explore() -> None:
