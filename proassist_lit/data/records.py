@@ -72,11 +72,6 @@ def sound_records(scanned: Iterable[Checked]) -> list[Conversation]:
     return conversations
 
 
-def find_faults(path: Path) -> list[RecordError]:
-    """Every fault of a prepared file, in order; empty if ``read_records`` would read it."""
-    return [fault for checked in scan(path) if isinstance(checked, list) for fault in checked]
-
-
 def scan(path: Path, check: Callable[[object, str], Checked] = check_record) -> Iterator[Checked]:
     """Go through a prepared file once, whatever is wrong with it.
 

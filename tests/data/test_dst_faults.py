@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from proassist_lit.data.records import record_to_json
-from proassist_lit.data.sources.dst import find_row_faults, is_dst_row, row_to_conversation
+from proassist_lit.data.records import record_to_json, scan
+from proassist_lit.data.sources.dst import check_row, is_dst_row, row_to_conversation
+from proassist_lit.report.data_files import read_data_file
 from tests.data.dst_rows import EVENTS, FAULTS, row, sparse, with_turn
 from tests.data.records import record
 
@@ -17,10 +18,10 @@ from tests.data.records import record
 def test_one_fault_of_a_row_is_blamed_once(fault: str, tmp_path: Path) -> None:
     path = tmp_path / "a.json"
     path.write_text(json.dumps([row(), FAULTS[fault][0]]))
-    (found,) = find_row_faults(path)
+    _, (found,) = scan(path, check_row)
     assert str(found).startswith(f"{path}[1]: ")
     (tmp_path / "sound.json").write_text(json.dumps([row(), EVENTS]))
-    assert find_row_faults(tmp_path / "sound.json") == []
+    assert read_data_file(tmp_path / "sound.json").faults == ()
 
 
 def test_every_fault_of_every_row_is_listed(tmp_path: Path) -> None:
@@ -36,7 +37,7 @@ def test_every_fault_of_every_row_is_listed(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     lines = [json.dumps(raw) for raw in (row(), bad)]
     path.write_text("\n".join([*lines, "{", json.dumps(odd)]))
-    found = [str(fault).removeprefix(f"{path}") for fault in find_row_faults(path)]
+    found = [str(fault).removeprefix(f"{path}") for fault in read_data_file(path).faults]
     wanted = [
         ":2: turn 2: unknown role 'usr'",
         ":2: turn 3: 'content' is empty",
@@ -60,8 +61,8 @@ def test_every_fault_of_every_row_is_listed(tmp_path: Path) -> None:
 def test_empty_words_of_a_file_are_no_fault_where_they_are_allowed(tmp_path: Path) -> None:
     path = tmp_path / "a.json"
     path.write_text(json.dumps(with_turn(5, content="")))
-    assert len(find_row_faults(path)) == 1
-    assert find_row_faults(path, as_released=True) == []
+    assert len(read_data_file(path).faults) == 1
+    assert read_data_file(path, as_released=True).faults == ()
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,9 @@ import pytest
 from proassist_lit.data.arrow_features import open_features
 from proassist_lit.data.feature_content import read_content, read_notes
 from proassist_lit.data.frames import read_frames
-from proassist_lit.data.records import find_faults, read_records
+from proassist_lit.data.records import read_records
 from proassist_lit.errors import RecordError
+from proassist_lit.report.data_files import read_data_file
 
 POINTER = f"version https://git-lfs.github.com/spec/v1\noid sha256:{'0' * 64}\nsize 132735\n"
 
@@ -40,4 +41,4 @@ def test_a_pointer_is_called_one(name: str, read: Callable[[Path], object], tmp_
 def test_a_pointer_is_one_fault(tmp_path: Path) -> None:
     path = tmp_path / "x.jsonl"
     path.write_text(POINTER)
-    assert len(find_faults(path)) == 1
+    assert len(read_data_file(path).faults) == 1

@@ -12,8 +12,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from proassist_lit.data.conversation import FramesTurn
-from proassist_lit.data.records import find_faults, parse_record, read_records, record_to_json, scan
+from proassist_lit.data.records import parse_record, read_records, record_to_json, scan
 from proassist_lit.errors import RecordError
+from proassist_lit.report.data_files import read_data_file
 from tests.data.mutations import _mutate, _same
 from tests.data.records import record, with_turn
 
@@ -125,10 +126,10 @@ def test_record_error_names_file_line_turn_and_remedy(fault: str, tmp_path: Path
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_find_faults_blames_one_fault_once(fault: str, tmp_path: Path) -> None:
+def test_one_fault_of_a_file_is_blamed_once(fault: str, tmp_path: Path) -> None:
     path = tmp_path / "one.jsonl"
     path.write_text(json.dumps(FAULTS[fault][0]))
-    assert len(find_faults(path)) == 1, find_faults(path)
+    assert len(read_data_file(path).faults) == 1, read_data_file(path).faults
 
 
 @pytest.mark.parametrize(
@@ -151,8 +152,8 @@ def test_unreadable_line_is_named(line: bytes, message: str, tmp_path: Path) -> 
     path.write_bytes(good + b"\n\n" + line + b"\n" + good)
     with pytest.raises(RecordError, match=rf"(?s)train\.jsonl:3: {message}"):
         read_records(path)
-    assert len(find_faults(path)) >= 1
-    assert all("train.jsonl:3" in str(fault) for fault in find_faults(path))
+    assert len(read_data_file(path).faults) >= 1
+    assert all("train.jsonl:3" in str(fault) for fault in read_data_file(path).faults)
 
 
 def test_a_record_too_deep_to_be_checked_is_a_fault_like_any_other(tmp_path: Path) -> None:
@@ -186,14 +187,14 @@ def test_empty_list_and_missing_file_and_folder_are_refused(tmp_path: Path) -> N
         read_records(tmp_path)
 
 
-def test_find_faults_lists_every_fault_of_every_line(tmp_path: Path) -> None:
+def test_every_fault_of_every_line_is_listed(tmp_path: Path) -> None:
     bad = with_turn(5, content="", time=0.5)
     bad["fps"] = -1
     bad["conversation"][2]["role"] = "usr"
     path = tmp_path / "train.jsonl"
     lines = [json.dumps(record()), json.dumps(bad), "{", json.dumps(record(clip_idx="0"))]
     path.write_text("\n".join(lines))
-    faults = [str(fault) for fault in find_faults(path)]
+    faults = [str(fault) for fault in read_data_file(path).faults]
     wanted = [
         (":2: ", "'fps'"),
         (":2: turn 2: ", "unknown role"),
@@ -206,7 +207,7 @@ def test_find_faults_lists_every_fault_of_every_line(tmp_path: Path) -> None:
     for place, text in wanted:
         assert any(place in fault and text in fault for fault in faults), (place, text, faults)
     path.write_text(lines[0])
-    assert find_faults(path) == []
+    assert read_data_file(path).faults == ()
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck), database=None)
@@ -242,7 +243,7 @@ def test_any_bytes_are_read_or_refused_with_file_and_line(
         line[start:stop] = data.draw(st.binary(max_size=3)).replace(b"\n", b" ")
     path = tmp_path_factory.getbasetemp() / "fuzz.jsonl"
     path.write_bytes(json.dumps(record()).encode() + b"\n" + bytes(line))
-    faults = find_faults(path)
+    faults = read_data_file(path).faults
     assert all("fuzz.jsonl:2: " in str(fault) for fault in faults)
     if not faults:
         assert len(read_records(path)) == 2

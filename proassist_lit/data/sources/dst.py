@@ -58,12 +58,6 @@ def read_dst_rows(path: Path, *, as_released: bool = False) -> list[Conversation
     return sound_records(scan(path, partial(check_row, as_released=as_released)))
 
 
-def find_row_faults(path: Path, *, as_released: bool = False) -> list[RecordError]:
-    """Every fault of a file of rows, in order; empty if ``read_dst_rows`` would read it."""
-    scanned = scan(path, partial(check_row, as_released=as_released))
-    return [fault for checked in scanned if isinstance(checked, list) for fault in checked]
-
-
 def is_dst_row(raw: object) -> bool:
     """Whether parsed JSON is meant as a row of the DST extension, not as one of our records.
 
