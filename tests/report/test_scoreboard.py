@@ -102,13 +102,20 @@ def test_counts_have_no_winner_and_nan_is_no_value() -> None:
 def test_metrics_of_a_data_set_are_no_settings_whatever_it_is_called() -> None:
     metrics = {
         f"test/{name}/utterance_f1": 0.5
-        for name in ("window_cleaning", "interval", "theta", "threshold")
+        for name in ("theta_cleaning", "theta_s", "theta", "threshold")
     } | {"test/theta_speak": 0.4}
     board = make_scoreboard(metrics, metrics, "before")
     assert board.settings == (("theta_speak", "0.4"),)
-    assert cells(board, "window_cleaning/utterance_f1") == {"test": (0.5, False)}
+    assert cells(board, "theta_cleaning/utterance_f1") == {"test": (0.5, False)}
     assert len(board.rest) == 4
     assert {row.earlier for row in board.rest} == {0.5}
+
+
+def test_thresholds_alone_are_settings_among_the_numbers() -> None:
+    numbers = {"test/window_f1": 0.5, "test/interval_recall": 0.25, "test/theta_dst": 0.4}
+    board = make_scoreboard(numbers)
+    assert board.settings == (("theta_dst", "0.4"),)
+    assert [row.name for row in board.rest] == ["interval_recall", "window_f1"]
 
 
 def test_settings_are_merged_where_splits_agree() -> None:
@@ -119,14 +126,13 @@ def test_settings_are_merged_where_splits_agree() -> None:
             "similarity": "minilm",
             "val/theta_dst": 0.3,
             "test/theta_dst": 0.35,
-            "baseline/clock/test/clock_interval_s": 8.0,
+            "baseline/clock/test/theta_speak": 0.5,
         }
     )
     assert board.settings == (
-        ("theta_speak", "0.4"),
+        ("theta_speak", "val 0.4, test 0.4, clock 0.5"),
         ("similarity", "minilm"),
         ("theta_dst", "val 0.3, test 0.35"),
-        ("clock_interval_s", "8"),
     )
     assert board.headline == board.rest == ()
 
@@ -205,7 +211,7 @@ def test_settings_in_which_the_earlier_run_differs_are_said() -> None:
             "similarity": "mpnet",
             "test/theta_speak": 0.4,
             "test/theta_dst": 0.25,
-            "test/window_s": 2.0,
+            "test/theta_rise": 2.0,
         },
         "run 7",
     )
@@ -213,7 +219,7 @@ def test_settings_in_which_the_earlier_run_differs_are_said() -> None:
         "similarity": "minilm (run 7: mpnet)",
         "theta_speak": "0.4",
         "theta_dst": "val 0.3, test 0.2 (run 7: 0.25)",
-        "window_s": "run 7: 2",
+        "theta_rise": "run 7: 2",
     }
 
 
