@@ -118,8 +118,13 @@ class Streamer:
         done: dict[tuple[int, int], Outcome] = {}  # number, row
         keys: dict[tuple[int, int], str] = {}
         left: dict[tuple[int, ...], list[int]] = {}  # rows that are missing -> numbers
+        failed: ProAssistError | None = None  # raised when all are together: others wait for us
         for number in own_streams(conversations):
-            found = self._find(conversations[number], number, features, thresholds, keys)
+            try:
+                found = self._find(conversations[number], number, features, thresholds, keys)
+            except ProAssistError as error:  # of its features, which are hashed
+                failed = failed or error
+                continue
             for row, transcript in found.items():
                 done[number, row] = transcript
                 self.on_frames(len(transcript.frames))
@@ -127,7 +132,6 @@ class Streamer:
             missing = tuple(row for row in range(len(thresholds)) if row not in found)
             if missing:
                 left.setdefault(missing, []).append(number)
-        failed: ProAssistError | None = None
 
         def full(index: int, place: int, error: ContextError) -> None:
             done[numbers[index], rows[place]] = error

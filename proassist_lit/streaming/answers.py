@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
+from dataclasses import fields
 from hashlib import blake2b
 from itertools import chain
 from pathlib import Path
@@ -17,6 +18,8 @@ from proassist_lit.atomic import write_text
 from proassist_lit.data.conversation import Conversation
 from proassist_lit.streaming.policy import Thresholds
 from proassist_lit.types import FrameOutput, StepState, Transition, Update
+
+_FIELDS = {field.name for field in fields(FrameOutput)}
 
 
 class AnswerStore:
@@ -50,11 +53,14 @@ class AnswerStore:
         return digest.hexdigest()
 
     def read(self, key: str) -> list[FrameOutput] | None:
-        """The answers kept under ``key``; None if there are none."""
+        """The answers kept under ``key``; None if there are none, or none that can be read."""
         path = self._folder / f"{key}.json"
         if not path.is_file():
             return None
-        return [_read_frame(row) for row in json.loads(path.read_text(encoding="utf-8"))]
+        try:
+            return [_read_frame(row) for row in json.loads(path.read_text(encoding="utf-8"))]
+        except (OSError, ValueError, TypeError, KeyError, AttributeError):
+            return None  # damaged, or of another version: the stream is answered anew
 
     def write(self, key: str, frames: list[FrameOutput]) -> None:
         """Keep the answers of a stream, whole or not at all."""
@@ -83,6 +89,8 @@ def _frame(frame: FrameOutput) -> dict[str, Any]:
 
 
 def _read_frame(row: Mapping[str, Any]) -> FrameOutput:
+    if row.keys() != _FIELDS:
+        raise ValueError(f"has the fields {', '.join(row)}")
     updates = tuple(Update(step, Transition(how)) for step, how in row["updates"])
     state = {step: StepState(state) for step, state in row["state"].items()}
     return FrameOutput(**{**row, "updates": updates, "state": state})

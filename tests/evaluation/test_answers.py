@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,6 +10,8 @@ import torch
 from torch import Tensor
 
 from proassist_lit.data.conversation import Conversation
+from proassist_lit.errors import FeatureError, ProAssistError
+from proassist_lit.evaluation import streamer as streamer_module
 from proassist_lit.evaluation.evaluator import Evaluator
 from proassist_lit.evaluation.result import EvaluationResult
 from proassist_lit.evaluation.streamer import Streamer
@@ -15,6 +19,7 @@ from proassist_lit.model.config import Decision
 from proassist_lit.streaming.answers import AnswerStore
 from proassist_lit.streaming.engine import Engine
 from proassist_lit.streaming.policy import Thresholds
+from proassist_lit.streaming.shards import bring_together
 from proassist_lit.types import FrameOutput, StepState, Transcript, Transition, Update
 from tests.evaluation.fakes import CONFIG, make_evaluator
 from tests.fakes import ScriptedModel, dialogue, random_features, tiny_model, word_chat
@@ -123,6 +128,51 @@ def test_a_stopped_evaluation_goes_on_where_it_was(
 
 
 TESTS = ("test6", "test7", "test8")
+
+
+def test_a_process_whose_features_fail_tells_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[object] = []
+
+    def telling(mine: Mapping[object, object], error: ProAssistError | None = None) -> object:
+        told.append((len(mine), error))
+        return bring_together(mine, error)
+
+    def features(number: int) -> Tensor:
+        if number == 0:
+            raise error
+        return random_features(10)
+
+    monkeypatch.setattr(streamer_module, "bring_together", telling)
+    error, data = FeatureError("damaged"), [dialogue(), dialogue(video_uid="other")]
+    streamer = Streamer(tiny_model(), word_chat(), CONFIG, num_tokens_per_img=1, answers=tmp_path)
+
+    with pytest.raises(FeatureError, match="damaged"):
+        streamer.answer(data, features, [Thresholds.of(CONFIG)])
+
+    assert told == [(1, error)]
+    assert len(list(tmp_path.iterdir())) == 1  # the other one was answered, and kept
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"[{", b"\xff", b"3", b"[3]", b"[{}]", b'{"a": 1}', b'[{"updates": [], "state": []}]'],
+)
+def test_a_file_that_holds_no_answers_is_none(tmp_path: Path, content: bytes) -> None:
+    store = AnswerStore(tmp_path, tiny_model())
+    (tmp_path / "key.json").write_bytes(content)
+    assert store.read("key") is None
+
+
+def test_answers_with_other_fields_are_none(tmp_path: Path) -> None:
+    store = AnswerStore(tmp_path, tiny_model())
+    store.write("key", [FRAME])
+    row = json.loads((tmp_path / "key.json").read_text(encoding="utf-8"))[0]
+    less = {name: value for name, value in row.items() if name != "context_len"}
+    for other in (row | {"once": 1}, less, row | {"state": {"S1": "asleep"}}):
+        (tmp_path / "key.json").write_text(json.dumps([other]), encoding="utf-8")
+        assert store.read("key") is None
 
 
 def test_another_evaluation_answers_everything_anew(
