@@ -76,6 +76,7 @@ def whole_folder(path: Path) -> Iterator[Path]:
         raise FileExistsError(f"{path}: exists already")
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = part_of(path)
+    shutil.rmtree(temporary, ignore_errors=True)  # of one who was killed and had our number
     temporary.mkdir()
     try:
         yield temporary

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from proassist_lit.atomic import replacing
+from proassist_lit.atomic import part_of, replacing, whole_folder
 
 
 def test_what_is_flushed_is_open_for_writing(
@@ -20,3 +20,14 @@ def test_what_is_flushed_is_open_for_writing(
         temporary.write_text("whole")
     assert modes == [os.O_RDWR]
     assert (tmp_path / "a.txt").read_text() == "whole"
+
+
+def test_a_folder_is_written_over_what_a_killed_process_of_our_number_left(tmp_path: Path) -> None:
+    target = tmp_path / "made"
+    left = part_of(target)  # in a container every start may have the same number
+    left.mkdir()
+    (left / "half").touch()
+    with whole_folder(target) as folder:
+        (folder / "whole").touch()
+    assert [path.name for path in target.iterdir()] == ["whole"]
+    assert list(tmp_path.iterdir()) == [target]

