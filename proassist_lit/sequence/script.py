@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from proassist_lit.data.conversation import (
     AssistantTurn,
@@ -20,6 +21,7 @@ from proassist_lit.data.conversation import (
     Turn,
     UserTurn,
 )
+from proassist_lit.data.sources.dst_record import row_source
 from proassist_lit.sequence.chat import Role
 from proassist_lit.sequence.rules import OURS, SequenceRules
 from proassist_lit.sequence.summary_requests import SUMMARY_QUERY, written_turns
@@ -141,7 +143,7 @@ def read_script(conversation: Conversation, rules: SequenceRules = OURS) -> Scri
         steps=conversation.steps,
         initial_state=dict(conversation.initial_state),
     )
-    source = conversation.metadata.get("source")
+    source = row_source(conversation.metadata)
     events = _event_frames(source)
     # A later part of a split conversation begins between two events.
     begins = conversation.start_frame_idx in events or conversation.metadata.get("part", 0) != 0
@@ -183,17 +185,16 @@ def read_script(conversation: Conversation, rules: SequenceRules = OURS) -> Scri
     return script
 
 
-def _event_frames(source: object) -> set[object]:
+def _event_frames(source: Mapping[str, Any] | None) -> set[object]:
     """Frames at which a row of the DST extension names a turn, whoever speaks."""
-    layouts = source.get("turns", ()) if isinstance(source, Mapping) else ()
-    kept = [layout.get("kept", {}) for layout in layouts]
+    kept = [layout.get("kept", {}) for layout in source["turns"]] if source else []
     names = ("start_frame", "frame", "frame_idx")  # of turns, of events
     return {turn[name] for turn in kept for name in names if name in turn}
 
 
-def _lists_steps(source: object) -> bool:
+def _lists_steps(source: Mapping[str, Any] | None) -> bool:
     """Whether a row of the DST extension lists its steps; else they were read off its updates."""
-    return isinstance(source, Mapping) and "dst" not in source["row"]["absent"]
+    return source is not None and "dst" not in source["row"]["absent"]
 
 
 def _text(turn: SystemTurn | UserTurn | AssistantTurn | DstTurn, *, is_summary: bool) -> Text:

@@ -244,6 +244,23 @@ def test_steps_are_told_where_a_row_or_a_later_part_of_it_begins() -> None:
 
 
 @pytest.mark.parametrize(
+    "source",
+    [
+        {"url": "https://example.org/soup", "turns": 34},
+        {"turns": ["written by hand"]},
+        {"format": "webm", "row": None, "turns": [3]},
+        "a wheel",
+    ],
+)
+@pytest.mark.parametrize("rules", [OURS, PROASSIST, DST_EXTENSION])
+def test_what_metadata_say_of_another_source_is_passed_over(
+    source: object, rules: SequenceRules
+) -> None:
+    said = replace(dialogue(), metadata={"source": source})
+    assert read_script(said, rules) == read_script(dialogue(), rules)
+
+
+@pytest.mark.parametrize(
     "rules", [OURS, PROASSIST, DST_EXTENSION], ids=["ours", "proassist", "dst"]
 )
 def test_without_updates_a_record_reads_as_one_that_tracks_no_state(rules: SequenceRules) -> None:

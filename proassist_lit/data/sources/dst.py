@@ -9,7 +9,6 @@ utterances after it. Everything else of the source is under ``metadata["source"]
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -19,7 +18,7 @@ from proassist_lit.data.conversation import AssistantTurn, Conversation
 from proassist_lit.data.record_checks import Fields
 from proassist_lit.data.record_parser import check_record
 from proassist_lit.data.records import Checked, record_to_json, scan, sound_records
-from proassist_lit.data.sources.dst_record import row_to_record, write_row
+from proassist_lit.data.sources.dst_record import row_source, row_to_record, write_row
 from proassist_lit.data.sources.dst_turns import SOURCE_TURN, restored, write_item
 from proassist_lit.data.sources.proassist import prepared_files
 from proassist_lit.data.sources.source import PreparedSource
@@ -121,8 +120,8 @@ def conversation_to_row(conversation: Conversation) -> dict[str, Any]:
             others.
     """
     where = conversation.source or conversation.id
-    source = conversation.metadata.get("source")
-    if not isinstance(source, Mapping) or source.get("format") not in ("turns", "events"):
+    source = row_source(conversation.metadata)
+    if source is None:
         raise RecordError(
             f"{where}: was not made of a row of the DST extension: its metadata hold no 'source'; "
             "write it with write_records instead."

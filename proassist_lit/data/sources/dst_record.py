@@ -103,6 +103,16 @@ def row_to_record(row: Fields, raw: object, *, as_released: bool) -> dict[str, A
     return record
 
 
+def row_source(metadata: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """What ``metadata`` of a conversation say of the row it was made of; None if of none.
+
+    Metadata are free: other records may say what they like under the same name.
+    """
+    source = metadata.get("source")
+    is_row = isinstance(source, Mapping) and source.get("format") in ("turns", "events")
+    return source if is_row else None
+
+
 def write_row(record: Mapping[str, Any]) -> dict[str, Any]:
     """What a record says of the row it was made of, under every name that a row may use."""
     start, end = record["start_frame_idx"], record["end_frame_idx"]

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 
 from proassist_lit.data.conversation import AssistantTurn, Conversation, DstTurn, FramesTurn
+from proassist_lit.data.sources.dst_record import row_source
 
 FAR_FRAMES = 2
 """Distance from which on it is no matter of rounding, or of a window about the time."""
@@ -19,8 +20,7 @@ def times_warning(path: Path, conversations: Iterable[Conversation]) -> str:
     """
     num_timed, far = 0, []
     for conversation in conversations:
-        source = conversation.metadata.get("source")
-        if not isinstance(source, Mapping) or "turns" not in source:
+        if row_source(conversation.metadata) is None:
             continue
         watched = conversation.start_frame_idx
         for turn in conversation.turns:
