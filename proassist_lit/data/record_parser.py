@@ -22,7 +22,8 @@ from proassist_lit.types import StepState, Transition, Update
 ROLES = ("system", "user", "assistant", "frames", "dst")
 """The kinds of turns a record may hold."""
 
-_STEP_ID = re.compile(r"\w{1,32}", re.ASCII)  # ids are written as `S1->start;S2->...` in text
+STEP_ID = re.compile(r"\w{1,32}", re.ASCII)
+"""What a step may be called: ids are written as ``S1->start;S2->...`` in text."""
 
 
 def check_record(raw: object, where: str) -> Conversation | list[RecordError]:
@@ -76,7 +77,7 @@ def _steps(row: Fields) -> tuple[tuple[TaskStep, ...], dict[str, StepState]] | N
         step = row.inner(raw, f"step {i}")
         step_id, name = step.text("id"), step.text("name")
         step.refuse_rest()
-        if step_id.strip() and not _STEP_ID.fullmatch(step_id):
+        if step_id.strip() and not STEP_ID.fullmatch(step_id):
             step.fault(
                 f"the id {show(step_id)} must be letters and digits, 32 at most; call it S{i + 1}"
             )

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import difflib
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 from unicodedata import normalize
 
 from proassist_lit.data.conversation import Conversation, TaskStep
+from proassist_lit.data.record_checks import Fields, load_json, show
+from proassist_lit.data.record_parser import STEP_ID
 from proassist_lit.errors import ConfigError, RecordError
 from proassist_lit.sequence.chat import Role
 from proassist_lit.sequence.script import KNOWLEDGE, Script, Text, read_script
@@ -94,13 +95,13 @@ def read_task(path: Path) -> Task:
         RecordError: the file cannot be read, or is not like that.
     """
     try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+        content = path.read_bytes()
+    except OSError as error:
         raise RecordError(
             f"{path}: cannot be read as a task ({error}); write a JSON object with prompt, "
             "knowledge and steps."
         ) from error
-    return parse_task(raw, where=str(path), name=path.stem)
+    return parse_task(load_json(content, str(path)), where=str(path), name=path.stem)
 
 
 def parse_task(raw: object, *, where: str, name: str) -> Task:
@@ -109,50 +110,53 @@ def parse_task(raw: object, *, where: str, name: str) -> Task:
     Raises:
         RecordError: it is not like that.
     """
-    if not isinstance(raw, dict) or (unknown := set(raw) - {"prompt", "knowledge", "steps"}):
-        got = f"the unknown key {min(unknown)!r}" if isinstance(raw, dict) else f"{raw!r:.40}"
-        raise RecordError(
-            f"{where}: is {got}; a task is a JSON object with prompt, knowledge and steps."
+    faults: list[RecordError] = []
+    fields = Fields(raw, where, faults)
+    prompt = fields.text("prompt", may_be_empty=True).strip() if fields.has("prompt") else ""
+    if not prompt:
+        fields.fault(
+            "'prompt' is missing or empty; write what the assistant is told, best the prompt of "
+            "the training records"
         )
-    for key in ("prompt", "knowledge"):
-        if not isinstance(raw.get(key, ""), str):
-            raise RecordError(f"{where}: {key!r} is {raw[key]!r:.40}; write a text.")
-    if not raw.get("prompt", "").strip():
-        raise RecordError(
-            f"{where}: 'prompt' is missing or empty; write what the assistant is told, best the "
-            "prompt of the training records."
+    knowledge = ""
+    steps: tuple[TaskStep, ...] = ()
+    if "knowledge" in fields.rest():
+        knowledge = fields.text("knowledge", may_be_empty=True).strip()
+    if "steps" in fields.rest():
+        steps = _read_steps(fields)
+    for key in fields.rest():
+        fields.fault(
+            f"unknown key {show(key)}; a task is a JSON object with prompt, knowledge and steps"
         )
-    knowledge = raw.get("knowledge", "").strip()
-    steps = _read_steps(raw.get("steps", []), where)
+    if faults:
+        raise faults[0]
     return Task(
         name=name,
-        prompt=raw["prompt"].strip(),
+        prompt=prompt,
         steps=steps,
         initial_state={step.id: StepState.NOT_STARTED for step in steps},
         opening=(Text(role=Role.SYSTEM, content=f"{KNOWLEDGE} {knowledge}"),) if knowledge else (),
     )
 
 
-def _read_steps(raw: Any, where: str) -> tuple[TaskStep, ...]:
-    if not isinstance(raw, list):
-        raise RecordError(f"{where}: 'steps' is {raw!r:.40}; write a list of names.")
-    steps = []
-    for number, entry in enumerate(raw, start=1):
-        given = {"id": f"S{number}", "name": entry} if isinstance(entry, str) else entry
-        if (
-            not isinstance(given, dict)
-            or set(given) != {"id", "name"}
-            or not all(isinstance(value, str) and value.strip() for value in given.values())
-        ):
-            raise RecordError(
-                f"{where}: step {number} is {entry!r:.60}; write its name, or an object with id "
-                "and name."
+def _read_steps(task: Fields) -> tuple[TaskStep, ...]:
+    steps: dict[str, TaskStep] = {}
+    for number, raw in enumerate(task.items("steps"), start=1):
+        given = {"id": f"S{number}", "name": raw} if isinstance(raw, str) else raw
+        step = task.inner(given, f"step {number}")
+        step_id, name = step.text("id").strip(), step.text("name").strip()
+        for key in step.rest():
+            step.fault(f"unknown key {show(key)}; write its name, or an object with id and name")
+        if step_id and not STEP_ID.fullmatch(step_id):
+            step.fault(
+                f"the id {show(step_id)} must be letters and digits, 32 at most; call it S{number}"
             )
-        steps.append(TaskStep(id=given["id"].strip(), name=given["name"].strip()))
-    ids = [step.id for step in steps]
-    if twice := sorted({step_id for step_id in ids if ids.count(step_id) > 1}):
-        raise RecordError(f"{where}: two steps are called {twice[0]}; give each an id of its own.")
-    return tuple(steps)
+        elif step_id in steps:
+            step.fault(
+                f"the id {show(step_id)} is that of an earlier step; give each an id of its own"
+            )
+        steps[step_id] = TaskStep(id=step_id, name=name)
+    return tuple(steps.values())
 
 
 def find_task(wanted: str, recordings: Iterable[Conversation]) -> Task:

@@ -62,15 +62,35 @@ def test_a_task_is_read_from_json(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("raw", "message"),
     [
-        ([], r"t\.json: is \[\]; a task is a JSON object with prompt"),
-        ({"prompt": "p", "step": []}, "is the unknown key 'step'; a task"),
+        ([], r"t\.json: expected a JSON object in braces, got \[\]; write one"),
+        ({"prompt": "p", "step": []}, "unknown key 'step'; a task is a JSON object with"),
         ({"steps": []}, "'prompt' is missing or empty; write what"),
-        ({"prompt": 3}, "'prompt' is 3; write a text"),
-        ({"prompt": "p", "knowledge": None}, "'knowledge' is None; write a text"),
-        ({"prompt": "p", "steps": "wash"}, "'steps' is 'wash'; write a list"),
-        ({"prompt": "p", "steps": [""]}, r"step 1 is ''; write its name"),
-        ({"prompt": "p", "steps": ["a", {"id": "S2"}]}, r"step 2 is \{'id': 'S2'\}; write"),
-        ({"prompt": "p", "steps": ["a", {"id": "S1", "name": "b"}]}, "two steps are called S1"),
+        ({"prompt": " "}, "'prompt' is missing or empty; write what"),
+        ({"prompt": 3}, "'prompt' must be a string, got 3; correct"),
+        ({"prompt": "half \ud83d"}, "'prompt' holds half of a surrogate pair.*remove"),
+        ({"prompt": "p", "knowledge": None}, "'knowledge' must be a string, got None; correct"),
+        ({"prompt": "p", "knowledge": "\ud83d"}, "'knowledge' holds half of a surrogate.*remove"),
+        ({"prompt": "p", "steps": "wash"}, "'steps' must be a list, got 'wash'; correct"),
+        ({"prompt": "p", "steps": [""]}, r"step 1: 'name' is empty; write"),
+        ({"prompt": "p", "steps": [3]}, "step 1: expected a JSON object in braces, got 3; write"),
+        ({"prompt": "p", "steps": ["\ud83d"]}, "step 1: 'name' holds half of a surrogate.*remove"),
+        ({"prompt": "p", "steps": ["a", {"id": "S2"}]}, "step 2: the key 'name' is missing; add"),
+        (
+            {"prompt": "p", "steps": [{"id": "S1", "name": "a", "time": 3}]},
+            "step 1: unknown key 'time'; write its name, or an object with id and name",
+        ),
+        (
+            {"prompt": "p", "steps": [{"id": "S1;S2", "name": "a"}]},
+            "step 1: the id 'S1;S2' must be letters and digits, 32 at most; call it S1",
+        ),
+        (
+            {"prompt": "p", "steps": ["a", {"id": "S->start", "name": "b"}]},
+            "step 2: the id 'S->start' must be letters.*; call it S2",
+        ),
+        (
+            {"prompt": "p", "steps": ["a", {"id": "S1", "name": "b"}]},
+            "step 2: the id 'S1' is that of an earlier step; give each",
+        ),
     ],
 )
 def test_a_wrong_task_is_refused(raw: object, message: str, tmp_path: Path) -> None:
@@ -78,6 +98,27 @@ def test_a_wrong_task_is_refused(raw: object, message: str, tmp_path: Path) -> N
     path.write_text(json.dumps(raw))
     with pytest.raises(RecordError, match=message):
         read_task(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b'{"prompt": "p", "prompt": "q"}', "not valid JSON: the key 'prompt' is given twice"),
+        (b'{"prompt": "p", "steps": [NaN]}', "not valid JSON: NaN is not a JSON number"),
+        (b'{"prompt": "\xff"}', "not valid JSON: 'utf-8' codec can't decode"),
+    ],
+)
+def test_a_task_that_is_no_strict_json_is_refused(
+    content: bytes, message: str, tmp_path: Path
+) -> None:
+    (tmp_path / "t.json").write_bytes(content)
+    with pytest.raises(RecordError, match=rf"t\.json: {message}"):
+        read_task(tmp_path / "t.json")
+
+
+def test_a_task_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
+    (tmp_path / "t.json").write_text('{"prompt": "p"}', encoding="utf-8-sig")
+    assert read_task(tmp_path / "t.json").prompt == "p"
 
 
 def test_a_file_that_is_no_json_is_refused(tmp_path: Path) -> None:
