@@ -45,8 +45,9 @@ def add_parser(commands: Any) -> None:
         "--say",
         action="append",
         default=[],
-        metavar="'SECONDS:WORDS'",
-        help="what the user says, and when: '12.5:How long should I boil it?'; may be repeated",
+        metavar="'TIME:WORDS'",
+        help="what the user says, and when, in seconds or m:ss: '12.5:How long should I boil it?'; "
+        "may be repeated",
     )
     parser.add_argument(
         "--task",

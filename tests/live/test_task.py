@@ -169,7 +169,29 @@ def test_sayings_are_heard_before_the_first_frame_not_earlier() -> None:
     assert len(told) == 1
 
 
-@pytest.mark.parametrize("text", ["Hello", "x:Hello", "-1:Hello", "nan:Hello", "3:", "3: ", ":x"])
+@pytest.mark.parametrize(
+    ("text", "time_s", "words"),
+    [
+        ("65:How long?", 65.0, "How long?"),
+        ("1:05:How long?", 65.0, "How long?"),
+        ("1:05.5: How long: 3 or 4?", 65.5, "How long: 3 or 4?"),
+        ("75:03.0:Hi", 4503.0, "Hi"),  # as `watch` prints it
+        ("1:15:03:Hi", 4503.0, "Hi"),
+        ("5:30 seconds, or 40?", 5.0, "30 seconds, or 40?"),
+        ("1:05:10 minutes?", 65.0, "10 minutes?"),
+        ("1e1:Hi", 10.0, "Hi"),
+    ],
+)
+def test_the_time_of_a_saying_is_in_seconds_or_as_a_clock_shows_it(
+    text: str, time_s: float, words: str
+) -> None:
+    assert parse_saying(text) == Saying(time_s, words)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["Hello", "x:Hello", "1:05:", f"{'9' * 400}:00:Hi", "-1:Hello", "nan:Hello", "3:", "3: ", ":x"],
+)
 def test_a_saying_without_time_or_words_is_refused(text: str) -> None:
     with pytest.raises(ConfigError, match=re.escape(f"--say {text!r}: give the seconds")):
         parse_saying(text)
