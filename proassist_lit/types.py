@@ -110,7 +110,7 @@ class FrameOutput:
         text: words spoken at this frame, empty when silent.
         updates: state updates written at this frame, also those that changed nothing.
         dst_invalid: pieces of the dst span that were unreadable or changed nothing.
-        state: state of every step after this frame.
+        state: state of every step after this frame; frames between two updates share it.
         user_text: what the user said since the frame before; not what the system told.
         context_len: tokens of the context after this frame, those that wait to be fed included,
             before the context strategy ran.

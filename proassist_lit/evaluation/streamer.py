@@ -18,7 +18,7 @@ from proassist_lit.streaming.config import StreamConfig
 from proassist_lit.streaming.evaluate import in_one_pass, make_transcript, stream_conversations
 from proassist_lit.streaming.policy import Thresholds
 from proassist_lit.streaming.shards import bring_together, share_by_size
-from proassist_lit.types import Transcript
+from proassist_lit.types import Reference, Transcript
 
 OnStream = Callable[[int, Transcript], None]
 """Told the place of the thresholds and the transcript of every finished stream."""
@@ -118,6 +118,13 @@ class Streamer:
         done: dict[tuple[int, int], Outcome] = {}  # number, row
         keys: dict[tuple[int, int], str] = {}
         left: dict[tuple[int, ...], list[int]] = {}  # rows that are missing -> numbers
+        told: dict[int, tuple[Reference, ...]] = {}  # of a number, the same with all thresholds
+
+        def finish(number: int, row: int, transcript: Transcript) -> None:
+            shared = told.setdefault(number, transcript.references)
+            done[number, row] = transcript = replace(transcript, references=shared)
+            on_stream(row, transcript)
+
         failed: ProAssistError | None = None  # raised when all are together: others wait for us
         for number in own_streams(conversations):
             try:
@@ -126,9 +133,8 @@ class Streamer:
                 failed = failed or error
                 continue
             for row, transcript in found.items():
-                done[number, row] = transcript
                 self.on_frames(len(transcript.frames))
-                on_stream(row, transcript)
+                finish(number, row, transcript)
             missing = tuple(row for row in range(len(thresholds)) if row not in found)
             if missing:
                 left.setdefault(missing, []).append(number)
@@ -153,10 +159,9 @@ class Streamer:
                     compat=self._compat,
                 ):
                     number, row = numbers[index], rows[place]
-                    done[number, row] = transcript
                     if self._store is not None:
                         self._store.write(keys[number, row], list(transcript.frames))
-                    on_stream(row, transcript)
+                    finish(number, row, transcript)
             except ProAssistError as error:
                 failed = failed or error
         everyones = bring_together(done, failed)

@@ -21,7 +21,8 @@ def references(script: Script) -> tuple[Reference, ...]:
         texts = (*early, *moment.spans, *late)
         said = [text for text in texts if text.role is Role.ASSISTANT and not text.is_summary]
         updates = tuple(update for text in texts for update in text.updates)
-        state, _ = apply_updates(state, updates)
+        if updates:  # frames between two share one state
+            state, _ = apply_updates(state, updates)
         utterance = " ".join(text.content for text in said if text.content)
         out.append(
             Reference(

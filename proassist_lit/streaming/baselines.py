@@ -45,6 +45,7 @@ def speak_when(conversation: Conversation, text: str, speak: Callable[[int], boo
         speak: given the number of the frame in the stream, from 0.
     """
     script = read_script(conversation)
+    state = dict(script.initial_state)
     frames = []
     for index, moment in enumerate(script.moments):
         yes = speak(index)
@@ -57,7 +58,7 @@ def speak_when(conversation: Conversation, text: str, speak: Callable[[int], boo
                 speak=yes,
                 dst=False,
                 text=text if yes else "",
-                state=dict(script.initial_state),
+                state=state,
                 user_text=user_words(heard(script, index)),
             )
         )

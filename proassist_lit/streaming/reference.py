@@ -32,7 +32,7 @@ from proassist_lit.streaming.reference_context import (
     ReferenceTrace,
     drop_middle,
 )
-from proassist_lit.types import FrameOutput, StepState
+from proassist_lit.types import DialogueState, FrameOutput
 
 SUMMARY_THRESHOLD = 0.5
 """The request for a summary passes the decision to talk, whatever the threshold of the frames."""
@@ -95,7 +95,7 @@ class ReferenceSession:
         self._last_not_talk_prob = config.init_last_not_talk_prob
         self._text = ReferenceText(chat)
         self.last: ReferenceTrace | None = None
-        self.state: dict[str, StepState] = dict(script.initial_state)
+        self.state: DialogueState = dict(script.initial_state)
 
     @property
     def context_len(self) -> int:
@@ -152,7 +152,7 @@ class ReferenceSession:
             speak=call.output_ids[0] != self._chat.silent_id,
             dst=False,
             text=self._text.clean(call.output_ids),
-            state=dict(self.state),
+            state=self.state,  # never changed in place
             user_text=user_words(texts),
             context_len=context_len,
             event=self.last.event,

@@ -21,7 +21,7 @@ from proassist_lit.streaming.policy import Thresholds
 from proassist_lit.streaming.recording import check_length
 from proassist_lit.streaming.rotation import KeyRotation
 from proassist_lit.streaming.stream import Stream
-from proassist_lit.types import FrameOutput, StepState
+from proassist_lit.types import DialogueState, FrameOutput
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ class Session:
         self._beginning = self.snapshot()
 
     @property
-    def state(self) -> dict[str, StepState]:
+    def state(self) -> DialogueState:
         """State of every step, as tracked."""
         return self._stream.state
 

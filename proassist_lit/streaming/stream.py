@@ -23,8 +23,8 @@ from proassist_lit.streaming.policy import DecisionPolicy, Thresholds
 from proassist_lit.streaming.room import Room
 from proassist_lit.streaming.writer import Span, Writer
 from proassist_lit.types import (
+    DialogueState,
     FrameOutput,
-    StepState,
     Update,
     apply_updates,
     parse_updates,
@@ -96,8 +96,8 @@ class Stream:
         self.prefix: list[int] = []
         self.pending = self._context.first_prefix()
         self.cut: Cut | None = None
-        self.state: dict[str, StepState] = dict(script.initial_state)
-        self._reference_state: dict[str, StepState] = dict(script.initial_state)
+        self.state: DialogueState = dict(script.initial_state)
+        self._reference_state: DialogueState = dict(script.initial_state)
         self._starts: list[int] = []  # of frames, spans and texts in the context
         self._after_silence = False
         self._knowledge = ""
@@ -266,7 +266,7 @@ class Stream:
             text=self._answers.get(Role.ASSISTANT, ""),
             updates=self._updates,
             dst_invalid=self._dst_invalid,
-            state=dict(self.state),
+            state=self.state,  # never changed in place
             user_text=user_words(self._texts),
             context_len=self._context_len,
             event=self._event or None,

@@ -14,7 +14,7 @@ from proassist_lit.errors import FeatureError, ProAssistError
 from proassist_lit.evaluation import streamer as streamer_module
 from proassist_lit.evaluation.evaluator import Evaluator
 from proassist_lit.evaluation.result import EvaluationResult
-from proassist_lit.evaluation.streamer import Streamer
+from proassist_lit.evaluation.streamer import Streamer, complete
 from proassist_lit.model.config import Decision
 from proassist_lit.streaming.answers import AnswerStore
 from proassist_lit.streaming.engine import Engine
@@ -153,6 +153,17 @@ def test_a_process_whose_features_fail_tells_the_others(
 
     assert told == [(1, error)]
     assert len(list(tmp_path.iterdir())) == 1  # the other one was answered, and kept
+
+
+def test_the_streams_of_all_thresholds_share_their_references(tmp_path: Path) -> None:
+    chat, features = word_chat(), random_features(10)
+    rows = [Thresholds.of(replace(CONFIG, theta_speak=theta)) for theta in (0.4, 0.6, 0.7)]
+    streamer = Streamer(tiny_model(), chat, CONFIG, num_tokens_per_img=1, answers=tmp_path)
+
+    for some in (rows[:2], rows):  # then two of three are kept
+        found = streamer.answer([dialogue()], lambda _: features, some)
+        one, *others = [complete(outcomes)[0].references for outcomes in found]
+        assert all(other is one for other in others)
 
 
 @pytest.mark.parametrize(

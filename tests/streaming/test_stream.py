@@ -93,6 +93,26 @@ def test_updates_of_the_reference_before_a_frame_reach_its_state() -> None:
     assert stream.prefix + stream.pending == prefix_ids(stream.chat, script, state)
 
 
+def test_frames_between_updates_share_one_state() -> None:
+    update = DstTurn(updates=(Update("S1", Transition.START),))
+    script = read_script(dialogue((FramesTurn(start=0, end=2), update, FramesTurn(start=2, end=4))))
+    expected = references(script)
+    stream = Stream(word_chat(), script, CONFIG, fps=2.0, num_tokens_per_img=1, has_dst=True)
+    outputs = [watch(stream, script, 0), watch(stream, script, 1)]
+
+    stream.begin()
+    stream.decide(0.0, 1.0)
+    words = iter([*stream.chat.encode("S1->start"), stream.chat.end_of_turn_id])
+    while stream.feed() is not None:
+        stream.take(next(words))
+    outputs += [stream.end(), watch(stream, script, 3)]
+
+    for states in ([o.state for o in outputs], [expected[i].state for i in (0, 0, 1, 2)]):
+        assert states[0] is states[1]
+        assert states[2] is states[3]
+        assert [s["S1"] for s in states[1:3]] == [StepState.NOT_STARTED, StepState.IN_PROGRESS]
+
+
 @pytest.mark.parametrize(
     ("strategy", "frame", "message"),
     [
