@@ -15,7 +15,12 @@ from proassist_lit.sequence.chat import Chat
 from proassist_lit.sequence.script import read_script
 from proassist_lit.streaming.answers import AnswerStore
 from proassist_lit.streaming.config import StreamConfig
-from proassist_lit.streaming.evaluate import in_one_pass, make_transcript, stream_conversations
+from proassist_lit.streaming.evaluate import (
+    followed,
+    in_one_pass,
+    make_transcript,
+    stream_conversations,
+)
 from proassist_lit.streaming.policy import Thresholds
 from proassist_lit.streaming.shards import bring_together, share_by_size
 from proassist_lit.types import Reference, Transcript
@@ -186,12 +191,16 @@ class Streamer:
         found: dict[int, Transcript] = {}
         if self._store is None:
             return found
+        if self._compat:  # what its fresh answers are set beside
+            beside = conversation.without_updates()
+        else:
+            beside = followed(self._model, conversation)
         watched = features(number)
         for row, chosen in enumerate(thresholds):
             keys[number, row] = self._store.key(conversation, watched, chosen)
             frames = self._store.read(keys[number, row])
             if frames is not None:
-                found[row] = make_transcript(conversation, read_script(conversation), frames)
+                found[row] = make_transcript(beside, read_script(beside), frames)
         return found
 
 

@@ -17,12 +17,14 @@ from proassist_lit.evaluation.result import EvaluationResult
 from proassist_lit.evaluation.streamer import Streamer, complete
 from proassist_lit.model.config import Decision
 from proassist_lit.streaming.answers import AnswerStore
+from proassist_lit.streaming.config import Strategy
 from proassist_lit.streaming.engine import Engine
 from proassist_lit.streaming.policy import Thresholds
 from proassist_lit.streaming.shards import bring_together
 from proassist_lit.types import FrameOutput, StepState, Transcript, Transition, Update
 from tests.evaluation.fakes import CONFIG, make_evaluator
 from tests.fakes import ScriptedModel, dialogue, random_features, tiny_model, word_chat
+from tests.streaming.reference_sessions import chat as marked_chat
 
 FRAME = FrameOutput(
     frame_idx=3, time_s=1.5, speak_prob=0.1 + 0.2, dst_prob=None, speak=True, dst=True,
@@ -164,6 +166,20 @@ def test_the_streams_of_all_thresholds_share_their_references(tmp_path: Path) ->
         found = streamer.answer([dialogue()], lambda _: features, some)
         one, *others = [complete(outcomes)[0].references for outcomes in found]
         assert all(other is one for other in others)
+
+
+@pytest.mark.parametrize("compat", [False, True])
+def test_kept_streams_are_those_of_a_model_that_tracks_no_state(
+    tmp_path: Path, compat: bool
+) -> None:
+    config = replace(CONFIG, strategy=Strategy.DROP_ALL)
+    streamer = Streamer(
+        tiny_model(dst=compat), marked_chat(), config, num_tokens_per_img=1, compat=compat,
+        answers=tmp_path,
+    )  # fmt: skip
+    features, rows = random_features(10), [Thresholds.of(CONFIG)]
+    fresh = streamer.answer([dialogue()], lambda _: features, rows)
+    assert streamer.answer([dialogue()], lambda _: features, rows) == fresh
 
 
 @pytest.mark.parametrize(
