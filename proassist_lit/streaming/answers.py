@@ -19,6 +19,10 @@ from proassist_lit.data.conversation import Conversation
 from proassist_lit.streaming.policy import Thresholds
 from proassist_lit.types import FrameOutput, StepState, Transition, Update
 
+_PACKAGE = Path(__file__).parents[1]
+_CODE = ("types.py", "data", "vision", "sequence", "model", "streaming")
+"""Files and folders of the package by which streams are answered."""
+
 _FIELDS = {field.name for field in fields(FrameOutput)}
 
 
@@ -26,7 +30,8 @@ class AnswerStore:
     """A folder with one file for every stream that was answered to its end.
 
     A file's name is a hash of everything the answers depend on (weights, settings, conversation,
-    features), so what was answered under other conditions is never found.
+    features, and the package's own code), so what was answered under other conditions is never
+    found.
 
     Args:
         folder: made when the first answers are kept.
@@ -37,6 +42,9 @@ class AnswerStore:
     def __init__(self, folder: Path, model: nn.Module, *settings: object) -> None:
         self._folder = folder
         digest = blake2b(repr(settings).encode())
+        for path in _sources():
+            digest.update(f"{path.relative_to(_PACKAGE)}".encode())
+            digest.update(path.read_bytes())
         for name, tensor in chain(model.named_parameters(), model.named_buffers()):
             digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
             digest.update(_bytes(tensor))
@@ -73,6 +81,17 @@ class AnswerStore:
             (self._folder / f"{key}.json").unlink(missing_ok=True)
         with suppress(OSError):  # other evaluations keep theirs here, or nothing was ever kept
             self._folder.rmdir()
+
+
+def _sources() -> list[Path]:
+    """Files with the code that answers streams, in order."""
+    places = [_PACKAGE / name for name in _CODE]
+    return sorted(
+        path
+        for place in places
+        for path in (place.rglob("*") if place.is_dir() else [place])
+        if path.suffix in (".py", ".c") and path.is_file()
+    )
 
 
 def _bytes(tensor: Tensor) -> memoryview:

@@ -16,6 +16,7 @@ from proassist_lit.evaluation.evaluator import Evaluator
 from proassist_lit.evaluation.result import EvaluationResult
 from proassist_lit.evaluation.streamer import Streamer, complete
 from proassist_lit.model.config import Decision
+from proassist_lit.streaming import answers
 from proassist_lit.streaming.answers import AnswerStore
 from proassist_lit.streaming.config import Strategy
 from proassist_lit.streaming.engine import Engine
@@ -89,6 +90,27 @@ def test_the_key_tells_apart_what_answers_depend_on(tmp_path: Path) -> None:
     ]  # fmt: skip
     assert key(CONFIG) == keys[0]
     assert len(set(keys)) == 5
+
+
+def test_the_key_tells_apart_the_code_that_answers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(answers, "_PACKAGE", tmp_path)
+    files = [tmp_path / name for name in ("types.py", "sequence/script.py", "report/page.py")]
+    for file in files:
+        file.parent.mkdir(exist_ok=True)
+        file.write_text("a = 1\n")
+    model, features = tiny_model(), random_features(10)
+
+    def key() -> str:
+        return AnswerStore(tmp_path, model).key(dialogue(), features)
+
+    keys = [key()]
+    for file in files:
+        file.write_text("a = 2\n")
+        keys.append(key())
+    assert len({*keys[:3]}) == 3
+    assert keys[3] == keys[2]  # reports are written from the answers
 
 
 def test_what_decisions_are_read_from_tells_answers_apart(tmp_path: Path) -> None:
