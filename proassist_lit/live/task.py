@@ -55,11 +55,19 @@ class Task:
 
         Args:
             first_frame: the first one watched.
-            recorded: whether the user says what they say in the recording.
+            recorded: whether the user says what they say in the recording, from that frame on.
         """
+        arrivals = {first_frame: list(self.opening)}
         if not recorded:
-            return {first_frame: list(self.opening)}
-        return {frame: list(texts) for frame, texts in self.recorded.items()}
+            return arrivals
+        begin = min(self.recorded, default=first_frame)  # where the recording tells the opening
+        for frame, texts in self.recorded.items():
+            if frame == begin == first_frame:
+                arrivals[frame] = list(texts)  # in the order of the recording
+            elif frame >= first_frame:
+                said = [text for text in texts if frame != begin or text not in self.opening]
+                arrivals.setdefault(frame, []).extend(said)
+        return arrivals
 
 
 def task_of_recording(conversation: Conversation, *, steps: bool = True) -> Task:

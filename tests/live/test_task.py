@@ -42,7 +42,14 @@ def test_a_recording_gives_its_task_and_what_is_heard_in_it() -> None:
     told = Text(role=Role.SYSTEM, content="Task knowledge: wash. peel.")
     user = [Text(role=Role.USER, content=words) for words in ("make soup", "how many")]
     assert task.arrivals(first_frame=3) == {3: [told]}
-    assert task.arrivals(first_frame=3, recorded=True) == {10: [user[0], told], 14: [user[1]]}
+    assert task.arrivals(first_frame=3, recorded=True) == {
+        3: [told], 10: [user[0]], 14: [user[1]],
+    }  # fmt: skip
+    assert task.arrivals(first_frame=10, recorded=True) == {10: [user[0], told], 14: [user[1]]}
+    # What was said in the time before nobody hears; what is known of the task comes first.
+    assert task.arrivals(first_frame=11, recorded=True) == {11: [told], 14: [user[1]]}
+    assert task.arrivals(first_frame=14, recorded=True) == {14: [told, user[1]]}
+    assert task.arrivals(first_frame=15, recorded=True) == {15: [told]}
     bare = task_of_recording(RECORDING, steps=False)
     assert (bare.prompt, bare.steps, bare.arrivals()) == ("please help", (), {0: []})
 
