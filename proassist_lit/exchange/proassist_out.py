@@ -103,16 +103,13 @@ def _settings(
     out["rope_scaling"] = None if rope["rope_type"] == "default" else rope
     by_head = config.model.decision is Decision.HEAD
     side = round((config.data.num_tokens_per_img - 1) ** 0.5)
-    separator = config.model.separator
     assert model.chat is not None
-    if separator == "EOS":
-        separator = model.chat.format.end_of_turn
     out |= {
         "llm_pretrained": config.model.backbone,
         "vision_hidden_size": about.vision_size,
         "use_img_cls_token": True,
         "img_patch_token_size": side,
-        "img_sep_token": separator,
+        "img_sep_token": model.chat.separator,
         "img_token": model.chat.format.image,
         "img_token_id": model.chat.image_id,
         "max_seq_len": config.data.max_seq_len,

@@ -137,20 +137,26 @@ class Chat:
         tokenizer: Hugging Face tokenizer; the image token and the format's special tokens must be
             in its vocabulary as single tokens.
 
+    Attributes:
+        end_of_turn: text that ends every turn.
+        separator: text between two adjoining frames, empty for none.
+
     Raises:
-        ConfigError: a special token is not one token of the tokenizer.
+        ConfigError: a special token is not one token of the tokenizer, or the format leaves the end
+            of turns to the tokenizer, which has none.
     """
 
     def __init__(self, chat_format: ChatFormat, tokenizer: Any) -> None:
         self.format = chat_format
         self.tokenizer = tokenizer
-        end_of_turn = chat_format.end_of_turn or str(tokenizer.eos_token)
+        self.end_of_turn = _end_of_turn(chat_format, tokenizer)
         separator = chat_format.separator
+        self.separator = self.end_of_turn if separator == "EOS" else separator
         self.image_id = self._single(chat_format.image)
-        self.end_of_turn_id = self._single(end_of_turn)
+        self.end_of_turn_id = self._single(self.end_of_turn)
         self.bos_ids = self._ids(chat_format.bos)
         self.after_turn_ids = self._ids(chat_format.after_turn)
-        self.separator_ids = self._ids(end_of_turn if separator == "EOS" else separator)
+        self.separator_ids = self._ids(self.separator)
         self._openings = {role: self._ids(text) for role, text in chat_format.openings.items()}
         for token in chat_format.special_tokens:
             self._single(token)
@@ -202,3 +208,14 @@ class Chat:
                 "belongs to the model."
             )
         return ids[0]
+
+
+def _end_of_turn(chat_format: ChatFormat, tokenizer: Any) -> str:
+    if chat_format.end_of_turn:
+        return chat_format.end_of_turn
+    if tokenizer.eos_token is None:  # as text it would be the word None
+        raise ConfigError(
+            f"model.chat {chat_format.name!r}: the tokenizer has no token that ends turns; set its "
+            "eos_token, or choose a chat format that brings its own."
+        )
+    return str(tokenizer.eos_token)

@@ -141,9 +141,8 @@ class ReferenceText:
 
     def __init__(self, chat: Chat) -> None:
         self._table, self._tokenizer = chat.format, chat.tokenizer
-        self._end_of_turn = self._table.end_of_turn or str(self._tokenizer.eos_token)
-        separator = self._end_of_turn if self._table.separator == "EOS" else self._table.separator
-        self._marks = [m for m in (self._table.bos, self._table.image, separator) if m]
+        self._end_of_turn = chat.end_of_turn
+        self._marks = [m for m in (self._table.bos, self._table.image, chat.separator) if m]
         # What ends the header of any role, if a special token does; else the assistant's header.
         opening = self._table.openings[Role.ASSISTANT]
         end = opening.rpartition(Role.ASSISTANT.value)[2]

@@ -44,6 +44,36 @@ def test_chat_refuses_a_special_token_of_several_tokens() -> None:
         Chat(FORMATS["chatml"], tokenizer)
 
 
+def test_chat_refuses_a_tokenizer_without_the_end_that_its_format_leaves_to_it() -> None:
+    tokenizer = train_tokenizer(["None"] * 3, FORMATS["dst_ext"], 300)
+    tokenizer.add_tokens(["None"])  # or any word that is one token
+    assert Chat(FORMATS["dst_ext"], tokenizer).end_of_turn == "<|end|>"
+    tokenizer.eos_token = None
+
+    with pytest.raises(ConfigError, match=r"'dst_ext': the tokenizer has no token.*eos_token"):
+        Chat(FORMATS["dst_ext"], tokenizer)
+    tokenizer = train_tokenizer(["wash"], FORMATS["compact"], 300)
+    tokenizer.eos_token = None  # who ends turns by a token of its own needs none
+    assert Chat(FORMATS["compact"], tokenizer).end_of_turn == "<|end|>"
+
+
+@pytest.mark.parametrize(
+    ("name", "separator", "expected"),
+    [
+        ("compact", "", ("<|end|>", "")),
+        ("compact", "EOS", ("<|end|>", "<|end|>")),
+        ("dst_ext", "EOS", ("<|end|>", "<|end|>")),
+        ("dst_ext", ",", ("<|end|>", ",")),
+    ],
+)
+def test_chat_shows_what_ends_turns_and_what_separates_frames(
+    name: str, separator: str, expected: tuple[str, str]
+) -> None:
+    table = chat_format(name, separator)
+    chat = Chat(table, train_tokenizer(["wash, peel"], table, 300))
+    assert (chat.end_of_turn, chat.separator) == expected
+
+
 def test_every_role_has_its_own_opening_in_every_format() -> None:
     for name in FORMATS:
         chat = word_chat(name)
