@@ -27,9 +27,9 @@ class Said:
 def heard(script: Script, index: int) -> tuple[Text, ...]:
     """What an assistant hears before frame ``index``: users and system, never the reference.
 
-    Nor a request for a summary that the reference has answered already.
+    Nor a request for a summary that the reference has answered already; an update may come between.
     """
-    texts = script.moments[index].before
+    texts = [text for text in script.moments[index].before if text.role is not Role.DST]
     answered = [text.is_request and after.is_summary for text, after in pairwise(texts)]
     return tuple(
         text

@@ -137,6 +137,18 @@ def test_an_update_may_come_between_request_and_summary() -> None:
     assert [reference.text for reference in references(script)] == ["", ""]
 
 
+def test_a_request_is_not_heard_that_is_answered_behind_an_update() -> None:
+    frames, asks = FramesTurn(start=0, end=1), SystemTurn(content=SUMMARY_QUERY)
+    after, answer = FramesTurn(start=1, end=2), AssistantTurn(content="so far good")
+
+    script = read(frames, asks, UPDATE, answer, after)
+    assert [text.role for text in script.moments[1].before] == ["system", "dst", "assistant"]
+    assert heard(script, 1) == ()
+    for others in ((asks, UPDATE), (asks, UPDATE, UserTurn(content="wait"), answer)):
+        words = [text.content for text in heard(read(frames, *others, after), 1)]
+        assert words[0] == SUMMARY_QUERY  # nobody answers
+
+
 def test_a_system_turn_that_asks_for_no_summary_makes_none() -> None:
     script = read(SystemTurn(content="please help"), FramesTurn(start=0, end=1),
                   SystemTurn(content="wait"), FramesTurn(start=1, end=2),
