@@ -160,13 +160,15 @@ class _Placed:
         return start <= self.frame < end
 
 
-def _place(turns: Sequence[Turn]) -> Iterator[_Placed]:
+def _place(turns: Sequence[Turn], rules: SequenceRules) -> Iterator[_Placed]:
+    """The words of ``turns``, as ``read_script`` aligns them: a text between ends the spans."""
     position, opens = 0, True
     for turn in turns:
         if isinstance(turn, FramesTurn):
             position, opens = position + len(turn), False
         else:
-            opens = opens or isinstance(turn, UserTurn | SystemTurn)
+            is_heard = isinstance(turn, UserTurn) and rules.feed_user_text
+            opens = opens or is_heard or isinstance(turn, SystemTurn)
             yield _Placed(turn, position, opens)
 
 
@@ -189,7 +191,7 @@ class _Splitter:
         self._first_length = self._lengths[0]
         # What is said after the last frame goes with it: a part has both or neither.
         self._lengths[-1] += len(text_ids(chat, self._script.after))
-        self._placed = list(_place(written_turns(conversation, rules)))
+        self._placed = list(_place(written_turns(conversation, rules), rules))
         self.num_frames = len(self._lengths)
 
     def fits_whole(self) -> bool:

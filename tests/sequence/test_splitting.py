@@ -17,7 +17,7 @@ from proassist_lit.errors import ConfigError
 from proassist_lit.sequence.builder import TokenSequence, build_sequence, prefix_ids
 from proassist_lit.sequence.chat import Role
 from proassist_lit.sequence.examples import build_example_sequence
-from proassist_lit.sequence.rules import OURS, SequenceRules
+from proassist_lit.sequence.rules import DST_EXTENSION, OURS, PROASSIST, SequenceRules
 from proassist_lit.sequence.script import read_script
 from proassist_lit.sequence.splitting import SplitConfig, SplitMethod, split_conversation
 from proassist_lit.sequence.summary_requests import SUMMARY_QUERY
@@ -258,6 +258,34 @@ def test_settings_are_checked() -> None:
         SplitConfig(min_context_s=5, max_context_s=4)
     with pytest.raises(ConfigError, match="at least 1, got 0"):
         SplitConfig(max_summary_tokens=0)
+
+
+@pytest.mark.parametrize("rules", [OURS, PROASSIST, DST_EXTENSION])
+@pytest.mark.parametrize("method", [SplitMethod.DROP_ALL, SplitMethod.DST_REFRESH])
+def test_parts_say_what_the_whole_says_whether_users_are_heard_or_not(
+    method: SplitMethod, rules: SequenceRules
+) -> None:
+    turns: list[Turn] = []
+    for frame in (0, 10, 20):
+        turns += [
+            FramesTurn(start=frame, end=frame + 10),
+            AssistantTurn(content="good"),
+            UserTurn(content="how many"),
+            AssistantTurn(content="one of two"),
+        ]
+    talk = dialogue((*turns, FramesTurn(start=30, end=40)), steps=())
+    said = {moment.frame_idx: moment.spans for moment in read_script(talk, rules).moments}
+    num_split = 0
+
+    for max_seq_len in range(20, 80):
+        parts = split_conversation(
+            talk, word_chat("dst_ext"), SplitConfig(method=method), num_tokens_per_img=1,
+            max_seq_len=max_seq_len, seed=1, rules=rules, every_frame=True,
+        )  # fmt: skip
+        num_split += len(parts) > 1
+        scripts = [read_script(part, rules) for part in parts]
+        assert {m.frame_idx: m.spans for script in scripts for m in script.moments} == said
+    assert num_split > 20
 
 
 @pytest.mark.parametrize("method", SPLIT)
