@@ -172,20 +172,20 @@ class _Printer:
         self._names = {step.id: step.name for step in task.steps}
         self._state = dict(task.initial_state)
 
-    def frame(self, frame: FrameOutput, user_words: str) -> None:
+    def frame(self, frame: FrameOutput) -> None:
         from rich.text import Text
 
-        for who, style, words in self._happened(frame, user_words):
+        for who, style, words in self._happened(frame):
             line = Text(f"{_clock(frame.time_s):>8}  ")
             line.append(f"{who:<9}  ", "dim")
             line.append(" ".join(words.split()), style)
             _print(self._terminal, line)
         self._state = dict(frame.state)
 
-    def _happened(self, frame: FrameOutput, user_words: str) -> list[tuple[str, str, str]]:
+    def _happened(self, frame: FrameOutput) -> list[tuple[str, str, str]]:
         lines = []
-        if user_words:
-            lines.append(("user", "italic", user_words))
+        if frame.user_text:
+            lines.append(("user", "italic", frame.user_text))
         for step, now in frame.state.items():
             if now is not self._state.get(step):
                 words = f"{step} {self._names.get(step, '')}: {now.value.replace('_', ' ')}"
@@ -245,7 +245,7 @@ def _write_files(
     from proassist_lit.live.subtitles import make_cues, to_srt, to_vtt
     from proassist_lit.streaming.stream_file import write_stream
 
-    cues = make_cues(watched.frames, watched.user_words)
+    cues = make_cues(watched.frames)
     with writing_to("--out", arguments.out or Path()):
         if "srt" in paths:
             write_text(paths["srt"], to_srt(cues))
@@ -257,7 +257,7 @@ def _write_files(
         steps = [(step.id, step.name) for step in watched.task.steps]
         write_annotated(
             paths["mp4"], arguments.video, watched.frames, steps, fps=watched.fps,
-            user_words=watched.user_words, font=arguments.font,
+            font=arguments.font,
         )  # fmt: skip
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -34,7 +34,6 @@ def write_annotated(
     steps: Sequence[tuple[str, str]],
     *,
     fps: float,
-    user_words: Mapping[int, str] | None = None,
     font: Path | None = None,
 ) -> None:
     """Write what was watched of a video as an MP4, whole or not at all, without its sound.
@@ -48,7 +47,6 @@ def write_annotated(
         frames: the answers, at least one.
         steps: (id, name) of every step.
         fps: frames per second that were watched.
-        user_words: what the user said, by frame; None for what the answers say was said.
         font: a TrueType font for languages that Pillow's own cannot write.
 
     Raises:
@@ -60,7 +58,7 @@ def write_annotated(
     rate = Fraction(info.rate if 20 <= info.rate <= 60 else _TICKS_A_SECOND)
     rate = rate.limit_denominator(1001)
     drawer = Drawer(info.width, info.height, steps, font)
-    page = _Page(frames, make_cues(frames, user_words))
+    page = _Page(frames, make_cues(frames))
     codec = _codec()
     begin_s, end_s = frames[0].time_s, frames[-1].time_s + 1 / fps
     first = event_frame(begin_s, float(rate))

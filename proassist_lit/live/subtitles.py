@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from proassist_lit.types import FrameOutput
@@ -43,9 +43,7 @@ class Cue:
     lines: tuple[Line, ...]
 
 
-def make_cues(
-    frames: Iterable[FrameOutput], user_words: Mapping[int, str] | None = None
-) -> list[Cue]:
+def make_cues(frames: Iterable[FrameOutput]) -> list[Cue]:
     """The dialogue as cues: each stays until the next one, or until it can have been read.
 
     What the user says appears at the frame before which it was heard, with the answer if there is
@@ -53,12 +51,10 @@ def make_cues(
 
     Args:
         frames: the answers, in order.
-        user_words: what the user said, by frame; None for what the answers say was said.
     """
     said: list[tuple[int, tuple[Line, ...]]] = []
     for frame in frames:
-        heard = frame.user_text if user_words is None else user_words.get(frame.frame_idx, "")
-        both = (Line(USER, heard), Line(ASSISTANT, frame.text))
+        both = (Line(USER, frame.user_text), Line(ASSISTANT, frame.text))
         lines = tuple(
             Line(line.speaker, words) for line in both if (words := " ".join(line.words.split()))
         )

@@ -15,7 +15,6 @@ from proassist_lit.data.timeline import event_frame
 from proassist_lit.errors import ProAssistError
 from proassist_lit.live.assistant import LiveAssistant
 from proassist_lit.live.task import Task
-from proassist_lit.sequence.chat import Role
 from proassist_lit.sequence.script import Text
 from proassist_lit.types import FrameOutput, Reference, Transcript
 from proassist_lit.vision.encoder import UNIT
@@ -30,7 +29,6 @@ class Watched:
         task: what the assistant was told.
         fps: frames per second.
         frames: the answers; frames that were dropped are missing.
-        user_words: what the user said, by the frame before which it was heard.
         num_dropped: frames whose time had passed before they could be looked at.
         answer_s: seconds from having a frame to having its answer, one for each of ``frames``.
         unheard: words whose time did not come before the end.
@@ -41,7 +39,6 @@ class Watched:
     task: Task
     fps: float
     frames: list[FrameOutput] = field(default_factory=list)
-    user_words: dict[int, str] = field(default_factory=dict)
     num_dropped: int = 0
     answer_s: list[float] = field(default_factory=list)
     unheard: list[Text] = field(default_factory=list)
@@ -101,7 +98,7 @@ def watch_video(
     clock: RealTime | None = None,
     start_s: float = 0.0,
     end_s: float | None = None,
-    on_frame: Callable[[FrameOutput, str], None] | None = None,
+    on_frame: Callable[[FrameOutput], None] | None = None,
 ) -> Watched:
     """Watch a video to its end, to a fault, or until somebody interrupts.
 
@@ -114,7 +111,7 @@ def watch_video(
             without it every frame is looked at, with the features that ``encode`` would make.
         start_s: the first frame watched is the first one that is not earlier; ...
         end_s: ... and all are earlier than this.
-        on_frame: called after every frame, with what the user said before it.
+        on_frame: called after every frame.
 
     Raises:
         ConfigError: the limits of the stream leave no room.
@@ -141,11 +138,8 @@ def watch_video(
                 del waiting[frame]
             watched.answer_s.append(time.monotonic() - began_s)
             watched.frames.append(output)
-            words = " ".join(text.content for text in texts if text.role is Role.USER)
-            if words:
-                watched.user_words[frame_idx] = words
             if on_frame is not None:
-                on_frame(output, words)
+                on_frame(output)
     except ProAssistError as error:
         if not watched.frames:
             raise

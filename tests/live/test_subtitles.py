@@ -49,8 +49,8 @@ def test_an_utterance_stays_until_the_next_or_until_it_is_read() -> None:
 def test_question_and_answer_of_one_frame_are_one_cue() -> None:
     (cue,) = make_cues([frame(3, "Ten  minutes.\n", user="How\nlong?")])
     assert cue.lines == (Line("User", "How long?"), Line("Assistant", "Ten minutes."))
-    told = [frame(3, user="Task knowledge: all of it"), frame(5, user="And now?")]
-    assert [c.lines for c in make_cues(told, {5: "And now?"})] == [(Line("User", "And now?"),)]
+    (alone,) = make_cues([frame(3), frame(5, user="And now?")])
+    assert alone.lines == (Line("User", "And now?"),)
 
 
 def test_cues_do_not_overlap_and_take_time_at_odd_rates() -> None:

@@ -158,8 +158,8 @@ def test_an_interrupt_keeps_what_was_answered(
 
     shown = _Printer.frame
 
-    def interrupt(self: _Printer, frame: FrameOutput, words: str) -> None:
-        shown(self, frame, words)
+    def interrupt(self: _Printer, frame: FrameOutput) -> None:
+        shown(self, frame)
         if frame.frame_idx == 12:
             raise KeyboardInterrupt
 
@@ -258,5 +258,5 @@ def test_cues_of_a_watch_are_those_of_its_frames() -> None:
     from proassist_lit.live.task import Task
 
     watched = Watched(Task(name="t", prompt="p"), 2.0)
-    assert make_cues(watched.frames, watched.user_words) == []
+    assert make_cues(watched.frames) == []
     assert watched.transcript("x").frames == ()
