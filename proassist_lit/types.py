@@ -240,11 +240,6 @@ class Batch:
     image_counts: tuple[int, ...] = ()  # image tokens of every conversation
     hides_tokens: bool = False  # attention_mask hides more than padding on the right
 
-    @property
-    def num_conversations(self) -> int:
-        """Conversations in the batch, padded or packed."""
-        return len(self.input_ids) if self.segment_ids is None else len(self.lengths)
-
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Self:
         """Copy to ``device``. Lightning calls this; it refuses a frozen dataclass without it."""
         return self._each(lambda tensor: tensor.to(device, non_blocking=non_blocking))

@@ -43,7 +43,7 @@ def test_parts_are_batches_of_neighbours_within_the_budget(
 
     start = 0
     for part in parts:
-        number = part.num_conversations
+        number = len(part.lengths)
         wanted = make(made[start : start + number])
         for f in fields(Batch):
             ours, theirs = getattr(part, f.name), getattr(wanted, f.name)
@@ -207,7 +207,7 @@ def test_parts_have_at_most_so_many_conversations(packed: bool) -> None:
     made = example_set(rho=1.0)
     members = [made[0, 0], made[0, 1], made[1, 0]]
     parts = split((pack if packed else collate)(members), None, 2)
-    assert [part.num_conversations for part in parts] == [2, 1]
+    assert [len(part.lengths) for part in parts] == [2, 1]
     assistant = tiny_model()
     whole = compute_losses(assistant, pack(members), ObjectiveConfig())
     found = compute_losses_in_parts(

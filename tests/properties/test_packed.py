@@ -41,7 +41,6 @@ def test_a_packed_row_holds_its_members_one_behind_the_other(members: Sequence[C
     batch = pack(made)
     assert batch.segment_ids is not None
     assert batch.lengths == tuple(len(member.input_ids) for member in made)
-    assert batch.num_conversations == len(made)
     assert int(batch.attention_mask.sum()) == sum(batch.lengths) == batch.input_ids.shape[1]
     for number, member in enumerate(made):
         own = batch.segment_ids[0] == number
