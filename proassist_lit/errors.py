@@ -9,6 +9,10 @@ class ConfigError(ProAssistError):
     """A setting is misspelt, out of range, or contradicts another one."""
 
 
+class OtherJobError(ConfigError):
+    """The directory of a job holds what it cannot go on with; it is left as it is."""
+
+
 class RecordError(ProAssistError):
     """A conversation record or annotation file is wrong: names file, line, turn and remedy."""
 

@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from proassist_lit.atomic import write_text
 from proassist_lit.directory_lock import alone_in
-from proassist_lit.errors import ConfigError
+from proassist_lit.errors import ConfigError, OtherJobError
 from proassist_lit.job_result import JobResult
 from proassist_lit.sweep.launcher import is_time_up
 from proassist_lit.sweep.settings import SearchSettings
@@ -34,7 +34,8 @@ def search(
     Trials that were begun and not finished are run again first, with their own values and in
     their own directories, where the job goes on; one whose process died again and again, without
     getting further, comes last. A trial that fails counts; one whose time was up is left to the
-    next start.
+    next start. One whose directory holds another job ends the search, and is left to the next
+    start, too: what changed would change the trials to come as well.
 
     Args:
         settings: of the search.
@@ -43,8 +44,8 @@ def search(
         arguments: overrides of the command line.
 
     Raises:
-        ConfigError: the space is wrong, the directory is another search's or in use, no trial came
-            to its end, or the time of some was up.
+        ConfigError: the space is wrong, the directory is another search's or in use, that of a
+            trial holds another job, no trial came to its end, or the time of some was up.
     """
     space = SearchSpace.of(settings.params, arguments)
     sweep_dir = Path(config.hydra.sweep.dir)
@@ -108,14 +109,29 @@ class _Rounds:
         self.run([trial])
 
     def run(self, trials: Sequence[Asked]) -> None:
-        """Launch trials of adjoining numbers together, and tell what came of them."""
+        """Launch trials of adjoining numbers together, and tell what came of them.
+
+        Raises:
+            ConfigError: the directories of some hold what they cannot go on with.
+        """
         self._under_way = trials
         jobs = [self._space.fill(trial.overrides) for trial in trials]
         results = self._launcher.launch(jobs, initial_job_idx=trials[0].number)
+        refused: list[int] = []
         for trial, result in zip(trials, results, strict=True):
-            self._tell(trial, result)
+            if isinstance(result._return_value, OtherJobError):  # the job has said why
+                refused.append(trial.number)
+            else:
+                self._tell(trial, result)
         self._under_way = ()
         self._write_best()
+        if refused:
+            raise ConfigError(
+                f"hydra.sweep.dir={self._sweep_dir}: the directories of {_named(refused)} hold "
+                "trials that cannot go on as they are asked for now (see above); nothing of them "
+                "is lost. Put back what was changed and start the same command again, or remove "
+                "these directories to begin the trials anew."
+            )
 
     def broken_off(self, error: BaseException) -> str:
         """What ``error`` did to the search; empty where it would do so again.

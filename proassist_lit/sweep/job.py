@@ -11,7 +11,7 @@ from pathlib import Path
 from proassist_lit.config import RunConfig
 from proassist_lit.config_schema import read_config, write_config
 from proassist_lit.directory_lock import alone_in
-from proassist_lit.errors import ConfigError
+from proassist_lit.errors import ConfigError, OtherJobError
 from proassist_lit.going_on import differences
 from proassist_lit.job_result import JobResult, Pruned
 from proassist_lit.rendezvous import is_first_process
@@ -40,7 +40,7 @@ def run_once(
         What ``job`` returned, now or earlier; None of one that was pruned.
 
     Raises:
-        ConfigError: the directory holds what a job with another configuration came to.
+        OtherJobError: the directory holds what a job with another configuration came to.
     """
     if not is_first_process():  # of several on one job: the first one keeps the books
         if result := JobResult.read(run_dir):  # it will not run, either
@@ -52,7 +52,7 @@ def run_once(
         if config_file.exists():
             result = JobResult.read(run_dir)
             if result or RunDirectory(run_dir).last_checkpoint.exists():  # else nothing to lose
-                _check_same(config, read_config(RunConfig, config_file), run_dir)
+                _check_same(config, _read_before(run_dir), run_dir)
             if result:
                 _say_finished(result, run_dir)
                 return result.value
@@ -79,9 +79,19 @@ def _going_on(config: RunConfig, run_dir: Path) -> RunConfig:
     return replace(config, resume="auto") if begun or config.resume == "none" else config
 
 
+def _read_before(run_dir: Path) -> RunConfig:
+    try:
+        return read_config(RunConfig, run_dir / "config.yaml")
+    except ConfigError as error:
+        raise OtherJobError(
+            f"{error}\n{run_dir}: holds a job that this version of the package cannot read. Go on "
+            "with the version that began it, or give another hydra.sweep.dir."
+        ) from error
+
+
 def _check_same(config: RunConfig, before: RunConfig, run_dir: Path) -> None:
     if wrong := differences(before, config):
-        raise ConfigError(
+        raise OtherJobError(
             f"{run_dir}: holds a job with {', '.join(wrong[:3])}{', ...' if len(wrong) > 3 else ''}"
             ". Give what was given there to go on with that sweep, or another hydra.sweep.dir."
         )

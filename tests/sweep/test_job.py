@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+import pickle
 import threading
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from filelock import FileLock
 
 from proassist_lit.config import RunConfig
 from proassist_lit.config_schema import read_config
-from proassist_lit.errors import ConfigError
+from proassist_lit.errors import ConfigError, OtherJobError
 from proassist_lit.job_result import JobResult, Pruned
 from proassist_lit.rendezvous import is_first_process
 from proassist_lit.sweep.job import run_once
@@ -93,10 +94,27 @@ def test_directory_of_another_job_is_refused_and_left_alone(tmp_path: Path, ende
               if path.is_file() and path.name != ".lock"}  # fmt: skip
 
     said = r"holds a job with seed 1, not 2\. .* another hydra\.sweep\.dir"
-    with pytest.raises(ConfigError, match=said):
+    with pytest.raises(OtherJobError, match=said) as refused:
         run_once(Job(), RunConfig(seed=2), tmp_path)
+    # As launchers that start processes hand it on.
+    assert isinstance(pickle.loads(pickle.dumps(refused.value)), OtherJobError)
     for path, content in before.items():
         assert path.read_bytes() == content
+
+
+@pytest.mark.parametrize("ended", [True, False])
+def test_directory_that_this_version_cannot_read_is_refused(tmp_path: Path, ended: bool) -> None:
+    if ended:
+        JobResult(value=0.5).write(tmp_path)
+    else:
+        (tmp_path / "checkpoints").mkdir()
+        (tmp_path / "checkpoints/last.ckpt").touch()
+    (tmp_path / "config.yaml").write_text("of_another_version: 1\n")
+
+    said = r"no key or config group 'of_another_version'(.|\n)*Go on with the version that began it"
+    with pytest.raises(OtherJobError, match=said):
+        run_once(Job(), RunConfig(), tmp_path)
+    assert (tmp_path / "config.yaml").read_text() == "of_another_version: 1\n"
 
 
 def test_job_that_came_to_nothing_can_be_begun_with_other_settings(tmp_path: Path) -> None:
@@ -105,7 +123,7 @@ def test_job_that_came_to_nothing_can_be_begun_with_other_settings(tmp_path: Pat
 
     assert run_once(Job(0.5), RunConfig(seed=2), tmp_path) == 0.5
     assert read_config(RunConfig, tmp_path / "config.yaml").seed == 2
-    with pytest.raises(ConfigError, match="holds a job with seed 2, not 1"):
+    with pytest.raises(OtherJobError, match="holds a job with seed 2, not 1"):
         run_once(Job(), RunConfig(seed=1), tmp_path)
 
 

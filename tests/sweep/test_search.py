@@ -10,10 +10,15 @@ import optuna
 import pytest
 import yaml
 from filelock import FileLock
+from hydra.core.utils import JobReturn, JobStatus
 
+from proassist_lit.config import RunConfig
+from proassist_lit.config_schema import write_config
 from proassist_lit.errors import ConfigError
 from proassist_lit.job_result import JobResult
+from proassist_lit.streaming.config import StreamConfig
 from proassist_lit.sweep import ask_tell, study
+from proassist_lit.sweep.job import run_once
 from proassist_lit.sweep.study import STUDY_NAME, open_storage
 from tests.sweep.searching import LR, FakeLauncher, run, states
 
@@ -221,6 +226,43 @@ def test_search_that_does_not_say_its_metric_goes_on(
         run(launcher, num_trials=1)
     run(launcher, num_trials=2)
     assert launcher.numbers == [0, 1]
+
+
+class TrainingLauncher(FakeLauncher):
+    """Its jobs look into their directories, as those of the command line do."""
+
+    config = RunConfig()
+
+    def _run(self, number: int, overrides: tuple[str, ...]) -> JobReturn:
+        result = super()._run(number, overrides)
+        try:
+            run_once(lambda *_: 0.5, self.config, self.folder / str(number))
+        except ConfigError as error:
+            result.status, result._return_value = JobStatus.FAILED, error
+        return result
+
+
+def test_trial_whose_settings_were_changed_meanwhile_is_not_lost(
+    launcher: FakeLauncher, tmp_path: Path
+) -> None:
+    launcher.ends = {1: KeyboardInterrupt()}
+    with pytest.raises(KeyboardInterrupt):
+        run(launcher, n_jobs=2)
+    begun = RunConfig(stream=StreamConfig(max_new_tokens=7))  # the experiment's file said so
+    write_config(begun, tmp_path / "1/config.yaml")
+    (tmp_path / "1/checkpoints").mkdir()
+    (tmp_path / "1/checkpoints/last.ckpt").touch()
+
+    again = TrainingLauncher(tmp_path)
+    said = r"the directories of 1 hold trials that cannot go on as .* Put back what was changed"
+    for _ in range(2):
+        with pytest.raises(ConfigError, match=said):
+            run(again, n_jobs=2)
+        assert states(tmp_path) == ["COMPLETE", "RUNNING"]  # and none is begun beside it
+    again.config = begun
+    run(again, n_jobs=2)
+    assert states(tmp_path) == ["COMPLETE"] * 3
+    assert again.jobs[-2][1] == launcher.jobs[1][1]
 
 
 def test_two_searches_never_share_a_directory(
