@@ -243,11 +243,15 @@ def _alone(run_dir: Path) -> AbstractContextManager[None]:
 def _run_of_sweep(job: Job, config: RunConfig, run_dir: Path, settings: HydraConf) -> float | None:
     launcher = settings.launcher.get("_target_", "")
     check_processes(config.trainer, launcher)
-    take_gpu(settings.job.num, launcher)
     sweep_dir = _sweep_dir(settings)
     trial, starts = Trial.of_job(settings, sweep_dir), Starts.of_job(settings, sweep_dir)
+
+    def begin(config: RunConfig, run_dir: Path) -> float | None:
+        take_gpu(settings.job.num, launcher, sweep_dir)  # one that ended earlier needs none
+        return job(config, run_dir)
+
     with _environment({VARIABLE: trial.to_text() if trial else None}):
-        return run_once(job, config, run_dir, starts)
+        return run_once(begin, config, run_dir, starts)
 
 
 def _sweep_dir(settings: HydraConf) -> Path:

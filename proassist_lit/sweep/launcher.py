@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import os
+import platform
 from importlib.util import find_spec
+from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 from proassist_lit.errors import ConfigError
 from proassist_lit.rendezvous import Rendezvous
@@ -23,6 +27,9 @@ _TIME_UP = ("submitit.core.utils", "UncompletedJobError")
 """Module and name of what is raised in a job when submitit's limit of time is spent."""
 
 _VISIBLE = "CUDA_VISIBLE_DEVICES"
+
+_held: list[FileLock] = []
+"""Of GPUs that this process took; whatever ends it, the system lets go of them."""
 
 _NEEDED = {
     "hydra/launcher=joblib": ("hydra_plugins.hydra_joblib_launcher", "sweep"),
@@ -80,15 +87,18 @@ def check_processes(trainer: TrainerConfig, target: str) -> None:
     )
 
 
-def take_gpu(job_num: int, target: str) -> None:
+def take_gpu(job_num: int, target: str, sweep_dir: Path) -> None:
     """Leave a job one GPU of several, where others run beside it: all would take the first one.
 
-    By what the process sees, so that Trainer, searches, 4-bit weights and evaluation agree. CUDA
-    looks once: a process that gets further jobs keeps the GPU of its first.
+    The one of its number, or the next that no other process of the sweep holds; with more jobs at
+    a time than GPUs, that of its number is shared. By what the process sees, so that Trainer,
+    searches, 4-bit weights and evaluation agree. CUDA looks once: a process that gets further jobs
+    keeps the GPU of its first.
 
     Args:
         job_num: number of the job in its multirun.
         target: ``_target_`` of the launcher.
+        sweep_dir: of the multirun, where a file for each GPU is locked.
     """
     if _ONE_PROCESS_EACH.get(target) not in _SIDE_BY_SIDE:
         return
@@ -99,7 +109,22 @@ def take_gpu(job_num: int, target: str) -> None:
         return
     seen = os.environ.get(_VISIBLE)
     names = seen.split(",") if seen else [str(gpu) for gpu in range(num_gpus)]
-    os.environ[_VISIBLE] = names[job_num % num_gpus]
+    own = job_num % num_gpus
+    turn = [*names[own:num_gpus], *names[:own]]
+    os.environ[_VISIBLE] = next((name for name in turn if _hold(name, sweep_dir)), names[own])
+
+
+def _hold(gpu: str, sweep_dir: Path) -> bool:
+    """Keep other processes of the sweep from a GPU of this machine; False if one has it."""
+    folder = sweep_dir / ".gpus"
+    lock = FileLock(folder / f"{platform.node()}-{gpu.strip().replace('/', '_')}.lock")
+    try:
+        folder.mkdir(exist_ok=True)
+        lock.acquire(blocking=False)
+    except (Timeout, OSError, NotImplementedError):  # or there are no locks on this disk
+        return False
+    _held.append(lock)
+    return True
 
 
 def is_time_up(error: object) -> bool:

@@ -177,19 +177,35 @@ def test_multi_process_job_of_a_multirun_is_refused(app: App) -> None:
     assert "hydra/launcher=basic" in app.err
 
 
-def test_jobs_under_joblib_take_a_gpu_of_those_that_are_seen(
-    app: App, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def two_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    """This process sees two GPUs unless it is told of one."""
+    monkeypatch.setattr(launcher, "_held", [])
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "7,5")
     monkeypatch.setattr(
         torch.cuda, "device_count", lambda: len(os.environ["CUDA_VISIBLE_DEVICES"].split(","))
     )
-    here = ("hydra/launcher=joblib", "hydra.launcher.n_jobs=1")  # in this process
+
+
+IN_THIS_PROCESS = ("hydra/launcher=joblib", "hydra.launcher.n_jobs=1")
+
+
+@pytest.mark.usefixtures("two_gpus")
+def test_jobs_under_joblib_take_a_gpu_of_those_that_are_seen(app: App) -> None:
     assert app("-m", "seed=1,2", "hydra/launcher=basic") == 0
     assert os.environ["CUDA_VISIBLE_DEVICES"] == "7,5"
-    assert app("-m", "seed=3,4", *here) == 0
+    assert app("-m", "seed=3,4", *IN_THIS_PROCESS) == 0
     assert os.environ["CUDA_VISIBLE_DEVICES"] == "7"
     assert [config.seed for config, _ in app.jobs] == [1, 2, 3, 4]
+
+
+@pytest.mark.usefixtures("two_gpus")
+def test_job_that_came_to_its_end_earlier_takes_no_gpu(app: App) -> None:
+    sweep = ("-m", "hydra.sweep.dir=sweep", "seed=1,2")
+    assert app(*sweep, "hydra/launcher=basic") == 0
+    assert app(*sweep, *IN_THIS_PROCESS) == 0
+    assert len(app.jobs) == 2
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == "7,5"
 
 
 def test_sweep_started_again_runs_what_is_missing(app: App) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import pytest
 import torch
@@ -66,6 +67,7 @@ def four_gpus(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     """The environment of a process that sees four GPUs unless it is told of fewer."""
     environment: dict[str, str] = {}
     monkeypatch.setattr(os, "environ", environment)
+    monkeypatch.setattr(launcher, "_held", [])
 
     def count() -> int:
         names = environment.get("CUDA_VISIBLE_DEVICES")
@@ -85,24 +87,50 @@ def four_gpus(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     ],
 )  # fmt: skip
 def test_jobs_side_by_side_take_a_gpu_each(
-    target: str, visible: str | None, job_num: int, left: str | None, four_gpus: dict[str, str]
+    target: str,
+    visible: str | None,
+    job_num: int,
+    left: str | None,
+    four_gpus: dict[str, str],
+    tmp_path: Path,
 ) -> None:
     if visible is not None:
         four_gpus["CUDA_VISIBLE_DEVICES"] = visible
-    take_gpu(job_num, target)
+    take_gpu(job_num, target, tmp_path)
     assert four_gpus.get("CUDA_VISIBLE_DEVICES") == left
 
 
 def test_a_process_keeps_the_gpu_of_its_first_job(
-    four_gpus: dict[str, str], monkeypatch: pytest.MonkeyPatch
+    four_gpus: dict[str, str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    take_gpu(2, JOBLIB)
-    take_gpu(3, JOBLIB)
+    take_gpu(2, JOBLIB, tmp_path)
+    take_gpu(3, JOBLIB, tmp_path)
     assert four_gpus["CUDA_VISIBLE_DEVICES"] == "2"
     del four_gpus["CUDA_VISIBLE_DEVICES"]
     monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)  # it no longer looks
-    take_gpu(3, JOBLIB)
+    take_gpu(3, JOBLIB, tmp_path)
     assert "CUDA_VISIBLE_DEVICES" not in four_gpus
+
+
+def test_without_locks_a_gpu_is_that_of_the_number(
+    four_gpus: dict[str, str], tmp_path: Path
+) -> None:
+    take_gpu(6, JOBLIB, tmp_path / "gone")
+    assert four_gpus["CUDA_VISIBLE_DEVICES"] == "2"
+
+
+def test_no_two_processes_have_a_gpu_while_another_is_free(
+    four_gpus: dict[str, str], tmp_path: Path
+) -> None:
+    def take_in_another_process(job_num: int) -> str:
+        four_gpus.clear()
+        take_gpu(job_num, JOBLIB, tmp_path)
+        return four_gpus["CUDA_VISIBLE_DEVICES"]
+
+    assert [take_in_another_process(number) for number in (0, 4, 8)] == ["0", "1", "2"]
+    launcher._held[0].release()  # as the end of a process does
+    assert [take_in_another_process(number) for number in (6, 7)] == ["3", "0"]
+    assert take_in_another_process(6) == "2"  # all are taken: it is shared
 
 
 def test_names_of_launchers_are_those_that_hydra_uses() -> None:
