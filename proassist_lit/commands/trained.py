@@ -164,12 +164,17 @@ def _is_evaluation_of(found: Path, folder: Path, checkpoint: Path, config: RunCo
     """Whether the state in ``checkpoint`` was evaluated in ``found``, as ``config`` says."""
     from proassist_lit.config import RunConfig
     from proassist_lit.config_schema import read_config
+    from proassist_lit.model.checkpoint import read_step
 
     notes = json.loads((found / "notes.json").read_text(encoding="utf-8"))
     if notes.get("checkpoint") != str(_within(folder, checkpoint)):
         return False
-    if (found / "metrics.json").stat().st_mtime < checkpoint.stat().st_mtime:
-        return False  # trained since
+    if "step" in notes:
+        is_trained_since = notes["step"] != str(read_step(checkpoint))
+    else:  # notes of an earlier version: by times, which a copy has not
+        is_trained_since = (found / "metrics.json").stat().st_mtime < checkpoint.stat().st_mtime
+    if is_trained_since:
+        return False
     asked, own = (
         (c.stream, c.compat, [getattr(c.data, name) for name in _MAKES_VAL])
         for c in (read_config(RunConfig, found / "config.yaml"), config)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from proassist_lit.commands.trained import find_checkpoint, find_trained, override
 from proassist_lit.config import RunConfig
@@ -69,6 +70,25 @@ def test_another_state_has_the_thresholds_of_its_own_evaluation(
     best = find_trained(run, "best").metrics
     assert best.get("val/theta_speak") == (0.625 if known else None)
     assert find_trained(run).metrics["val/theta_speak"] == 0.25
+
+
+@pytest.mark.parametrize("newer", ["checkpoint", "evaluation"])
+@pytest.mark.parametrize(("step", "known"), [("9", True), ("5", False)])
+def test_whose_an_evaluation_is_says_its_step_and_not_the_time_of_a_copy(
+    step: str, known: bool, newer: str, tmp_path: Path
+) -> None:
+    run, _ = make_run(tmp_path / "run", ModelConfig(tiny=TINY))
+    best = run / "checkpoints/best.ckpt"
+    torch.save(torch.load(best, weights_only=True) | {"global_step": 9}, best)
+    evaluation = RunDirectory(run / "evaluations/2026-01-01")
+    write_config(RunConfig(), evaluation.path / "config.yaml")
+    evaluation.write_notes(checkpoint="checkpoints/best.ckpt", step=step)
+    evaluation.write_metrics({"val/theta_speak": 0.625})
+    later = time.time() + 60
+    copied_last = best if newer == "checkpoint" else evaluation.path / "metrics.json"
+    os.utime(copied_last, (later, later))
+
+    assert find_trained(run, "best").metrics.get("val/theta_speak") == (0.625 if known else None)
 
 
 @pytest.mark.parametrize(
