@@ -15,6 +15,7 @@ from proassist_lit.build import Core, build_collate, build_examples
 from proassist_lit.config import RunConfig
 from proassist_lit.errors import ConfigError, TrainingError
 from proassist_lit.lit.build import build_module, plugins_of
+from proassist_lit.lit.interrupt import interruptible
 from proassist_lit.lit.search import Search
 from proassist_lit.lit.weight_average import room_for_average
 from proassist_lit.run_directory import RunDirectory
@@ -131,7 +132,7 @@ def _search(config: RunConfig, core: Core, run: RunDirectory) -> int:
     # here. At validation there is a second one, in the room that the gradients have left.
     device = trial().strategy.root_device
     room = room_for_average(trained.values(), device) if trainer.ema_decay else []
-    with isolate_rng():
+    with isolate_rng(), interruptible():
         found = Tuner(trial()).scale_batch_size(
             module, datamodule=longest, mode="binsearch", steps_per_trial=STEPS_PER_TRIAL,
             init_val=1, margin=0.0, max_val=2 * most + 2,  # which it would not try

@@ -13,6 +13,7 @@ from proassist_lit.config import RunConfig
 from proassist_lit.errors import TrainingError
 from proassist_lit.lit.build import build_module, plugins_of
 from proassist_lit.lit.datamodule import ConversationDataModule
+from proassist_lit.lit.interrupt import interruptible
 from proassist_lit.lit.search import Search
 from proassist_lit.run_directory import RunDirectory
 
@@ -70,9 +71,10 @@ def _search(
         default_root_dir=run.path,
     )  # fmt: skip
     module = build_module(config, core, len(datamodule.train_dataloader()))
-    finder = Tuner(searcher).lr_find(
-        module, datamodule=datamodule, min_lr=1e-7, num_training=NUM_STEPS, update_attr=False
-    )
+    with interruptible():
+        finder = Tuner(searcher).lr_find(
+            module, datamodule=datamodule, min_lr=1e-7, num_training=NUM_STEPS, update_attr=False
+        )
     L.seed_everything(config.seed, workers=True, verbose=False)
     lr = finder.suggestion() if finder is not None else None
     if finder is None or lr is None:

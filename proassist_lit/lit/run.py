@@ -25,6 +25,7 @@ from proassist_lit.lit.build import (
 )
 from proassist_lit.lit.callbacks import StreamingEvaluation
 from proassist_lit.lit.devices import check_devices
+from proassist_lit.lit.interrupt import interruptible
 from proassist_lit.lit.logs import build_logs
 from proassist_lit.lit.lr_search import with_found_lr
 from proassist_lit.lit.parts import check_heads_train, check_trained_types, parts_table
@@ -103,7 +104,8 @@ def train(config: RunConfig, run_dir: Path) -> float:
             trainer.callbacks.append(pruning)  # type: ignore[attr-defined]
         if trainer.is_global_zero:
             _point_latest(run)
-        trainer.fit(module, datamodule=datamodule, ckpt_path=checkpoint, weights_only=True)
+        with interruptible():
+            trainer.fit(module, datamodule=datamodule, ckpt_path=checkpoint, weights_only=True)
         if pruning is not None and pruning.pruned:
             failed = False
             raise Pruned(f"at step {trainer.global_step}")

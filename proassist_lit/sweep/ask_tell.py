@@ -138,7 +138,7 @@ class _Rounds:
 
         Trials that were stopped did not come to nothing.
         """
-        if not isinstance(error, Exception):  # KeyboardInterrupt, which Lightning makes SystemExit
+        if not isinstance(error, Exception):  # Ctrl-C, or a signal's SystemExit
             for trial in self._under_way:
                 self._starts(trial).forget()
             return "was stopped"

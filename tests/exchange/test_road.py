@@ -107,7 +107,7 @@ def test_a_low_rank_run_that_stopped_goes_on_from_where_it_was(
         return step(self, batch, batch_idx)  # type: ignore[arg-type]
 
     monkeypatch.setattr(AssistantModule, "training_step", interrupted)
-    with pytest.raises(SystemExit):
+    with pytest.raises(KeyboardInterrupt):
         train(small, run)
     saved = torch.load(run / "checkpoints/last.ckpt", weights_only=True)["state_dict"]
     train(replace(small, resume="auto"), run)

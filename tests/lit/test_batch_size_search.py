@@ -149,6 +149,24 @@ def test_one_conversation_that_is_too_large_is_named(
         )
 
 
+@pytest.mark.filterwarnings("ignore")  # of Lightning: not tested here
+def test_ctrl_c_while_it_looks_is_one(
+    device: Device,
+    built: tuple[RunConfig, Core, list[int]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def interrupted(*_: object) -> Tensor:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(AssistantModule, "training_step", interrupted)
+    settings, core, _ = built
+    with pytest.raises(KeyboardInterrupt):
+        with_found_batch_size(
+            asking(settings, 8), core, RunDirectory(tmp_path / "run"), resumes=False
+        )
+
+
 def test_what_was_found_must_be_there_to_go_on(tmp_path: Path) -> None:
     nothing: Any = None
     with pytest.raises(ConfigError, match=r"batch_size\.json is not there.*; go on with"):

@@ -17,6 +17,7 @@ from proassist_lit.errors import ConfigError, TrainingError
 from proassist_lit.lit import lr_search
 from proassist_lit.lit.build import build_datamodule
 from proassist_lit.lit.lr_search import with_found_lr
+from proassist_lit.lit.module import AssistantModule
 from proassist_lit.run_directory import RunDirectory
 from tests.lit.resuming import config
 
@@ -53,6 +54,15 @@ def test_rate_is_found_and_the_model_left_as_it_was(
     assert with_found_lr(settings, nothing, nothing, run, resumes=True) == found
     with Image.open(tmp_path / "run/lr_search.png") as picture:
         assert picture.width > 100
+
+
+def test_ctrl_c_while_it_looks_is_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object) -> torch.Tensor:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(AssistantModule, "training_step", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        looked_for(config(tmp_path / "data"), tmp_path / "run")
 
 
 @pytest.mark.road

@@ -115,9 +115,10 @@ def test_interrupt_leaves_a_checkpoint_that_training_goes_on_from(
 
     with monkeypatch.context() as patch:
         patch.setattr(AssistantModule, "training_step", interrupted)
-        with pytest.raises(SystemExit):
+        with pytest.raises(KeyboardInterrupt):
             train(config(tmp_path), run)
 
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     saved = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
     assert saved["global_step"] == 3
     assert f"hydra.run.dir={run} resume=auto" in capsys.readouterr().err
