@@ -6,6 +6,7 @@ import importlib.util
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 
@@ -18,9 +19,9 @@ from proassist_lit.lit.wandb_run import (
     WandbIdentity,
     find_identity,
     start_wandb,
-    step_of,
 )
 from proassist_lit.lit.wandb_sink import WandbSink
+from proassist_lit.model.checkpoint import read_step
 from proassist_lit.report.dashboard import Sink
 from proassist_lit.report.dashboard_files import DashboardFiles
 from proassist_lit.run_directory import RunDirectory
@@ -56,6 +57,7 @@ def build_logs(config: RunConfig, run: RunDirectory, checkpoint: str | None) -> 
 
     Raises:
         ConfigError: TensorBoard is asked for and not installed.
+        CheckpointError: the checkpoint cannot be read; no file was touched.
     """
     if config.logger.tensorboard and importlib.util.find_spec("tensorboard") is None:
         raise ConfigError(
@@ -64,7 +66,7 @@ def build_logs(config: RunConfig, run: RunDirectory, checkpoint: str | None) -> 
         )
     # The run directory holds more than logs, and what would be deleted was set aside.
     warnings.filterwarnings("ignore", message="Experiment logs directory")
-    csv = CurvesLogger(run.path, step=step_of(checkpoint) if checkpoint else None)
+    csv = CurvesLogger(run.path, step=read_step(Path(checkpoint)) if checkpoint else None)
     loggers: list[Logger] = [csv]
     sinks: list[Sink] = [DashboardFiles(run), CsvSink(csv)]
     if config.logger.tensorboard:

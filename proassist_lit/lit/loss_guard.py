@@ -13,10 +13,10 @@ import lightning as L
 import torch
 from torch import Tensor
 
-from proassist_lit.errors import TrainingError
+from proassist_lit.errors import CheckpointError, TrainingError
 from proassist_lit.going_on import go_on_command
 from proassist_lit.lit.datamodule import ConversationDataModule
-from proassist_lit.lit.wandb_run import step_of
+from proassist_lit.model.checkpoint import read_step
 from proassist_lit.run_directory import RunDirectory
 
 WINDOW = 100
@@ -198,13 +198,15 @@ class LossGuard(L.Callback):
     def _way_on(self) -> str:
         """How to go on after a fault."""
         last = self._run.last_checkpoint
+        anew = "begin anew with a lower trainer.optimizer.lr, or mend the conversations."
         if not last.exists():
-            return (
-                "No checkpoint was written yet; begin anew with a lower trainer.optimizer.lr, or "
-                "mend the conversations."
-            )
+            return f"No checkpoint was written yet; {anew}"
+        try:
+            step = read_step(last)
+        except CheckpointError as error:
+            return f"There is none to go on from ({error}); {anew}"
         return (
-            f"The last good checkpoint is {last} (step {step_of(str(last))}); go on from it "
+            f"The last good checkpoint is {last} (step {step}); go on from it "
             f"with {go_on_command(self._run.path)} and something changed "
             "(trainer.optimizer.lr, trainer.gradient_clip, trainer.precision, mended "
             "features), or begin anew, also with another seed or other conversations."

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import pickle
 import secrets
 import warnings
 from collections.abc import Iterator, Mapping
@@ -12,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
-import torch
 from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 
 from proassist_lit.atomic import write_text
 from proassist_lit.config import RunConfig, WandbMode
 from proassist_lit.config_schema import to_plain
+from proassist_lit.model.checkpoint import read_callback
 from proassist_lit.run_directory import RunDirectory
 
 STEP = "trainer/global_step"
@@ -60,39 +59,20 @@ def find_identity(run: RunDirectory, checkpoint: str | None) -> WandbIdentity:
     Args:
         run: directory of the run, which remembers the id where the checkpoint does not.
         checkpoint: what training goes on from; None if it begins.
+
+    Raises:
+        CheckpointError: it cannot be read.
     """
     if checkpoint is None:
         return WandbIdentity(secrets.token_hex(4))
-    state = _state_in(checkpoint) if run.holds(checkpoint) else {}
+    state: Mapping[str, Any] = {}
+    if run.holds(checkpoint):
+        state = read_callback(Path(checkpoint), WandbIdentity.__qualname__)
     if "id" in state:
         return WandbIdentity(str(state["id"]), int(state["step"]))
     if run.wandb_id.exists():
         return WandbIdentity(run.wandb_id.read_text(encoding="utf-8").strip())
     return WandbIdentity(secrets.token_hex(4))
-
-
-def step_of(checkpoint: str) -> int:
-    """Optimizer steps that a checkpoint holds; 0 if it cannot be read."""
-    return int(_read(checkpoint).get("global_step", 0))
-
-
-def _state_in(checkpoint: str) -> Mapping[str, Any]:
-    """What ``WandbIdentity`` left in a checkpoint."""
-    state: Mapping[str, Any] = (
-        _read(checkpoint).get("callbacks", {}).get(WandbIdentity.__qualname__, {})
-    )
-    return state
-
-
-def _read(checkpoint: str) -> Mapping[str, Any]:
-    """A checkpoint, its tensors left on the disk; nothing if it cannot be read."""
-    try:
-        saved: Mapping[str, Any] = torch.load(
-            checkpoint, map_location="cpu", weights_only=True, mmap=True
-        )
-    except (OSError, RuntimeError, pickle.UnpicklingError):
-        return {}  # the Trainer reads it as well, and has the words for it
-    return saved
 
 
 def start_wandb(config: RunConfig, run: RunDirectory, identity: WandbIdentity) -> Any:

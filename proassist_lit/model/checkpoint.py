@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -78,6 +78,17 @@ def read_step(path: Path) -> int:
     """
     with _reading(path) as saved:
         return int(saved["global_step"])
+
+
+def read_callback(path: Path, name: str) -> Mapping[str, Any]:
+    """What a callback of that name left in a checkpoint; nothing if there was none.
+
+    Raises:
+        CheckpointError: the file cannot be read.
+    """
+    with _reading(path) as saved:
+        state: Mapping[str, Any] = saved.get("callbacks", {}).get(name, {})
+        return state
 
 
 @contextmanager

@@ -196,6 +196,18 @@ def test_loss_on_val_that_is_no_number_stops_training(
         loop.guard.on_validation_end(loop.trainer, loop.module)
 
 
+def test_checkpoint_that_cannot_be_read_is_not_called_good(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loop = Loop(tmp_path, monkeypatch)
+    last = RunDirectory(tmp_path).last_checkpoint
+    last.parent.mkdir()
+    last.write_bytes(b"cut off")
+    said = r"There is none to go on from \(.*last\.ckpt: cannot be read .*\); begin anew"
+    with pytest.raises(TrainingError, match=said):
+        loop.step(math.nan)
+
+
 def test_spike_factor_that_every_loss_exceeds_is_refused() -> None:
     with pytest.raises(
         ConfigError, match=r"spike_factor must be above 1, or 0 for never, got 0\.5"

@@ -15,7 +15,7 @@ from lightning.pytorch.loggers import CSVLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from proassist_lit.config import LoggerConfig, RunConfig, WandbMode
-from proassist_lit.errors import ConfigError
+from proassist_lit.errors import CheckpointError, ConfigError
 from proassist_lit.lit import logs as logs_module
 from proassist_lit.lit import wandb_sink
 from proassist_lit.lit.curves_logger import CurvesLogger
@@ -164,7 +164,8 @@ def test_wandb_run_goes_on_after_the_rows_that_it_has(tmp_path: Path) -> None:
     first = build_logs(config(), run, None)
     for step in range(3):
         first.loggers[-1].log_metrics({"train/loss": 1.0}, step=step)
-    torch.save({"callbacks": {"WandbIdentity": first.identity.state_dict()}}, checkpoint)
+    state = {"WandbIdentity": first.identity.state_dict()}
+    torch.save({"global_step": 3, "callbacks": state}, checkpoint)
     first.finish(failed=True)
 
     second = build_logs(config(), run, str(checkpoint))
@@ -190,10 +191,22 @@ def test_identity_is_that_of_the_checkpoint_else_of_the_directory_else_new(tmp_p
     kept = find_identity(run, str(holding))
     assert (kept.run_id, kept.step) == ("kept", 7)
     assert find_identity(run, str(without)).run_id == "of-directory"
-    assert find_identity(run, str(broken)).run_id == "of-directory"
+    with pytest.raises(CheckpointError, match=r"broken\.ckpt: cannot be read as a checkpoint"):
+        find_identity(run, str(broken))
     new = [find_identity(run, None).run_id for _ in range(2)]
     branches = [find_identity(other, str(holding)) for _ in range(2)]  # of a sweep, say
     assert len({*new, *(b.run_id for b in branches), "of-directory", "kept"}) == 6
+
+
+def test_a_checkpoint_that_cannot_be_read_costs_no_curves(tmp_path: Path) -> None:
+    run = RunDirectory(tmp_path)
+    run.checkpoints.mkdir()
+    run.last_checkpoint.write_bytes(b"cut off")
+    curves = "step,train/loss\n0,3.0\n1,2.0\n"
+    (tmp_path / "metrics.csv").write_text(curves)
+    with pytest.raises(CheckpointError, match=r"last\.ckpt: cannot be read as a checkpoint"):
+        build_logs(config(), run, str(run.last_checkpoint))
+    assert (tmp_path / "metrics.csv").read_text() == curves
 
 
 @pytest.mark.filterwarnings("ignore:Experiment logs directory")
