@@ -26,8 +26,8 @@ from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from rich.console import Console
 
+from proassist_lit.commands.terminal import console, write
 from proassist_lit.composition import check_composition, one_line, store_schema, to_run_config
 from proassist_lit.config import RunConfig
 from proassist_lit.config_check import ConfigFiles
@@ -89,7 +89,7 @@ def run_app(job: Job, *, conf_dir: Path) -> None:
         arguments = _parse_arguments()
         if arguments.help:
             files, program = ConfigFiles(conf_dir), f"python {Path(sys.argv[0]).name}"
-            _write(help_text(program, files, RunConfig(), SearchSettings()))
+            write(help_text(program, files, RunConfig(), SearchSettings()))
             return
         if not (arguments.hydra_help or arguments.shell_completion):
             check_composition(arguments, conf_dir)
@@ -279,8 +279,7 @@ def _write_table(sweep_dir: Path) -> None:
     table = multirun_table(sweep_dir)
     for suffix in ("csv", "md", "html"):
         table.write(sweep_dir / f"table.{suffix}")
-    # A file or pipe has no width to keep to.
-    Console(width=None if sys.stdout.isatty() else 200).print(table)
+    console().print(table)
 
 
 @contextmanager
@@ -316,7 +315,3 @@ def _run_dir_of_first(launch: Rendezvous | None) -> Path | None:
     if launch is not None:
         return launch.wait()
     return Path(os.environ[_RUN_DIR])
-
-
-def _write(text: str) -> None:
-    sys.stdout.write(text)

@@ -9,12 +9,10 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from proassist_lit.commands.terminal import count
+from proassist_lit.commands.terminal import console, count, write
 from proassist_lit.errors import ConfigError
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from proassist_lit.judge.answer_file import AnswerFile
     from proassist_lit.judge.asking import Tally
     from proassist_lit.judge.client import JudgeServer
@@ -130,11 +128,11 @@ def judge(arguments: argparse.Namespace) -> int:
     answers = AnswerFile(run.judge_answers)
     task = (_Comparing if arguments.against else _Scoring)(run, arguments, settings)
     if arguments.dry_run:
-        _write(describe_plan(task.requests, answers, settings, prices))
+        write(describe_plan(task.requests, answers, settings, prices))
         return 0
     tally = _ask(task.requests, _server(arguments), answers, arguments.concurrency, prices)
     found = task.finish(answers)
-    _write(
+    write(
         f"asked now: {tally.asked.num_answers} answers, {tally.asked.describe(prices)}\n"
         f"all in all: {found.usage.num_answers} answers, {found.usage.describe(prices)}\n"
     )
@@ -168,7 +166,7 @@ class _Scoring:
         old = {k: v for k, v in self._run.read_metrics().items() if not k.startswith(prefix)}
         new = {f"{prefix}{name}": value for name, value in scores.metrics().items()}
         self._run.write_metrics(old | new)
-        _console().print(score_table(self._split, scores))
+        console().print(score_table(self._split, scores))
         return scores
 
 
@@ -208,10 +206,10 @@ class _Comparing:
         other = Path(os.path.relpath(self._there.resolve(), self._here.resolve()))
         self._results.write_comparison(other, self._split, comparison.to_json())
         names = self._here.resolve().name, self._there.resolve().name
-        _console().print(comparison_table(self._split, *names, comparison))
+        console().print(comparison_table(self._split, *names, comparison))
         for reason, streams in self._left_out.items():
             if streams:
-                _write(f"left out, {reason}: {', '.join(streams)}\n")
+                write(f"left out, {reason}: {', '.join(streams)}\n")
         return comparison
 
 
@@ -323,14 +321,3 @@ def _exit_code(tally: Tally, found: SplitScores | RunComparison, run: RunDirecto
 
 def _complain(text: str) -> None:
     sys.stderr.write(f"error: judge: {text}\n")
-
-
-def _console() -> Console:
-    from rich.console import Console
-
-    # A file or pipe has no width to keep to.
-    return Console(width=None if sys.stdout.isatty() else 200)
-
-
-def _write(text: str) -> None:
-    sys.stdout.write(text)
