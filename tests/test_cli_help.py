@@ -19,6 +19,7 @@ def test_help_shows_experiments_groups_and_every_key(app: App) -> None:
     assert "trainer.max_steps: int = 600\n      Optimizer steps; -1 for no limit.\n" in app.out
     assert "logger.wandb: offline|online|disabled = offline\n" in app.out
     assert "stream.theta_speak: float or null = null\n" in app.out
+    assert "that a job returns; maximize what train.py does, an F1." in app.out
     assert "data.toy: How the ``toy`` recordings are invented." in app.out
     assert max(map(len, app.out.splitlines())) <= 130
 

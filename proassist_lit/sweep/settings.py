@@ -31,7 +31,7 @@ class SearchSettings:
     """Seed of the sampler; trial n is a function of it, n, and the trials finished before."""
 
     direction: str = "maximize"
-    """maximize or minimize the value that a job returns."""
+    """maximize or minimize the value that a job returns; maximize what train.py does, an F1."""
 
     pruner: str = "median"
     """median (end a trial that is worse than half of the others at the same step) or none."""
