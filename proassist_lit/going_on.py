@@ -46,15 +46,19 @@ def go_on_command(run_dir: Path) -> str:
 
 
 def begun_with(run_dir: Path) -> RunConfig | None:
-    """The settings of the run that was begun in a directory; None if there is no checkpoint.
+    """The settings of the run that was begun in a directory.
 
-    Raises:
-        ConfigError: they are not those of this version.
+    Returns:
+        None if there is no checkpoint, or if they are of another version, which is said.
     """
     config_file = run_dir / "config.yaml"
     if not config_file.exists() or not RunDirectory(run_dir).last_checkpoint.exists():
         return None
-    return read_config(RunConfig, config_file)
+    try:
+        return read_config(RunConfig, config_file)
+    except ConfigError as error:
+        sys.stderr.write(f"{error} What the run goes on with is not compared with it.\n")
+        return None
 
 
 def check_goes_on(config: RunConfig, before: RunConfig, run_dir: Path) -> None:

@@ -150,6 +150,15 @@ def test_a_run_that_goes_on_with_other_settings_says_so(app: App) -> None:
     assert "and 2 more as it began" in app.err
 
 
+def test_a_run_of_another_version_goes_on(app: App) -> None:
+    assert app("hydra.run.dir=here") == 0
+    checkpoint_in("here")
+    with Path("here/config.yaml").open("a") as file:
+        file.write("of_old: 3\n")
+    assert app("hydra.run.dir=here", "resume=auto") == 0
+    assert re.search(r"config.yaml.*of_old.* goes on with is not compared with it\.\n$", app.err)
+
+
 LIMITS = ("max_new_tokens", "max_dst_tokens", "window_tokens", "max_summary_tokens")
 
 
