@@ -14,7 +14,6 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn
 
@@ -28,7 +27,13 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from proassist_lit.commands.terminal import console, write
-from proassist_lit.composition import check_composition, one_line, store_schema, to_run_config
+from proassist_lit.composition import (
+    check_composition,
+    is_multirun,
+    one_line,
+    store_schema,
+    to_run_config,
+)
 from proassist_lit.config import RunConfig
 from proassist_lit.config_check import ConfigFiles
 from proassist_lit.config_help import help_text
@@ -38,11 +43,11 @@ from proassist_lit.config_schema import (
 )
 from proassist_lit.directory_lock import alone_in
 from proassist_lit.errors import ConfigError, ProAssistError
-from proassist_lit.going_on import begun_with, check_goes_on
+from proassist_lit.going_on import begun_with, check_begins_from, check_goes_on, settled
 from proassist_lit.job_result import Pruned
 from proassist_lit.rendezvous import Rendezvous, is_first_process
 from proassist_lit.report.runs import multirun_table
-from proassist_lit.run_directory import LATEST, RunDirectory, follow_latest
+from proassist_lit.run_directory import RunDirectory, follow_latest
 from proassist_lit.sweep.job import run_once
 from proassist_lit.sweep.launcher import check_processes, take_gpu
 from proassist_lit.sweep.settings import SearchSettings
@@ -93,7 +98,8 @@ def run_app(job: Job, *, conf_dir: Path) -> None:
             return
         if not (arguments.hydra_help or arguments.shell_completion):
             check_composition(arguments, conf_dir)
-            _check_begins_from(arguments)
+            if is_multirun(arguments):
+                check_begins_from(arguments.overrides)
         _run_hydra(job, conf_dir, failures, launch)
         if failures:  # of a single run, kept back from Hydra, which would add a line of its own
             raise failures[0]
@@ -150,17 +156,6 @@ def _parse_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _check_begins_from(arguments: argparse.Namespace) -> None:
-    """Refuse to begin the jobs of a multirun from the link that each of them moves."""
-    for text in arguments.overrides if arguments.multirun else ():
-        key, _, value = text.partition("=")
-        if key.lstrip("+") in ("resume", "model.init_from") and LATEST in Path(value).parts:
-            raise ConfigError(
-                f"{text}: each job moves that link when it begins; name what it leads to now, "
-                f"{key}={follow_latest(Path(value))}."
-            )
-
-
 def _run_hydra(
     job: Job, conf_dir: Path, failures: list[Exception], launch: Rendezvous | None
 ) -> None:
@@ -170,20 +165,20 @@ def _run_hydra(
     @functools.wraps(job)  # Hydra names the log file after the file of ``job``
     def task(composed: DictConfig) -> float | None:
         settings = HydraConfig.get()
-        is_multirun = settings.mode == RunMode.MULTIRUN
+        is_job = settings.mode == RunMode.MULTIRUN
         run_dir = follow_latest(Path(settings.runtime.output_dir))
         try:
             config = to_run_config(composed)
             with _environment({_FULL_ERROR: full_error, _RUN_DIR: str(run_dir)}):
-                if is_multirun:
-                    return _run_of_sweep(job, _settled(config), run_dir, settings)
+                if is_job:
+                    return _run_of_sweep(job, settled(config), run_dir, settings)
                 if launch is not None:
                     launch.check_devices(config.trainer.devices, config.trainer.num_nodes)
                 with _alone(run_dir):
                     run = RunDirectory(run_dir)
                     run.check_begins(config.resume)
                     before = begun_with(run_dir)
-                    config = _settled(config, before)
+                    config = settled(config, before)
                     if before is not None:
                         check_goes_on(config, before, run_dir)
                     with run.config_of_checkpoint():
@@ -192,7 +187,7 @@ def _run_hydra(
                             launch.name(run_dir)
                         return job(config, run_dir)
         except Exception as error:
-            if is_multirun:  # the other jobs go on, so say it now; Hydra ends with the first error
+            if is_job:  # the other jobs go on, so say it now; Hydra ends with the first error
                 with _environment({_FULL_ERROR: full_error}):
                     _show_of_job(error, run_dir)
                 setattr(error, _SHOWN, True)
@@ -200,7 +195,7 @@ def _run_hydra(
             failures.append(error)
             return None
         finally:
-            if is_multirun and is_first_process():
+            if is_job and is_first_process():
                 _write_table(_sweep_dir(settings))
 
     start = hydra.main(
@@ -208,24 +203,6 @@ def _run_hydra(
     )(task)
     with _environment({_FULL_ERROR: "1"}):  # Hydra then leaves the errors to us
         start()
-
-
-def _settled(config: RunConfig, before: RunConfig | None = None) -> RunConfig:
-    """What it begins from is named for good: the link to the latest run moves when this begins.
-
-    Args:
-        config: as it is given.
-        before: as it was when the run began that goes on here.
-    """
-    init_from = config.model.init_from
-    if before is not None and LATEST in Path(init_from).parts:
-        init_from = before.model.init_from  # what the link led to then
-    model = replace(config.model, init_from=_without_latest(init_from))
-    return replace(config, resume=_without_latest(config.resume), model=model)
-
-
-def _without_latest(name: str) -> str:
-    return str(follow_latest(Path(name))) if LATEST in Path(name).parts else name
 
 
 def _alone(run_dir: Path) -> AbstractContextManager[None]:

@@ -93,7 +93,7 @@ def check_composition(arguments: argparse.Namespace, conf_dir: Path) -> None:
     overrides = [_plain_override(item, files.groups) for item in parsed]
     check_debug_is_last(overrides)
     choices = files.choices(overrides)
-    if not (arguments.multirun or arguments.cfg or arguments.info):
+    if not (is_multirun(arguments) or arguments.cfg or arguments.info):
         files.check_single_run(overrides)
     files.check_overrides(
         [*_params(files), *overrides],
@@ -101,6 +101,11 @@ def check_composition(arguments: argparse.Namespace, conf_dir: Path) -> None:
     )
     for group, option in choices:
         check_installed(f"{group}={option}")
+
+
+def is_multirun(arguments: argparse.Namespace) -> bool:
+    """Whether Hydra will run several jobs: by -m, or as the mode is set."""
+    return bool(arguments.multirun) or "hydra.mode=MULTIRUN" in arguments.overrides
 
 
 _SearchHydraConf = make_dataclass(

@@ -179,11 +179,6 @@ class RunConfig:
                 f"evaluation.sweep_speak: thresholds must be in [0, 1], got {wrong}; others go "
                 "with stream.rule=running_sum or z_score."
             )
-        if self.evaluation.sweep_dst and not self.model.dst:
-            raise ConfigError(
-                "evaluation.sweep_dst has no effect with model.dst=false, which decides on no "
-                "updates; leave it empty."
-            )
 
     @property
     def rules(self) -> SequenceRules:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,8 @@ from hydra.core.hydra_config import HydraConfig
 from proassist_lit.config import RunConfig
 from proassist_lit.config_schema import read_config, to_plain
 from proassist_lit.errors import ConfigError
-from proassist_lit.run_directory import RunDirectory
+from proassist_lit.rendezvous import Rendezvous
+from proassist_lit.run_directory import LATEST, RunDirectory, follow_latest
 
 _MANY = 5
 """Settings that are named; of more, how many."""
@@ -31,18 +32,61 @@ def command_of_run(*others: str) -> str:
     """
     if not HydraConfig.initialized():
         return shlex.join(others)
+    settings = HydraConfig.get()
     keys = {text.partition("=")[0] for text in others}
     given = [
-        text
-        for text in HydraConfig.get().overrides.task
-        if text.partition("=")[0].lstrip("+") not in keys
-    ]
+        *(f"--config-dir={s.path}" for s in settings.runtime.config_sources
+          if s.provider == "command-line"),
+        *(text for text in settings.overrides.hydra if _key(text) == "hydra.searchpath"),
+        *(text for text in settings.overrides.task if _key(text) not in keys),
+    ]  # fmt: skip
     return shlex.join(["python", "train.py", *given, *others])
 
 
 def go_on_command(run_dir: Path) -> str:
-    """What goes on with the run under way when it has stopped."""
-    return command_of_run(f"hydra.run.dir={run_dir}", "resume=auto")
+    """What goes on with the run under way when it has stopped; after what started its processes."""
+    command = command_of_run(f"hydra.run.dir={run_dir}", "resume=auto")
+    return command if Rendezvous.of_launch() is None else command.removeprefix("python ")
+
+
+def _key(override: str) -> str:
+    return override.partition("=")[0].lstrip("+")
+
+
+def check_begins_from(overrides: Iterable[str]) -> None:
+    """Refuse to begin the jobs of a multirun from the link that each of them moves.
+
+    Args:
+        overrides: as on the command line.
+
+    Raises:
+        ConfigError: one of them names the link to the latest run.
+    """
+    for text in overrides:
+        value = text.partition("=")[2].strip("'\"")
+        if _key(text) in ("resume", "model.init_from") and LATEST in Path(value).parts:
+            raise ConfigError(
+                f"{text}: each job moves that link when it begins; name what it leads to now, "
+                f"{_key(text)}={follow_latest(Path(value))}."
+            )
+
+
+def settled(config: RunConfig, before: RunConfig | None = None) -> RunConfig:
+    """What it begins from is named for good: the link to the latest run moves when this begins.
+
+    Args:
+        config: as it is given.
+        before: as it was when the run began that goes on here.
+    """
+    init_from = config.model.init_from
+    if before is not None and LATEST in Path(init_from).parts:
+        init_from = before.model.init_from  # what the link led to then
+    model = replace(config.model, init_from=_without_latest(init_from))
+    return replace(config, resume=_without_latest(config.resume), model=model)
+
+
+def _without_latest(name: str) -> str:
+    return str(follow_latest(Path(name))) if LATEST in Path(name).parts else name
 
 
 def begun_with(run_dir: Path) -> RunConfig | None:

@@ -171,15 +171,21 @@ def test_the_command_that_goes_on_is_whole(app: App) -> None:
         return noted(config, run_dir)
 
     app.job = job  # type: ignore[method-assign]
-    given = ("+experiment=per_token", "data.root='a b'", "+resume=none")
-    assert app(*given[:2], "hydra.run.dir=a dir") == 0
+    given = ("+experiment=per_token", "data.root='a b'")
+    assert app(*given, "++resume=none", "hydra.run.dir=a dir") == 0
     folder = Path.cwd() / "a dir"
     command = shlex.split(said[0])
-    assert command == ["python", "train.py", *given[:2], f"hydra.run.dir={folder}", "resume=auto"]
+    assert command == ["python", "train.py", *given, f"hydra.run.dir={folder}", "resume=auto"]
     checkpoint_in("a dir")
     assert app(*command[2:]) == 0
     assert shlex.split(said[1]) == command
     assert app.err == ""
+    own = Path("own").absolute()
+    (own / "experiment").mkdir(parents=True)
+    (own / "experiment/mine.yaml").write_text("# @package _global_\nname: mine\n")
+    for option in (f"--config-dir={own}", f"hydra.searchpath=[file://{own}]"):
+        assert app(option, "+experiment=mine", f"hydra.run.dir={option[2:5]}") == 0, app.err
+        assert shlex.split(said[-1])[2:4] == [option, "+experiment=mine"]
     assert go_on_command(folder) == f"'hydra.run.dir={folder}' resume=auto"  # by no command line
 
 
@@ -245,9 +251,10 @@ def test_a_run_that_goes_on_begins_from_what_the_link_led_to(app: App) -> None:
 def test_jobs_of_a_multirun_do_not_begin_from_the_link_that_they_move(app: App, key: str) -> None:
     assert app("hydra.run.dir=outputs/mine") == 0
     RunDirectory(Path("outputs/mine")).point_latest(Path("outputs"))
-    assert app("-m", "seed=1,2", f"{key}=outputs/latest/out") == 2
-    assert f"{key}=outputs/latest/out: each job moves that link when it begins; " in app.err
-    assert f"{key}=outputs/mine/out." in app.err
+    for mode in ("-m", "hydra.mode=MULTIRUN"):
+        assert app(mode, "seed=1,2", f"{key}='outputs/latest/out'") == 2
+        assert f"{key}='outputs/latest/out': each job moves that link when it begins; " in app.err
+        assert f"{key.lstrip('+')}=outputs/mine/out." in app.err
     assert len(app.jobs) == 1
 
 

@@ -71,6 +71,8 @@ def test_a_sweep_for_a_single_run_is_refused_unless_it_gets_values(app: App) -> 
     assert app("+experiment=per_turn", "+sweep=learning_rate", "trainer.optimizer.lr=0.1") == 0
     assert app("+experiment=per_turn", "+sweep=learning_rate", "--cfg", "job") == 0
     assert len(app.jobs) == 1
+    assert app("hydra.mode=MULTIRUN", "+sweep=context_strategies") == 0, app.err
+    assert len(app.jobs) == 5
 
 
 def test_options_after_the_first_key_are_explained(app: App) -> None:

@@ -227,10 +227,3 @@ def test_thresholds_that_are_swept_have_the_range_of_the_rule() -> None:
     RunConfig(evaluation=sweep, stream=StreamConfig(rule=SpeakRule.RUNNING_SUM))
     with pytest.raises(ConfigError, match=r"sweep_speak: thresholds must be finite, got \[inf\]"):
         EvaluationConfig(sweep_speak=[0.5, float("inf")])
-
-
-def test_thresholds_of_updates_that_nobody_decides_on_are_not_tried() -> None:
-    sweep = EvaluationConfig(sweep_dst=[0.25])
-    assert RunConfig(evaluation=sweep).evaluation.sweep_dst == [0.25]
-    with pytest.raises(ConfigError, match=r"sweep_dst has no effect with model\.dst=false.*empty"):
-        RunConfig(model=ModelConfig(dst=False), evaluation=sweep)

@@ -95,7 +95,10 @@ def evaluate(arguments: argparse.Namespace) -> int:
     trained.load_weights(core.model)
     core.model.to("cuda" if _wants_cuda(config) and torch.cuda.is_available() else "cpu")
     write_config(config, out.path / "config.yaml")
-    notes = gather_notes(**trained.notes())
+    before, notes = out.read_notes(), gather_notes(**trained.notes())
+    if before.get("step", notes.get("step")) != notes.get("step"):
+        out.set_metrics_aside()  # of another state; this one's may never come
+    notes = before | notes  # those of training stay
     out.write_notes(notes)
     result = core.evaluator.evaluate(
         core.model, on_stream=out.write_stream, answers=_place_of_answers(RunDirectory(folder), out)

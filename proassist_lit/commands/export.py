@@ -95,7 +95,7 @@ def _describe(trained: Trained) -> Description:
         fps=fps,
         metrics=metrics,
         train=config.model.train.value,
-        command=_command(trained.folder, config.name),
+        command=_command(trained.folder),
         origin=str(trained.checkpoint),
         features=features,
     )
@@ -124,7 +124,7 @@ def _features(config: RunConfig) -> tuple[float, Mapping[str, Any]]:
     return data.conversations[0].fps, made
 
 
-def _command(folder: Path, name: str) -> str:
+def _command(folder: Path) -> str:
     """The command line of a run, from its notes; of older runs from what Hydra keeps."""
     import yaml
 

@@ -153,8 +153,9 @@ def _metrics_of(folder: Path, checkpoint: Path, config: RunConfig) -> Mapping[st
     evaluations = [] if is_last else sorted((folder / "evaluations").glob("*/"), reverse=True)
     for found in [folder] if is_last else evaluations:
         try:
-            if is_last or _is_evaluation_of(found, folder, checkpoint, config):
-                return RunDirectory(found).read_metrics()
+            is_of_state = is_last or _is_evaluation_of(found, folder, checkpoint, config)
+            if is_of_state and (metrics := RunDirectory(found).read_metrics()):
+                return metrics  # of one that came to its end
         except (ValueError, OSError):  # it cannot be read; an older one may be
             continue
     return {}

@@ -267,5 +267,5 @@ def _print(terminal: Console, text: str | Text) -> None:
 
 
 def _clock(time_s: float) -> str:
-    minutes, seconds = divmod(time_s, 60)
+    minutes, seconds = divmod(round(time_s, 1), 60)
     return f"{int(minutes)}:{seconds:04.1f}"

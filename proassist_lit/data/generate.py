@@ -131,7 +131,7 @@ def _draw_and_encode(config: DataConfig, folder: Path, timelines: list[Timeline]
     # A forked child may inherit locks of torch's threads, held for ever: start afresh.
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(num_processes, mp_context=context) as pool:
-        with _children_without_script():  # all of them start with the first job
+        with _children_without_script():  # they start as jobs are handed over, here all at once
             drawn = pool.map(_draw_one, jobs, chunksize=4)
         for _ in track(drawn, description, total=len(jobs)):
             pass

@@ -163,7 +163,7 @@ class Evaluator:
         return Candidates.find(
             config, speak, dst, num,
             also_speak=settings.sweep_speak if sweep else (),
-            also_dst=settings.sweep_dst if sweep else (),
+            also_dst=settings.sweep_dst if sweep and model.dst_head is not None else (),
         )  # fmt: skip
 
     def _stream_splits(

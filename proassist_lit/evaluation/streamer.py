@@ -118,7 +118,7 @@ class Streamer:
 
         Raises:
             ProAssistError: a stream failed in another way; the others were finished, and kept,
-                before.
+                before, but for features that cannot be read, which are met before the first.
         """
         done: dict[tuple[int, int], Outcome] = {}  # number, row
         keys: dict[tuple[int, int], str] = {}
@@ -135,8 +135,8 @@ class Streamer:
             try:
                 found = self._find(conversations[number], number, features, thresholds, keys)
             except ProAssistError as error:  # of its features, which are hashed
-                failed = failed or error
-                continue
+                failed, left = error, {}
+                break
             for row, transcript in found.items():
                 self.on_frames(len(transcript.frames))
                 finish(number, row, transcript)

@@ -64,8 +64,6 @@ def train(config: RunConfig, run_dir: Path) -> float:
     notes = gather_notes() if is_first_process() else {}
     if command := command_of_run():
         notes["command"] = command
-    if is_first_process():
-        run.write_notes(notes)
     L.seed_everything(config.seed, workers=True)
     tokenizer = _tokenizer_of(checkpoint, config) if checkpoint else None
     core = build_core(config, tokenizer_folder=tokenizer)
@@ -102,7 +100,8 @@ def train(config: RunConfig, run_dir: Path) -> float:
         pruning = Pruning(trial, evaluation) if (trial := Trial.from_environment()) else None
         if pruning is not None:
             trainer.callbacks.append(pruning)  # type: ignore[attr-defined]
-        if trainer.is_global_zero:
+        if trainer.is_global_zero:  # from here on it is this run that lies here
+            run.write_notes(notes)
             _point_latest(run)
         with interruptible():
             trainer.fit(module, datamodule=datamodule, ckpt_path=checkpoint, weights_only=True)

@@ -82,7 +82,7 @@ class RunReport:
             ``baseline/blind/test/utterance_f1``, ``test/theta_speak``.
         curves: (step, value) by name: ``train/loss``, ``val/loss``, ``train/lr``.
         streams: the streams to look into.
-        notes: git commit, versions, duration, machine.
+        notes: how it was made (``run_notes``), and what came of it.
         decisions: curves of each head over all streams of a split, by split and head (``speak``,
             ``dst``); heads without labels are left out.
         sweep: the pairs of thresholds that were tried, by split, in any order.

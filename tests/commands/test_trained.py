@@ -72,6 +72,19 @@ def test_another_state_has_the_thresholds_of_its_own_evaluation(
     assert find_trained(run).metrics["val/theta_speak"] == 0.25
 
 
+def test_an_evaluation_that_did_not_come_to_its_end_hides_no_other(tmp_path: Path) -> None:
+    run, _ = make_run(tmp_path / "run", ModelConfig(tiny=TINY))
+    best = run / "checkpoints/best.ckpt"
+    torch.save(torch.load(best, weights_only=True) | {"global_step": 9}, best)
+    for day in ("2026-01-01", "2026-01-02"):
+        evaluation = RunDirectory(run / "evaluations" / day)
+        write_config(RunConfig(), evaluation.path / "config.yaml")
+        evaluation.write_notes({"checkpoint": "checkpoints/best.ckpt", "step": "9"})
+    RunDirectory(run / "evaluations/2026-01-01").write_metrics({"val/theta_speak": 0.625})
+
+    assert find_trained(run, "best").metrics["val/theta_speak"] == 0.625
+
+
 @pytest.mark.parametrize("newer", ["checkpoint", "evaluation"])
 @pytest.mark.parametrize(("step", "known"), [("9", True), ("5", False)])
 def test_whose_an_evaluation_is_says_its_step_and_not_the_time_of_a_copy(
@@ -82,7 +95,7 @@ def test_whose_an_evaluation_is_says_its_step_and_not_the_time_of_a_copy(
     torch.save(torch.load(best, weights_only=True) | {"global_step": 9}, best)
     evaluation = RunDirectory(run / "evaluations/2026-01-01")
     write_config(RunConfig(), evaluation.path / "config.yaml")
-    evaluation.write_notes(checkpoint="checkpoints/best.ckpt", step=step)
+    evaluation.write_notes({"checkpoint": "checkpoints/best.ckpt", "step": step})
     evaluation.write_metrics({"val/theta_speak": 0.625})
     later = time.time() + 60
     copied_last = best if newer == "checkpoint" else evaluation.path / "metrics.json"

@@ -130,6 +130,13 @@ def test_every_point_of_a_sweep_is_a_run_of_its_own() -> None:
 
 
 @pytest.mark.road
+def test_thresholds_of_updates_that_nobody_decides_on_are_not_tried() -> None:
+    settings = EvaluationConfig(candidates=1, sweep_dst=[0.3, 0.5])
+    swept = make_evaluator(CONFIG, settings).evaluate(tiny_model(dst=False))
+    assert not swept.sweep  # it was streamed once
+
+
+@pytest.mark.road
 def test_a_backbone_without_an_engine_is_streamed_once(monkeypatch: pytest.MonkeyPatch) -> None:
     model = tiny_model()
     many = make_evaluator(OPEN, EvaluationConfig(candidates=1)).evaluate(model)
