@@ -145,6 +145,28 @@ def test_another_state_is_not_written_over_the_results_of_the_run(
 
 
 @pytest.mark.road
+@pytest.mark.parametrize(("step", "stays"), [("4", True), ("2", False)])
+def test_an_evaluation_that_stops_leaves_notes_of_training_and_no_results_of_another_state(
+    step: str, stays: bool, trained_run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Evaluator, "evaluate", stop)
+    copy = trained_run.parent / f"copy{step}"
+    shutil.copytree(trained_run, copy)
+    run = RunDirectory(copy)
+    run.write_notes({"command": "python train.py", "step": step})
+    found = run.read_metrics()
+
+    assert main(["evaluate", str(copy), "--out", str(copy)]) == 130
+
+    assert run.read_notes()["command"] == "python train.py"
+    assert run.read_notes()["step"] == "4"
+    assert run.read_metrics() == (found if stays else {})
+
+
+@pytest.mark.road
 @pytest.mark.filterwarnings("ignore")
 def test_thresholds_are_swept_and_settings_changed(trained_run: Path, capsys: Captured) -> None:
     sweep = "evaluation.sweep_speak=[0.2,0.8]"

@@ -161,9 +161,13 @@ def test_runs_and_checkpoints_may_lie_on_another_disk(tmp_path: Path) -> None:
 
     assert (tmp_path / "outputs/latest").resolve() == run.resolve()
     refused = replace(config(tmp_path), data=DataConfig(source="proassist", root=str(tmp_path)))
-    with pytest.raises(ProAssistError):
-        train(refused, tmp_path / "outputs/small/refused")
-    assert (tmp_path / "outputs/latest").resolve() == run.resolve()  # it never began
+    notes = RunDirectory(run).read_notes()
+    assert "duration" in notes
+    for place in (tmp_path / "outputs/small/refused", run):
+        with pytest.raises(ProAssistError):
+            train(replace(refused, resume="auto"), place)
+    assert (tmp_path / "outputs/latest").resolve() == run.resolve()  # they never began
+    assert RunDirectory(run).read_notes() == notes
     last = run / "checkpoints/last.ckpt"
     assert (disk / "weights/last.ckpt").is_file()
     assert find_checkpoint(last, "last") == (run, last)
