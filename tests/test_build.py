@@ -217,6 +217,7 @@ def test_streams_that_summarize_untaught_are_told_of(
     build_datamodule(begun, core)  # it may have learnt to there
 
 
+@pytest.mark.road
 def test_conversations_that_lose_their_end_are_told_of(cache: Path) -> None:
     def build(method: SplitMethod, max_seq_len: int) -> None:
         toy = ToyConfig(num_train=3, num_val=1, num_test=1)

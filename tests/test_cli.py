@@ -85,6 +85,7 @@ def test_match_windows_are_set_as_documented(
     assert read_config(RunConfig, run_dir / "config.yaml") == config
 
 
+@pytest.mark.road
 def test_two_runs_never_share_a_directory(app: App) -> None:
     # without the time, as if both had begun in the same second
     place = "hydra.run.dir=runs/${short_id:}/${short_id:}"
@@ -134,6 +135,7 @@ def test_a_run_does_not_go_on_as_another_experiment(app: App) -> None:
     assert Path("here/config.yaml").read_text() == before
 
 
+@pytest.mark.road
 def test_a_run_that_goes_on_with_other_settings_says_so(app: App) -> None:
     started = ("+experiment=per_token", "hydra.run.dir=here")
     assert app(*started) == 0
@@ -150,6 +152,7 @@ def test_a_run_that_goes_on_with_other_settings_says_so(app: App) -> None:
     assert "and 2 more as it began" in app.err
 
 
+@pytest.mark.road
 def test_a_run_of_another_version_goes_on(app: App) -> None:
     assert app("hydra.run.dir=here") == 0
     checkpoint_in("here")
@@ -162,6 +165,7 @@ def test_a_run_of_another_version_goes_on(app: App) -> None:
 LIMITS = ("max_new_tokens", "max_dst_tokens", "window_tokens", "max_summary_tokens")
 
 
+@pytest.mark.road
 def test_the_command_that_goes_on_is_whole(app: App) -> None:
     said = []
     noted = app.job
@@ -234,6 +238,7 @@ def test_what_a_run_begins_from_is_not_the_link_that_it_moves(app: App) -> None:
     assert read_config(RunConfig, run_dir / "config.yaml") == config
 
 
+@pytest.mark.road
 def test_a_run_that_goes_on_begins_from_what_the_link_led_to(app: App) -> None:
     given = ("hydra.run.dir=outputs/next", "model.init_from=outputs/latest/out", "resume=auto")
     for name in ("mine", "next"):
@@ -247,6 +252,7 @@ def test_a_run_that_goes_on_begins_from_what_the_link_led_to(app: App) -> None:
     assert app.jobs[-1][0].model.init_from == "outputs/mine/out"
 
 
+@pytest.mark.road
 @pytest.mark.parametrize("key", ["resume", "model.init_from", "+model.init_from"])
 def test_jobs_of_a_multirun_do_not_begin_from_the_link_that_they_move(app: App, key: str) -> None:
     assert app("hydra.run.dir=outputs/mine") == 0

@@ -62,6 +62,7 @@ def test_sweep_values_are_checked_before_the_first_job(app: App, argument: str) 
     assert app.jobs == []
 
 
+@pytest.mark.road
 def test_a_sweep_for_a_single_run_is_refused_unless_it_gets_values(app: App) -> None:
     assert app("+experiment=per_turn", "+sweep=learning_rate") == 2
     assert app.said().startswith(

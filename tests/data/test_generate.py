@@ -80,8 +80,8 @@ def test_processes_that_draw_are_told_of_no_script(
     monkeypatch.setattr(module, "num_processors", lambda: 2)
     monkeypatch.setattr(module, "ProcessPoolExecutor", Pool)
     main = sys.modules["__main__"]
-    monkeypatch.setattr(main, "__spec__", None)
-    monkeypatch.setattr(main, "__file__", "script.py")
+    monkeypatch.setattr(main, "__spec__", None, raising=False)
+    monkeypatch.setattr(main, "__file__", "script.py", raising=False)
     assert "init_main_from_path" in get_preparation_data("child")
     generate(data_config(tmp_path, toy=ToyConfig(num_train=30, num_val=1, num_test=1)))
     assert len(drawn) == 32

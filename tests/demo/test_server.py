@@ -91,6 +91,7 @@ def test_a_rise_decides_until_the_threshold_of_speaking_is_moved() -> None:
         assert [a["speak"] for a in answers] == [a["speak_prob"] >= 0.4 for a in answers]
 
 
+@pytest.mark.road
 def test_a_busy_server_drops_frames_and_keeps_the_latest() -> None:
     assistant = tiny_assistant()
     with serving(assistant) as served, served.client() as client:

@@ -72,6 +72,7 @@ def test_losses_are_those_of_all_of_val_at_once(folder: Path, kind: ObjectiveKin
         assert validated(module, parts) == pytest.approx(want, rel=1e-6)
 
 
+@pytest.mark.road
 def test_losses_of_padded_and_filled_batches_are_the_same(folder: Path) -> None:
     want = validated(*built(folder, 5))
     got = validated(*built(folder, 2, packing=False))

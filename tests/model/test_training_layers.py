@@ -126,6 +126,7 @@ def test_a_copy_of_a_prepared_model_runs_itself() -> None:
     assert torch.equal(model.eval().hidden_states(embeds), fresh.hidden_states(embeds))
 
 
+@pytest.mark.road
 @OF_TORCH
 def test_names_of_weights_stay() -> None:
     model, fresh = tiny_model(), tiny_model()

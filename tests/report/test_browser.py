@@ -40,6 +40,7 @@ def test_script_draws_the_page(open_report: OpenReport) -> None:
     assert page.locator("#places a").all_inner_texts() == places
 
 
+@pytest.mark.road
 def test_earlier_run_stands_between_test_and_baselines(open_report: OpenReport) -> None:
     report = fake_report()
     value = report.metrics["test/utterance_f1"]
@@ -57,6 +58,7 @@ def test_earlier_run_stands_between_test_and_baselines(open_report: OpenReport) 
     assert alone.locator("#headline .change, #headline .earlier, #key .change").count() == 0
 
 
+@pytest.mark.road
 def test_dialogues_stand_side_by_side(open_report: OpenReport) -> None:
     page = open_report(fake_report())
     # 7 pairs, 1 missed and 1 redundant; 2 of the user; 10 reference and 9 generated updates, no

@@ -15,6 +15,7 @@ from tests.report.fakes import cooking_stream
 from tests.report.outcomes import MATCHER, stream
 
 
+@pytest.mark.road
 def test_pictures_are_small_png_files() -> None:
     transcript = cooking_stream(num_frames=1000).transcript
     match = MATCHER.match(transcript)

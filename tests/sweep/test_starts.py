@@ -160,6 +160,7 @@ def test_search_that_would_break_off_again_is_not_to_go_on(
     assert "Go on with" not in capsys.readouterr().err
 
 
+@pytest.mark.road
 def test_trial_that_gets_further_each_time_is_never_put_behind(
     launcher: FakeLauncher, tmp_path: Path
 ) -> None:

@@ -92,6 +92,7 @@ def test_wheel_encodes_frames_one_by_one_and_together(name: str, width: int) -> 
         np.testing.assert_allclose(whole[grid][1:2], single[grid], rtol=2e-3, atol=2e-3)
 
 
+@pytest.mark.road
 def test_efficientnet_knows_a_daisy() -> None:
     """The classifier that the encoder leaves out, on the flower that scikit-learn brings along."""
     needs("efficientnet-lite0")
