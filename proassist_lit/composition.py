@@ -51,7 +51,7 @@ def compose(overrides: Sequence[str], *, conf_dir: Path) -> RunConfig:
     """
     store_schema()
     try:
-        check_composition(get_args_parser().parse_args([*overrides]), conf_dir)
+        check_composition(get_args_parser().parse_args([*overrides]), conf_dir, runs=False)
         with hydra.initialize_config_dir(str(conf_dir.resolve()), version_base="1.3"):
             return to_run_config(hydra.compose("config", [*overrides]))
     except (HydraException, OmegaConfBaseException) as error:
@@ -68,12 +68,13 @@ def store_schema() -> None:
     ConfigStore.instance().store("base_config", node=node)
 
 
-def check_composition(arguments: argparse.Namespace, conf_dir: Path) -> None:
+def check_composition(arguments: argparse.Namespace, conf_dir: Path, *, runs: bool = True) -> None:
     """Check all configuration files, then the overrides.
 
     Args:
         arguments: of Hydra's command line.
         conf_dir: folder of ``config.yaml`` and the config groups.
+        runs: whether something is run with them.
 
     Raises:
         ConfigError: something in either is wrong, or not installed.
@@ -93,7 +94,7 @@ def check_composition(arguments: argparse.Namespace, conf_dir: Path) -> None:
     overrides = [_plain_override(item, files.groups) for item in parsed]
     check_debug_is_last(overrides)
     choices = files.choices(overrides)
-    if not (is_multirun(arguments) or arguments.cfg or arguments.info):
+    if runs and not (is_multirun(arguments) or arguments.cfg or arguments.info):
         files.check_single_run(overrides)
     files.check_overrides(
         [*_params(files), *overrides],

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 from filelock import FileLock
+from hydra.core.hydra_config import HydraConfig
 
 from proassist_lit.config import Compat, RunConfig
 from proassist_lit.config_schema import read_config
@@ -166,7 +167,7 @@ LIMITS = ("max_new_tokens", "max_dst_tokens", "window_tokens", "max_summary_toke
 
 
 @pytest.mark.road
-def test_the_command_that_goes_on_is_whole(app: App) -> None:
+def test_the_command_that_goes_on_is_whole(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
     said = []
     noted = app.job
 
@@ -190,6 +191,7 @@ def test_the_command_that_goes_on_is_whole(app: App) -> None:
     for option in (f"--config-dir={own}", f"hydra.searchpath=[file://{own}]"):
         assert app(option, "+experiment=mine", f"hydra.run.dir={option[2:5]}") == 0, app.err
         assert shlex.split(said[-1])[2:4] == [option, "+experiment=mine"]
+    monkeypatch.setattr(HydraConfig.instance(), "cfg", None)
     assert go_on_command(folder) == f"'hydra.run.dir={folder}' resume=auto"  # by no command line
 
 
