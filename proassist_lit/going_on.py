@@ -33,7 +33,7 @@ def command_of_run(*others: str) -> str:
     if not HydraConfig.initialized():
         return shlex.join(others)
     settings = HydraConfig.get()
-    keys = {text.partition("=")[0] for text in others}
+    keys = {*map(_key, others)}
     given = [
         *(f"--config-dir={s.path}" for s in settings.runtime.config_sources
           if s.provider == "command-line"),

@@ -81,35 +81,32 @@ def test_lacking_grid_names_those_that_are_there(path: Path) -> None:
         FeatureFile(path, ("cls", "3x3")).read(0, 1, where="val.jsonl:3")
 
 
+def check_refused(path: Path, reason: str) -> None:
+    """Its shape and its frames, both with a message that says ``reason``."""
+    file = FeatureFile(path, ("cls", "2x2"))
+    message = rf"^a:1: feature file .*video\.safetensors: {reason}"
+    for ask in (lambda: file.shape(where="a:1"), lambda: file.read(0, 1, where="a:1")):
+        with pytest.raises(FeatureError, match=message):
+            ask()
+
+
 @pytest.mark.parametrize("shape", [(20, 9, 8), (20, 3, 8), (20, 8)])
 def test_a_grid_of_other_cells_than_its_name_says_is_refused(
     shape: tuple[int, ...], path: Path
 ) -> None:
     odd = grids() | {"2x2": torch.zeros(shape).half()}
     write_features(path, odd, fps=2.0, encoder="thumbnail16", rendered=True)
-    file = FeatureFile(path, ("cls", "2x2"))
-
-    for ask in (lambda: file.shape(where="a:1"), lambda: file.read(0, 1, where="a:1")):
-        with pytest.raises(
-            FeatureError,
-            match=r"^a:1: feature file .*video\.safetensors: grid '2x2' is "
-            rf"{re.escape(str(shape))}, expected \(frames, 4, width\); encode the video again",
-        ):
-            ask()
+    check_refused(
+        path,
+        rf"grid '2x2' is {re.escape(str(shape))}, expected \(frames, 4, width\); "
+        "encode the video again",
+    )
 
 
 def test_grids_of_different_widths_are_refused(path: Path) -> None:
     odd = grids() | {"2x2": torch.zeros(20, 4, 9).half()}
     write_features(path, odd, fps=2.0, encoder="thumbnail16", rendered=True)
-    file = FeatureFile(path, ("cls", "2x2"))
-
-    for ask in (lambda: file.shape(where="a:1"), lambda: file.read(0, 1, where="a:1")):
-        with pytest.raises(
-            FeatureError,
-            match=r"^a:1: feature file .*video\.safetensors: the grids are of different widths: "
-            r"cls 8, 2x2 9; encode the video again",
-        ):
-            ask()
+    check_refused(path, "the grids are of different widths: cls 8, 2x2 9; encode the video again")
     assert FeatureFile(path, ("2x2",)).shape() == (20, 4, 9)
 
 

@@ -30,11 +30,16 @@ def adapted(lm: Any, config: LoraConfig = LORA, ids: list[int] | None = None) ->
     settings = ModelConfig(backbone="elsewhere", train=TrainMode.LORA, lora=config)
     torch.manual_seed(1)
     model = AssistantModel(lm, vision_size=4, config=settings).double().eval()
-    with torch.no_grad():
-        for parameter in lm.parameters():
-            if parameter.requires_grad:
-                parameter.add_(torch.randn_like(parameter) * 0.1)
+    move_trained(lm)
     return model
+
+
+@torch.no_grad()
+def move_trained(lm: nn.Module) -> None:
+    """Let what is trained beside a backbone do something."""
+    for parameter in lm.parameters():
+        if parameter.requires_grad:
+            parameter.add_(torch.randn_like(parameter) * 0.1)
 
 
 @torch.no_grad()

@@ -21,7 +21,7 @@ from proassist_lit.model.assistant import AssistantModel
 from proassist_lit.model.backbone import build_backbone, build_tokenizer
 from proassist_lit.model.config import LoraConfig, ModelConfig, TrainMode
 from proassist_lit.model.lora import add_lora, has_lora, merged
-from tests.model.adapted import NEW
+from tests.model.adapted import NEW, move_trained
 from tests.model.folders import plain_tokenizer
 from tests.model.tiny_lms import causal_lm
 
@@ -42,10 +42,7 @@ def adapted(lm: Any) -> Any:
     """With additions and rows that do something."""
     add_lora(lm, LoraConfig(rank=3, alpha=5.0, dropout=0.0), NEW)
     torch.manual_seed(1)
-    with torch.no_grad():
-        for parameter in lm.parameters():
-            if parameter.requires_grad:
-                parameter.add_(torch.randn_like(parameter) * 0.1)
+    move_trained(lm)
     return lm
 
 
