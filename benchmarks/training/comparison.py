@@ -68,7 +68,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
             name: getattr(options, name)
             for name in ("shape", "dtype", "batch", "steps", "warmup", "shortest", "longest",
                          "tokens", "speak", "words", "micro_tokens", "checkpointing",
-                         "baseline_checkpointing", "compile",
+                         "baseline_checkpointing", "compile", "no_fused",
                          "frozen", "lora", "workers", "rounds")
         },
         "peak_tflops": peak,

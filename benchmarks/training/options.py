@@ -24,7 +24,7 @@ ON_GPU: dict[str, Any] = {
 }  # fmt: skip
 TOO_LARGE_TO_TRAIN_WHOLE: dict[str, Any] = {
     "8b": {"checkpointing": GradientCheckpointing.FULL, "lora": 128, "steps": 8, "warmup": 2,
-           "baseline_checkpointing": GradientCheckpointing.FULL},
+           "baseline_checkpointing": GradientCheckpointing.FULL, "micro_tokens": 16384},
 }  # fmt: skip
 """What stands for an option that is not given."""
 
@@ -52,6 +52,7 @@ def make_parser(description: str) -> argparse.ArgumentParser:
         choices=[GradientCheckpointing.NONE, GradientCheckpointing.FULL],
     )  # fmt: skip
     flag("--compile", help="ours")
+    flag("--no-fused", help="ours without Liger's kernels, where they are installed")
     flag("--padded", help="ours pads as well, to see what packing brings")
     flag("--frozen", help="the backbone is not trained, on either side")
     parser.add_argument("--side", choices=SIDES, help="this one only, in this process")

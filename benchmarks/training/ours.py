@@ -53,7 +53,7 @@ def train_ours(
         ),
         num_steps=options.steps,
         micro_tokens=options.micro_tokens,
-        fused=True,
+        fused=not options.no_fused,
     )
     watch = Watch(over)
     trainer = L.Trainer(

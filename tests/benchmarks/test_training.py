@@ -4,6 +4,7 @@ import argparse
 import json
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 import torch
@@ -102,8 +103,10 @@ def test_options_suit_the_device_and_the_shape_unless_they_are_given(
     large = filled(monkeypatch, "--shape", "1b", "--device", "cuda")
     assert (large.dtype, large.lora, large.checkpointing) == ("bfloat16", 0, "none")
     assert (large.baseline_checkpointing, large.workers) == ("none", 2)
+    assert (large.micro_tokens, large.no_fused) == (8192, False)
     largest = filled(monkeypatch, "--shape", "8b", "--device", "cuda", "--lora", "16")
     assert (largest.dtype, largest.lora, largest.checkpointing) == ("bfloat16", 16, "full")
+    assert largest.micro_tokens == 16384
     ours_alone = filled(
         monkeypatch, "--shape", "8b", "--device", "cuda", "--checkpointing", "selective"
     )
@@ -115,6 +118,20 @@ def test_options_suit_the_device_and_the_shape_unless_they_are_given(
 def test_a_benchmark_without_a_timed_step_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(SystemExit, match=r"--warmup is 2 of 2 steps; leave at least one"):
         filled(monkeypatch, *ARGUMENTS, "--warmup", "2")
+
+
+@pytest.mark.parametrize("arguments", [(), ("--no-fused",)])
+def test_ours_asks_for_ligers_kernels_unless_told_not_to(
+    arguments: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = list[Any]()
+    monkeypatch.setattr("proassist_lit.lit.module.fuse", asked.append)
+    monkeypatch.setattr(sys, "argv", ["training", *ARGUMENTS, "--side", "ours", *arguments])
+    training.main()
+
+    assert len(asked) == (0 if arguments else 1)
+    found = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert set(found["machine"]) >= {"transformers", "liger"}
 
 
 @pytest.mark.road
