@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from proassist_lit.data.collate import split
-from proassist_lit.losses import SumCount
+from proassist_lit.loss_terms import LossTerms
+from proassist_lit.losses import BinaryLoss, SumCount
 from proassist_lit.model.assistant import AssistantModel
 from proassist_lit.model.config import Decision
 from proassist_lit.objectives import (
@@ -60,7 +61,7 @@ def compute_losses_in_parts(
         for part in parts:
             with torch.enable_grad():
                 losses = compute_losses(model, part, config)
-                found = torch.stack([term.sum for term in losses.terms()])
+                found = losses.sums()
                 share = scale * (found * rates).sum()
             sums.add_(found.detach())
             del losses, found
@@ -74,7 +75,7 @@ def compute_losses_in_parts(
         return added.tensors
 
     total: Tensor = _AddedUp.apply(add_up, scale, sums, rates, *parameters)  # type: ignore[no-untyped-call]
-    terms = _pairs(sums, counts)
+    terms = LossTerms.of(sums, counts, model.decision)
     return replace(weigh(terms, model.decision, config), total=total)
 
 
@@ -103,21 +104,20 @@ def compute_losses_of_shards(
             with torch.autocast(share.device.type, enabled=False):
                 backward(share)
         is_extra = place >= len(parts)
-        terms = compute_losses(model, parts[0 if is_extra else place], config).terms()
-        found = torch.stack([term.sum for term in terms]) * (0 if is_extra else 1)
+        losses = compute_losses(model, parts[0 if is_extra else place], config)
+        found = losses.sums() * (0 if is_extra else 1)
         share = (found * rates).sum()
         sums += found.detach()
     total = share - share.detach() + (sums * rates).sum()
-    return replace(weigh(_pairs(sums, counts), model.decision, config), total=total)
+    terms = LossTerms.of(sums, counts, model.decision)
+    return replace(weigh(terms, model.decision, config), total=total)
 
 
 def _of_larger(
     losses: Losses, counts: Tensor, decision: Decision, config: ObjectiveConfig
 ) -> Losses:
     """The share of a part in the losses of the whole, which has so many terms."""
-    sums = torch.stack([term.sum for term in losses.terms()])
-    terms = _pairs(sums, counts)
-    return weigh(terms, decision, config)
+    return weigh(LossTerms.of(losses.sums(), counts, decision), decision, config)
 
 
 class _AddedUp(torch.autograd.Function):
@@ -166,32 +166,35 @@ class _Sums:
 
 
 def count_terms(model: AssistantModel, batch: Batch) -> Tensor:
-    """What each loss is divided by, in the order of ``Losses.terms``."""
-    terms = [batch.labels[:, 1:] != IGNORE_INDEX, batch.pos_frame_mask, batch.neg_frame_mask]
+    """(N,) what each loss is divided by, in the order of ``LossTerms``."""
+    zero = torch.zeros(
+        (), device=batch.labels.device,
+        dtype=torch.float64 if model.dtype == torch.float64 else torch.float32,
+    )  # fmt: skip
+
+    def term(learnt: Tensor) -> SumCount:
+        return SumCount(zero, learnt.sum().to(zero.dtype))
+
+    response = term(batch.labels[:, 1:] != IGNORE_INDEX)
+    if (not_silent := not_silent_frames(model, batch)) is not None:
+        response = response + term(not_silent)
+    speak = BinaryLoss(term(batch.pos_frame_mask), term(batch.neg_frame_mask))
+    relevance = dst_response = dst = None
     if model.decision is Decision.INFORMATIVE_RELEVANCE:
-        masks = batch.relevance_pos_frame_mask, batch.relevance_neg_frame_mask
-        terms += [mask for mask in masks if mask is not None]
+        pos, neg = batch.relevance_pos_frame_mask, batch.relevance_neg_frame_mask
+        assert pos is not None
+        assert neg is not None
+        relevance = BinaryLoss(term(pos), term(neg))
     if model.dst_head is not None:
-        terms += [
-            learnt_dst_labels(model, batch)[:, 1:] != IGNORE_INDEX,
-            batch.dst_pos_frame_mask,
-            batch.dst_neg_frame_mask,
-        ]
-    dtype = torch.float64 if model.dtype == torch.float64 else torch.float32
-    counts = torch.stack([term.sum() for term in terms]).to(dtype)
-    if (not_silent := not_silent_frames(model, batch)) is not None:  # among the words
-        counts[0] += not_silent.sum()
-    return counts
+        dst_response = term(learnt_dst_labels(model, batch)[:, 1:] != IGNORE_INDEX)
+        dst = BinaryLoss(term(batch.dst_pos_frame_mask), term(batch.dst_neg_frame_mask))
+    return LossTerms(response, speak, relevance, dst_response, dst).counts()
 
 
 def _rates(counts: Tensor, decision: Decision, config: ObjectiveConfig) -> Tensor:
     """How much each sum weighs in the total."""
     with torch.enable_grad():
         sums = torch.zeros_like(counts, requires_grad=True)
-        terms = _pairs(sums, counts)
+        terms = LossTerms.of(sums, counts, decision)
         (rates,) = torch.autograd.grad(weigh(terms, decision, config).total, sums)
     return rates
-
-
-def _pairs(sums: Tensor, counts: Tensor) -> list[SumCount]:
-    return [SumCount(value, count) for value, count in zip(sums, counts, strict=True)]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
 from enum import StrEnum
 from functools import reduce
 from operator import add
@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from proassist_lit.errors import ConfigError
+from proassist_lit.loss_terms import LossTerms
 from proassist_lit.losses import LOGIT_CHUNK, BinaryLoss, SumCount, binary_loss, lm_loss
 from proassist_lit.model.assistant import AssistantModel
 from proassist_lit.model.config import Decision
@@ -123,26 +124,12 @@ class ObjectiveConfig:
         return self.turn_frames if self.kind is ObjectiveKind.PER_TURN else None
 
 
-@dataclass(frozen=True)
-class Losses:
-    """The losses of a batch, as sums and counts, and their weighted total."""
+@dataclass(frozen=True, kw_only=True)
+class Losses(LossTerms):
+    """The losses of a batch, and their weighted total."""
 
     total: Tensor  # () float32
     parts: Mapping[str, Tensor]  # () float32 each; times their weights they add up to the total
-    response: SumCount
-    speak: BinaryLoss
-    dst_response: SumCount | None
-    dst: BinaryLoss | None
-    relevance: BinaryLoss | None = None
-
-    def terms(self) -> list[SumCount]:
-        """All sums and counts, in a fixed order."""
-        found = [self.response, self.speak.pos, self.speak.neg]
-        if self.relevance is not None:
-            found += [self.relevance.pos, self.relevance.neg]
-        if self.dst_response is not None and self.dst is not None:
-            found += [self.dst_response, self.dst.pos, self.dst.neg]
-        return found
 
 
 def compute_losses(model: AssistantModel, batch: Batch, config: ObjectiveConfig) -> Losses:
@@ -166,21 +153,20 @@ def compute_losses(model: AssistantModel, batch: Batch, config: ObjectiveConfig)
             out.speak_logits, not_silent, batch.neg_frame_mask, focal_gamma=gamma
         )  # fmt: skip
         response = response + apart.pos
-    terms = [response, speak.pos, speak.neg]
+    relevance = dst_response = dst = None
     if out.relevance_logits is not None:
         pos, neg = batch.relevance_pos_frame_mask, batch.relevance_neg_frame_mask
         assert pos is not None
         assert neg is not None
         relevance = binary_loss(out.relevance_logits, pos, neg, focal_gamma=gamma)
-        terms += [relevance.pos, relevance.neg]
     if out.dst_logits is not None:
         labels = learnt_dst_labels(model, batch)
-        terms.append(lm_loss(model, out.hidden, labels, dst=True, logit_chunk=chunk))
+        dst_response = lm_loss(model, out.hidden, labels, dst=True, logit_chunk=chunk)
         dst = binary_loss(
             out.dst_logits, batch.dst_pos_frame_mask, batch.dst_neg_frame_mask,
             targets=batch.dst_targets, focal_gamma=gamma,
         )  # fmt: skip
-        terms += [dst.pos, dst.neg]
+    terms = LossTerms(response, speak, relevance, dst_response, dst)
     return weigh(terms, model.decision, config)
 
 
@@ -211,22 +197,18 @@ def learnt_dst_labels(model: AssistantModel, batch: Batch) -> Tensor:
     return batch.dst_labels.masked_fill(is_first, IGNORE_INDEX)
 
 
-def weigh(terms: Sequence[SumCount], decision: Decision, config: ObjectiveConfig) -> Losses:
-    """Make losses of sums and counts in the order of ``Losses.terms``; linear in the sums."""
-    response, speak, terms = terms[0], BinaryLoss(*terms[1:3]), terms[3:]
-    relevance = None
-    if decision is Decision.INFORMATIVE_RELEVANCE:
-        relevance, terms = BinaryLoss(*terms[:2]), terms[2:]
+def weigh(terms: LossTerms, decision: Decision, config: ObjectiveConfig) -> Losses:
+    """Make losses of their terms; linear in the sums."""
     if decision is Decision.SILENT_TOKEN:
-        parts = {"response": _with_silence(response, speak.neg, config)}
+        parts = {"response": _with_silence(terms.response, terms.speak.neg, config)}
     else:
-        parts = {"response": response.mean(), "speak": _decide(speak, config)}
-    if relevance is not None:
-        parts["relevance"] = _decide(relevance, config)
-    dst_response = dst = None
-    if terms:
-        dst_response, dst = terms[0], BinaryLoss(*terms[1:])
-        parts |= {"dst_response": dst_response.mean(), "dst": _decide(dst, config)}
+        parts = {"response": terms.response.mean(), "speak": _decide(terms.speak, config)}
+    if terms.relevance is not None:
+        parts["relevance"] = _decide(terms.relevance, config)
+    if terms.dst_response is not None:
+        parts["dst_response"] = terms.dst_response.mean()
+    if terms.dst is not None:
+        parts["dst"] = _decide(terms.dst, config)
     weights = {
         "response": config.response_gen_weight,
         "speak": config.speaking_binary_weight,
@@ -235,7 +217,8 @@ def weigh(terms: Sequence[SumCount], decision: Decision, config: ObjectiveConfig
         "dst": config.dst_binary_weight,
     }
     total = reduce(add, (weights[name] * part for name, part in parts.items()))
-    return Losses(total, parts, response, speak, dst_response, dst, relevance)
+    named = {field.name: getattr(terms, field.name) for field in fields(LossTerms)}
+    return Losses(**named, total=total, parts=parts)
 
 
 def _decide(loss: BinaryLoss, config: ObjectiveConfig) -> Tensor:

@@ -33,6 +33,7 @@ LAYERS = (
     {"sequence"},
     {"model"},
     {"losses", "optimizer_config"},
+    {"loss_terms"},
     {"objectives"},
     {"micro_batches", "trainer_config"},
     {"streaming"},

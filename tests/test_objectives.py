@@ -240,7 +240,7 @@ def test_beside_updates_silence_is_learnt_or_not_but_never_both(
     torch.testing.assert_close(losses.response.sum, words.sum + added.sum())
     assert losses.dst_response.count == updates.count
     assert losses.response.count == words.count + len(added)
-    assert count_terms(model, batch).tolist() == [float(term.count) for term in losses.terms()]
+    assert count_terms(model, batch).tolist() == losses.counts().tolist()
     assert batch.neg_frame_mask[0, update]  # silence is learnt there, and nothing else
     assert batch.labels[0, update + 1] == IGNORE_INDEX
 
@@ -276,7 +276,7 @@ def test_both_heads_to_speak_learn_by_balanced_cross_entropy(dst: bool) -> None:
     if dst:
         want = want + 5 * losses.dst_response.mean() + losses.dst.balanced(2.0)
     torch.testing.assert_close(losses.total, want)
-    assert len(losses.terms()) == (8 if dst else 5)
+    assert len(losses.pairs()) == (8 if dst else 5)
 
 
 def test_opening_tokens_are_read_as_probabilities() -> None:

@@ -18,7 +18,7 @@ from proassist_lit.lit.muon import Muon
 from proassist_lit.lit.parts import check_gradients
 from proassist_lit.lit.sharding import is_sharded, shard
 from proassist_lit.lit.weight_average import weights_of_training
-from proassist_lit.losses import SumCount
+from proassist_lit.loss_terms import LossTerms
 from proassist_lit.micro_batches import (
     compute_losses_in_parts,
     compute_losses_of_shards,
@@ -210,8 +210,8 @@ class AssistantModule(L.LightningModule):
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Add up the teacher-forced losses of one batch, and what they are divided by."""
-        terms = compute_losses(self.model, batch, self._objective).terms()
-        found = torch.stack([torch.stack([term.sum, term.count]) for term in terms])  # (terms, 2)
+        losses = compute_losses(self.model, batch, self._objective)
+        found = torch.stack([losses.sums(), losses.counts()])  # (2, terms)
         found = found.to(torch.float32 if found.device.type == "mps" else torch.float64)
         batches = getattr(self.trainer.val_dataloaders, "batch_sampler", None)
         if isinstance(batches, SharedOut) and batches.is_repeated(batch_idx):
@@ -225,7 +225,9 @@ class AssistantModule(L.LightningModule):
         found = self._validated
         if self.trainer.world_size > 1:
             found = self._add_up(found)
-        losses = weigh([SumCount(*pair) for pair in found], self.model.decision, self._objective)
+        sums, counts = found
+        terms = LossTerms.of(sums, counts, self.model.decision)
+        losses = weigh(terms, self.model.decision, self._objective)
         for name, value in loss_parts(losses).items():
             self.log(f"val/{name}", value.float(), prog_bar=name == "loss")
 

@@ -10,7 +10,7 @@ from proassist_lit.judge.request import JudgeSettings
 from proassist_lit.judge.scores import SplitScores, StreamScores
 from proassist_lit.judge.usage import Usage
 from proassist_lit.lit.module import loss_parts
-from proassist_lit.losses import SumCount
+from proassist_lit.loss_terms import LossTerms
 from proassist_lit.metrics.directions import DIRECTIONS, Direction, direction, lower_is_better
 from proassist_lit.metrics.kinds import UtteranceKindMetrics
 from proassist_lit.metrics.matcher import Matcher
@@ -44,8 +44,9 @@ def of_kinds(make_transcript: Callable[..., Transcript]) -> Iterator[str]:
 
 
 def of_training() -> Iterator[str]:
-    one = SumCount(torch.ones(()), torch.ones(()))
-    losses = weigh([one] * 8, Decision.INFORMATIVE_RELEVANCE, ObjectiveConfig())
+    decision = Decision.INFORMATIVE_RELEVANCE
+    terms = LossTerms.of(torch.ones(8), torch.ones(8), decision)
+    losses = weigh(terms, decision, ObjectiveConfig())
     yield from loss_parts(losses)
 
 
