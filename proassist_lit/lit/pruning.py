@@ -54,7 +54,8 @@ class Pruning(L.Callback):
         name = self._trial.prune_by
         if name not in metrics:
             prefix, _, metric = name.partition("/")
-            if prefix == "val_stream" and metric.startswith("utterance_") and metric in DIRECTIONS:
+            is_of_words = metric.startswith("utterance_") and metric in DIRECTIONS
+            if prefix == "val_stream" and is_of_words and "val_stream/utterance_f1" in metrics:
                 return None  # of pairs, and nothing is matched as long as it is not trained
             known = [key for key in metrics if key.startswith("val")]
             raise ConfigError(

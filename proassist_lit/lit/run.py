@@ -13,6 +13,7 @@ from proassist_lit.build import build_core
 from proassist_lit.config import RunConfig
 from proassist_lit.errors import CheckpointError
 from proassist_lit.evaluation.result import EvaluationResult
+from proassist_lit.evaluation.thresholds import worth
 from proassist_lit.going_on import command_of_run
 from proassist_lit.job_result import Pruned
 from proassist_lit.lit.batch_size_search import with_found_batch_size
@@ -160,8 +161,13 @@ def _point_latest(run: RunDirectory) -> None:
 
 
 def _value(result: EvaluationResult) -> float:
-    metrics = result.metrics
-    return float(metrics.get("val/utterance_f1", metrics.get("val/speak_f1", 0.0)))
+    """What sweeps compare: by it the threshold was chosen, too."""
+    val = {
+        name.removeprefix("val/"): value
+        for name, value in result.metrics.items()
+        if name.startswith("val/") and not isinstance(value, str)
+    }
+    return worth(val, "speak")
 
 
 def _closing_words(metrics: dict[str, float | str], run: RunDirectory) -> str:

@@ -112,6 +112,12 @@ def test_a_validation_in_which_nothing_is_matched_reports_none() -> None:
         validate(callback(never, **{"val_stream/utterance_f1": 0.0}), 2)
 
 
+def test_streams_without_words_have_no_metric_of_words_to_wait_for() -> None:
+    never = FakeTrial(9, prune_by="val_stream/utterance_f1")
+    with pytest.raises(ConfigError, match=r"the nearest is 'val_stream/speak_f1'"):
+        validate(callback(never, **{"val_stream/speak_f1": 0.5}), 2)
+
+
 def test_a_validation_that_answers_no_stream_shows_nothing(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
