@@ -94,7 +94,8 @@ class TrainerConfig:
 
     gradient_checkpointing: GradientCheckpointing = GradientCheckpointing.NONE
     """none, selective or full: what layers do not keep for the gradient is computed once more.
-    Full takes least memory and a third more arithmetic, selective costs little."""
+    Full takes least memory and a third more arithmetic; selective costs little on a CPU, but much
+    of Python's time, for which a fast GPU waits."""
 
     compile: bool = False
     """Whether the layers of the backbone are compiled for training (torch.compile). The first
