@@ -49,6 +49,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
             "mfu": round(flops_per_s / peak / 1e12, 4) if peak is not None else None,
             "tokens_per_cpu_s": rate("cpu_seconds"),
             "tokens_per_s_of_runs": [round(r["tokens"] / r["seconds"], 1) for r in runs],
+            "seconds_of_steps": [r["seconds_of_steps"] for r in runs],
             "peak_gib": round(max(r["peak_bytes"] for r in runs) / 2**30, 3),
             "model_gib": round(runs[0]["model_bytes"] / 2**30, 3),
             "first_loss": runs[0]["losses"][0],

@@ -7,6 +7,7 @@ import logging
 import time
 import warnings
 from importlib.metadata import PackageNotFoundError, version
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -59,6 +60,10 @@ def run_side(options: argparse.Namespace) -> dict[str, Any]:
     return {
         "losses": losses,
         "seconds": ends[-1][0] - ends[options.warmup - 1][0],
+        "seconds_of_steps": [
+            round(end[0] - before[0], 3)
+            for before, end in pairwise(ends[options.warmup - 1 :])
+        ],
         # Tells more where others use the machine as well.
         "cpu_seconds": ends[-1][1] - ends[options.warmup - 1][1],
         "tokens": sum(len(row.input_ids) for row in timed),

@@ -58,6 +58,9 @@ def test_both_sides_learn_the_same(
     assert found["baseline"]["padding_share"] > 0
     for side in SIDES:
         assert found[side]["tokens_per_s"] > 0
+        (seconds,) = found[side]["seconds_of_steps"]
+        assert len(seconds) == 1
+        assert seconds[0] > 0
         assert found[side]["peak_gib"] > 0
     assert found["ratio"] == pytest.approx(
         found["ours"]["tokens_per_s"] / found["baseline"]["tokens_per_s"], abs=0.01
