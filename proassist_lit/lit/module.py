@@ -136,22 +136,25 @@ class AssistantModule(L.LightningModule):
             shard(self.model, mesh["data_parallel"])
 
     def on_fit_start(self) -> None:
-        """Train all of it, fused: only now it stands on the device on which it is trained.
+        """Train all of it.
 
         Pretrained weights come in evaluation mode, which Lightning keeps; in it no layer is
         compiled, and all keep everything for the gradient.
         """
         self.train()
-        if self._fused:
-            fuse(self.model.lm)
-        cast_inputs(self.model.lm, casts=not str(self.trainer.precision).endswith("-mixed"))
 
     def on_fit_end(self) -> None:
         """Leave a model that can be run without the Trainer."""
         cast_inputs(self.model.lm, casts=True)
 
     def on_train_start(self) -> None:
-        """Train as this run says: a checkpoint holds the settings of the run that wrote it."""
+        """Train as this run says: a checkpoint holds the settings of the run that wrote it.
+
+        On its device by now, where it is fused; Lightning's searches come by here as well.
+        """
+        if self._fused:
+            fuse(self.model.lm)
+        cast_inputs(self.model.lm, casts=not str(self.trainer.precision).endswith("-mixed"))
         for config in self.trainer.lr_scheduler_configs:
             schedule = config.scheduler
             if isinstance(schedule, LambdaLR):

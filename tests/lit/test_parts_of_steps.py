@@ -75,9 +75,12 @@ def test_layers_are_fused_where_that_is_asked_for(
     asked: list[Any] = []
     monkeypatch.setattr(module, "fuse", asked.append)
     found = built(fused=fused)
-    found._trainer = SimpleNamespace(precision="32-true")  # type: ignore[assignment]
-    assert asked == []  # it is not on its device yet
+    found._trainer = SimpleNamespace(  # type: ignore[assignment]
+        precision="32-true", lr_scheduler_configs=[]
+    )
     found.on_fit_start()
+    assert asked == []
+    found.on_train_start()
     assert asked == [found.model.lm] * fused
 
 

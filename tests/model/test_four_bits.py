@@ -32,8 +32,12 @@ needs_four_bits = pytest.mark.skipif(
 
 
 @pytest.fixture
-def packed(tmp_path: Path) -> Any:
-    """A Llama read into 4 bits, with layers of a multiple of 32 rows and others."""
+def packed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A Llama read into 4 bits on the CPU, with layers of a multiple of 32 rows and others.
+
+    A GPU has kernels of its own, which do not round as unpacked weights do.
+    """
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     causal_lm("Llama", hidden_size=64, intermediate_size=72).save_pretrained(tmp_path)
     return pretrained.load_model(str(tmp_path), four_bit=True)
 
