@@ -10,6 +10,10 @@ _NEEDLESS = (
     r".*isinstance\(treespec, LeafSpec\)",
     # It asks the loader for a state; ours lies in the datamodule (``ConversationDataModule``).
     r".*your dataloader is not resumable",
+    # ``train/mfu`` tells what data costs (docs/many-gpus.md), and the setting is data.num_workers.
+    r"The '\w+' does not have many workers",
+    # A search for the batch size has no batches of val.
+    r"Total length of `list` across ranks is zero",
     # A run that goes on; one that would not is refused before.
     r"Checkpoint directory .* exists and is not empty",
     # Of several processes: what is logged was added over them before.
@@ -28,6 +32,7 @@ def quiet_libraries() -> None:
 
     for name in (
         "lightning.pytorch.utilities.rank_zero",
+        "lightning.pytorch.accelerators.cuda",  # which GPUs there are, at every fit
         "lightning.pytorch.trainer.connectors.checkpoint_connector",  # at every checkpoint
         "sentence_transformers",
     ):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import warnings
 import weakref
 from collections.abc import Iterator
 from dataclasses import replace
@@ -11,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from lightning.pytorch.trainer.connectors import data_connector
 from torch import Tensor
 
 from proassist_lit.build import Core, build_core, build_examples
@@ -19,6 +21,7 @@ from proassist_lit.errors import ConfigError, TrainingError
 from proassist_lit.lit import batch_size_search
 from proassist_lit.lit.batch_size_search import check_has_limit, with_found_batch_size
 from proassist_lit.lit.module import AssistantModule
+from proassist_lit.lit.quiet import quiet_libraries
 from proassist_lit.lit.weight_average import room_for_average
 from proassist_lit.run_directory import RunDirectory
 from proassist_lit.trainer_config import TrainerConfig
@@ -133,6 +136,23 @@ def test_room_for_the_average_is_as_exact_as_the_average() -> None:
     weights = [torch.nn.Parameter(torch.zeros(2, 3, dtype=torch.bfloat16))]
     (room,) = room_for_average(weights, torch.device("cpu"))
     assert (room.shape, room.dtype) == ((2, 3), torch.float32)
+
+
+def test_a_search_is_heard_no_warnings_of(
+    device: Device, built: tuple[RunConfig, Core, list[int]],
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(data_connector, "suggested_max_num_workers", lambda _: 15)  # of many cores
+    settings, core, lengths = built
+    core.model.eval()
+    device.most_tokens = sum(lengths[:1])
+    with warnings.catch_warnings(record=True) as heard:
+        warnings.simplefilter("always")
+        quiet_libraries()
+        with_found_batch_size(
+            asking(settings, 2), core, RunDirectory(tmp_path / "run"), resumes=False
+        )
+    assert [str(warning.message) for warning in heard] == []
 
 
 @pytest.mark.filterwarnings("ignore")  # of Lightning: not tested here

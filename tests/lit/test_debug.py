@@ -92,15 +92,14 @@ def test_the_profiler_of_operators_leaves_a_trace(
     assert "aten::" in (tmp_path / "run/fit-profile.txt").read_text()
 
 
-def test_libraries_say_nothing_of_themselves_at_every_checkpoint(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
+@pytest.mark.parametrize("name", ["trainer.connectors.checkpoint_connector", "accelerators.cuda"])
+def test_libraries_say_nothing_of_themselves(name: str, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
-    logger = logging.getLogger("lightning.pytorch.trainer.connectors.checkpoint_connector")
+    logger = logging.getLogger(f"lightning.pytorch.{name}")
     before = logger.level
     try:
         quiet_libraries()
-        logger.info("`weights_only` was not set, defaulting to `False`.")
+        logger.info("`weights_only` was not set, or LOCAL_RANK: 0 - CUDA_VISIBLE_DEVICES: [0].")
     finally:
         logger.setLevel(before)
     assert caplog.records == []
