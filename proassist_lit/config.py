@@ -14,7 +14,7 @@ from proassist_lit.metrics.similarity import Similarity
 from proassist_lit.model.config import Decision, HeadType, ModelConfig
 from proassist_lit.objectives import ObjectiveConfig, ObjectiveKind, Turns
 from proassist_lit.sequence.rules import PROASSIST, SequenceRules, rules_for
-from proassist_lit.sequence.splitting import SplitConfig, SplitMethod
+from proassist_lit.sequence.split_config import SplitConfig, SplitMethod
 from proassist_lit.streaming.compat import check_counterparts
 from proassist_lit.streaming.config import StreamConfig
 from proassist_lit.trainer_config import TrainerConfig

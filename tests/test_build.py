@@ -23,7 +23,7 @@ from proassist_lit.model.config import ModelConfig, TinyConfig
 from proassist_lit.objectives import ObjectiveConfig, ObjectiveKind
 from proassist_lit.sequence.chat import Role
 from proassist_lit.sequence.sampling import turn_ends
-from proassist_lit.sequence.splitting import SplitConfig, SplitMethod
+from proassist_lit.sequence.split_config import SplitConfig, SplitMethod
 from proassist_lit.streaming.config import Strategy, StreamConfig
 from proassist_lit.types import IGNORE_INDEX, Example
 from tests.small_run import small_run

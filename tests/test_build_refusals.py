@@ -27,7 +27,7 @@ from proassist_lit.errors import ConfigError, FeatureError, RecordError, StreamE
 from proassist_lit.evaluation.config import EvaluationConfig
 from proassist_lit.lit.settings_checks import check_batches
 from proassist_lit.model.config import ModelConfig
-from proassist_lit.sequence.splitting import SplitConfig, SplitMethod
+from proassist_lit.sequence.split_config import SplitConfig, SplitMethod
 from proassist_lit.streaming.config import Strategy, StreamConfig
 from tests.small_run import small_run
 

@@ -12,7 +12,7 @@ from proassist_lit.evaluation.config import EvaluationConfig
 from proassist_lit.model.config import Decision, HeadType, ModelConfig
 from proassist_lit.objectives import ObjectiveConfig, ObjectiveKind, Turns
 from proassist_lit.optimizer_config import OptimizerConfig, OptimizerKind
-from proassist_lit.sequence.splitting import SplitConfig, SplitMethod
+from proassist_lit.sequence.split_config import SplitConfig, SplitMethod
 from proassist_lit.streaming.config import SpeakRule, Strategy, StreamConfig
 from proassist_lit.trainer_config import Parallel, TrainerConfig
 

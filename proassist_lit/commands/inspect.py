@@ -176,7 +176,8 @@ def _split(
         RecordError: there are none; the message says why.
     """
     from proassist_lit.data.config import DataConfig
-    from proassist_lit.sequence.splitting import SplitConfig, SplitMethod, split_conversation
+    from proassist_lit.sequence.split_config import SplitConfig, SplitMethod
+    from proassist_lit.sequence.splitting import split_conversation
 
     splitting = SplitConfig(method=SplitMethod(method)) if method else SplitConfig()
     parts = split_conversation(

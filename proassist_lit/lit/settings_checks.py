@@ -12,7 +12,7 @@ from proassist_lit.model.assistant import AssistantModel
 from proassist_lit.objectives import ObjectiveKind
 from proassist_lit.optimizer_config import OptimizerKind
 from proassist_lit.sequence.examples import ExampleSet
-from proassist_lit.sequence.splitting import SplitMethod
+from proassist_lit.sequence.split_config import SplitMethod
 from proassist_lit.streaming.config import Strategy
 
 

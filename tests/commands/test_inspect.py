@@ -17,7 +17,8 @@ from proassist_lit.report.data_chat import choose_chat
 from proassist_lit.report.example_report import clock
 from proassist_lit.sequence.examples import ExampleSet
 from proassist_lit.sequence.rules import DST_EXTENSION, OURS, PROASSIST, SequenceRules, rules_for
-from proassist_lit.sequence.splitting import SplitConfig, SplitMethod, split_conversation
+from proassist_lit.sequence.split_config import SplitConfig, SplitMethod
+from proassist_lit.sequence.splitting import split_conversation
 from proassist_lit.streaming.config import Strategy, StreamConfig
 from tests.commands.lines import Captured, error, record
 from tests.data import dst_rows as dst

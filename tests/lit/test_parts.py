@@ -28,7 +28,7 @@ from proassist_lit.model.config import Decision, LoraConfig, ModelConfig
 from proassist_lit.model.lora import add_lora
 from proassist_lit.model.weights_type import cast_weights
 from proassist_lit.objectives import ObjectiveConfig, ObjectiveKind
-from proassist_lit.sequence.splitting import SplitConfig, SplitMethod
+from proassist_lit.sequence.split_config import SplitConfig, SplitMethod
 from proassist_lit.streaming.config import Strategy, StreamConfig
 from tests.fakes import tiny_model, word_chat
 

@@ -23,7 +23,8 @@ from proassist_lit.errors import RecordError
 from proassist_lit.sequence.builder import prefix_ids, text_ids
 from proassist_lit.sequence.rules import OURS, PROASSIST, SequenceRules
 from proassist_lit.sequence.script import KNOWLEDGE, Script, read_script
-from proassist_lit.sequence.splitting import SplitConfig, SplitMethod, split_conversation
+from proassist_lit.sequence.split_config import SplitConfig, SplitMethod
+from proassist_lit.sequence.splitting import split_conversation
 from proassist_lit.sequence.summary_requests import SUMMARY_QUERY
 from proassist_lit.types import StepState, apply_updates
 from tests.properties.strategies import Case, cases, examples

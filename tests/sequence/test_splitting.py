@@ -19,7 +19,8 @@ from proassist_lit.sequence.chat import Role
 from proassist_lit.sequence.examples import build_example_sequence
 from proassist_lit.sequence.rules import DST_EXTENSION, OURS, PROASSIST, SequenceRules
 from proassist_lit.sequence.script import read_script
-from proassist_lit.sequence.splitting import SplitConfig, SplitMethod, split_conversation
+from proassist_lit.sequence.split_config import SplitConfig, SplitMethod
+from proassist_lit.sequence.splitting import split_conversation
 from proassist_lit.sequence.summary_requests import SUMMARY_QUERY
 from proassist_lit.types import IGNORE_INDEX, StepState, Transition, Update
 from tests.fakes import dialogue, word_chat
