@@ -135,15 +135,15 @@ def lm_loss(
     Returns:
         (sum, count), nats and tokens.
     """
-    targets = labels[:, 1:]
-    mask = targets != IGNORE_INDEX
+    is_wanted = F.pad(labels[:, 1:] != IGNORE_INDEX, (0, 1))  # (B, T), where the next has a label
+    places = is_wanted.flatten().nonzero().squeeze(1)  # (N,), for which a GPU is waited for
 
     def total(rows: Tensor, wanted: Tensor) -> Tensor:
         logits = model.lm_logits(rows, dst=dst)  # (chunk, V)
         logits = logits if logits.dtype == torch.float64 else logits.float()
         return F.cross_entropy(logits, wanted, reduction="sum")
 
-    rows, wanted = hidden[:, :-1][mask], targets[mask]  # (N, D), (N,)
+    rows, wanted = hidden.flatten(0, 1)[places], labels.flatten()[places + 1]  # (N, D), (N,)
     chunks = list(zip(*(torch.split(x, logit_chunk) for x in (rows, wanted)), strict=True))
     if len(chunks) == 1:
         summed = total(rows, wanted)
@@ -151,4 +151,4 @@ def lm_loss(
         summed = torch.stack([
             checkpoint(total, *chunk, use_reentrant=False) for chunk in chunks
         ]).sum()  # fmt: skip
-    return SumCount(summed, mask.sum().to(summed.dtype))
+    return SumCount(summed, is_wanted.sum().to(summed.dtype))

@@ -75,8 +75,9 @@ class TrainerConfig:
     """Validations without a lower loss on val after which training ends; 0 for no such end."""
 
     accumulate: int = 1
-    """Batches that make one optimizer step, one after the other in the memory of one; >= 1. Losses
-    are divided by what all of them count: the step is that of one large batch."""
+    """Batches that make one optimizer step, one after the other in the memory of one (and of one
+    more set of gradients); >= 1. Losses are divided by what all of them count: the step is that of
+    one large batch."""
 
     save_every_steps: int = 100
     """Steps between two saves of last.ckpt, which is also saved after each validation; 0 for none

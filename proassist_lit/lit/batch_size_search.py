@@ -133,6 +133,8 @@ def _search(config: RunConfig, core: Core, run: RunDirectory) -> int:
     # here. At validation there is a second one, in the room that the gradients have left.
     device = trial().strategy.root_device
     room = room_for_average(trained.values(), device) if trainer.ema_decay else []
+    if trainer.accumulate > 1:  # gradients of the batches before lie beside a forward
+        room += [torch.empty_like(p, device=device) for p in trained.values()]
     with isolate_rng(), interruptible():
         found = Tuner(trial()).scale_batch_size(
             module, datamodule=longest, mode="binsearch", steps_per_trial=STEPS_PER_TRIAL,

@@ -148,7 +148,7 @@ def build_trainer(
                 read_every_steps=trainer.log_every_steps,
                 warmup_steps=trainer.optimizer.warmup_steps,
             ),
-            EpochBar(leave=True),
+            EpochBar(leave=True, read_every_steps=trainer.log_every_steps),
             logs.identity,
             RandomState(),
             evaluation,

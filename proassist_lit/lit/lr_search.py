@@ -65,7 +65,7 @@ def _search(
     SEARCH.check_one_device(trainer)
     searcher = L.Trainer(
         accelerator=trainer.accelerator, devices=1, **plugins_of(trainer),
-        max_steps=NUM_STEPS, max_epochs=-1,
+        max_steps=NUM_STEPS, max_epochs=-1, check_val_every_n_epoch=NUM_STEPS + 1,
         gradient_clip_val=trainer.gradient_clip or None, use_distributed_sampler=False,
         logger=False, enable_checkpointing=False, enable_model_summary=False,
         default_root_dir=run.path,

@@ -150,8 +150,10 @@ class AssistantModule(L.LightningModule):
     def on_train_start(self) -> None:
         """Train as this run says: a checkpoint holds the settings of the run that wrote it.
 
-        On its device by now, where it is fused; Lightning's searches come by here as well.
+        On its device by now, where it is fused; Lightning's searches come by here as well, and a
+        trial that was too large leaves the gradients that it had.
         """
+        self.zero_grad(set_to_none=True)
         if self._fused:
             fuse(self.model.lm)
         cast_inputs(self.model.lm, casts=not str(self.trainer.precision).endswith("-mixed"))
@@ -184,18 +186,28 @@ class AssistantModule(L.LightningModule):
                 max_conversations=self._micro_conversations, scale=self._loss_scale(),
             )  # fmt: skip
         self._log_training(losses, batch)
-        rate = self.trainer.optimizers[0].param_groups[0]["lr"]
-        self.log("train/lr", rate, on_step=True, on_epoch=False)
+        rate = torch.tensor(self.trainer.optimizers[0].param_groups[0]["lr"])
+        self.log("train/lr", rate, on_step=True, on_epoch=False)  # it need not wait for the device
         return losses.total * world
+
+    def transfer_batch_to_device(
+        self, batch: Batch, device: torch.device, dataloader_idx: int
+    ) -> Batch:
+        """Copy while the last step is computed; Lightning's own copy waits for it."""
+        return batch.to(device, non_blocking=device.type == "cuda")
 
     def _losses_of_shards(self, parts: Sequence[Batch], counts: Tensor) -> Losses:
         strategy, world = self.trainer.strategy, self.trainer.world_size
-        number = torch.tensor(len(parts), device=self.device)
         return compute_losses_of_shards(
             self.model, parts, self._objective, counts,
             lambda share: strategy.backward(share * world, None),
-            num_parts=int(strategy.reduce(number, reduce_op="max")),
+            num_parts=self._most_parts(parts),
         )  # fmt: skip
+
+    def _most_parts(self, parts: Sequence[Batch]) -> int:
+        """Of all processes, which meet at every layer of a model in shards."""
+        number = torch.tensor(len(parts), device=self.device)
+        return int(self.trainer.strategy.reduce(number, reduce_op="max"))
 
     def _loss_scale(self) -> float:
         """What the precision plugin multiplies the loss by: with 16-mixed, as the scaler says."""
@@ -213,13 +225,16 @@ class AssistantModule(L.LightningModule):
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Add up the teacher-forced losses of one batch, and what they are divided by."""
-        losses = compute_losses(self.model, batch, self._objective)
-        found = torch.stack([losses.sums(), losses.counts()])  # (2, terms)
-        found = found.to(torch.float32 if found.device.type == "mps" else torch.float64)
         batches = getattr(self.trainer.val_dataloaders, "batch_sampler", None)
-        if isinstance(batches, SharedOut) and batches.is_repeated(batch_idx):
-            found = torch.zeros_like(found)  # it was computed since shards need all processes
-        self._validated = found if self._validated is None else self._validated + found
+        is_repeated = isinstance(batches, SharedOut) and batches.is_repeated(batch_idx)
+        parts = split(batch, self._micro_tokens, self._micro_conversations)
+        for place in range(self._most_parts(parts) if is_sharded(self.model) else len(parts)):
+            losses = compute_losses(self.model, parts[min(place, len(parts) - 1)], self._objective)
+            found = torch.stack([losses.sums(), losses.counts()])  # (2, terms)
+            found = found.to(torch.float32 if found.device.type == "mps" else torch.float64)
+            if is_repeated or place >= len(parts):
+                found = torch.zeros_like(found)  # it was computed since shards need all processes
+            self._validated = found if self._validated is None else self._validated + found
 
     def on_validation_epoch_end(self) -> None:
         """Log the losses of all of val: the same for any batches and any number of processes."""

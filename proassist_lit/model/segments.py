@@ -87,6 +87,14 @@ def segment_attention(
     Returns:
         (B, T, heads, size), and no weights.
     """
+    if (segments is not None or attention_mask is None) and _lacks_groups(query, key):
+        group = query.shape[1] // key.shape[1]
+        key, value = (x.repeat_interleave(group, dim=1) for x in (key, value))
+        if segments is None:  # Hugging Face's might repeat them once more
+            out = F.scaled_dot_product_attention(
+                query, key, value, dropout_p=dropout, is_causal=query.shape[2] > 1, scale=scaling
+            )
+            return out.transpose(1, 2).contiguous(), None
     if segments is None:
         out, _ = sdpa_attention_forward(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **others
@@ -104,9 +112,8 @@ def _attend(
     scaling: float | None,
 ) -> Tensor:
     """(1, T, heads, size) of (1, heads, T, size) queries and the keys and values to them."""
-    if torch.is_autocast_enabled(query.device.type):  # which knows SDPA, but not the kernel
-        kind = torch.get_autocast_dtype(query.device.type)
-        query, key, value = query.to(kind), key.to(kind), value.to(kind)
+    kind = _kind(query)  # autocast knows SDPA, but not the kernel
+    query, key, value = query.to(kind), key.to(kind), value.to(kind)
     grouped = query.shape[1] != key.shape[1]
     if _KERNEL is not None and _fits_kernel(query) and not dropout:
         longest = max(segments.lengths)
@@ -159,8 +166,32 @@ def _fits_kernel(query: Tensor) -> bool:
         and query.dtype in (torch.float16, torch.bfloat16)
         and query.shape[-1] % 8 == 0
         and query.shape[-1] <= 256
-        and torch.cuda.get_device_capability(query.device) >= (8, 0)
+        and _has_flash_attention()
     )
+
+
+def _lacks_groups(query: Tensor, key: Tensor) -> bool:
+    """Whether SDPA takes fewer heads of keys than of queries by its plainest way alone.
+
+    On a GPU that way keeps scores of (T, T) for the gradient; the memory-efficient one, which is
+    there for 32 bits and for GPUs before Ampere, wants as many of both.
+    """
+    if not query.is_cuda or query.shape[1] == key.shape[1]:
+        return False
+    return _kind(query) not in (torch.float16, torch.bfloat16) or not _has_flash_attention()
+
+
+def _kind(heads: Tensor) -> torch.dtype:
+    """What it is computed in, autocast looked at."""
+    if torch.is_autocast_enabled(heads.device.type):
+        return torch.get_autocast_dtype(heads.device.type)
+    return heads.dtype
+
+
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def _has_flash_attention() -> bool:
+    """Whether the GPU is an Ampere or later."""
+    return torch.cuda.get_device_capability() >= (8, 0)
 
 
 def attend_by_segment(lm: Any) -> bool:

@@ -99,6 +99,69 @@ def test_as_many_of_the_longest_as_fit(
 
 
 @pytest.mark.filterwarnings("ignore")  # of Lightning: not tested here
+@pytest.mark.parametrize(("accumulate", "held"), [(1, 0), (2, 1)])
+def test_room_for_added_up_gradients_is_taken_while_it_looks(
+    accumulate: int, held: int, built: tuple[RunConfig, Core, list[int]],
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    settings, core, _ = built
+    trained = [p for p in core.model.parameters() if p.requires_grad]
+    taken: list[weakref.ref[Tensor]] = []
+    alive: list[int] = []
+
+    def take(like: Tensor, **options: Any) -> Tensor:
+        room = torch.zeros_like(like, **options)
+        taken.append(weakref.ref(room))
+        return room
+
+    def step(self: AssistantModule, *_: Any) -> Tensor:
+        alive.append(sum(ref() is not None for ref in taken))
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
+
+    monkeypatch.setattr(torch, "empty_like", take)
+    monkeypatch.setattr(AssistantModule, "training_step", step)
+    monkeypatch.setattr(batch_size_search, "check_has_limit", lambda _: None)
+    with pytest.raises(TrainingError, match="too large for the device"):
+        with_found_batch_size(
+            asking(settings, 2, accumulate=accumulate), core, RunDirectory(tmp_path / "run"),
+            resumes=False,
+        )  # fmt: skip
+    assert set(alive) == {held * len(trained)}
+
+
+@pytest.mark.filterwarnings("ignore")  # of Lightning: not tested here
+def test_a_trial_that_was_too_large_leaves_the_next_one_no_gradients(
+    built: tuple[RunConfig, Core, list[int]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings, core, _ = built
+    first = next(p for p in core.model.lm.get_decoder().layers[0].parameters())
+    size, left = [0], list[tuple[int, int]]()
+    train = AssistantModule.training_step
+
+    def step(self: AssistantModule, batch: Batch, batch_idx: int) -> Tensor:
+        size[0] = len(batch.lengths)
+        left.append((size[0], sum(p.grad is not None for p in self.parameters())))
+        return train(self, batch, batch_idx)
+
+    def backward(gradient: Tensor) -> None:  # the last layers have theirs by now
+        if size[0] > 3:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
+
+    monkeypatch.setattr(AssistantModule, "training_step", step)
+    monkeypatch.setattr(batch_size_search, "check_has_limit", lambda _: None)
+    hook = first.register_hook(backward)
+    try:
+        found = with_found_batch_size(
+            asking(settings, 8), core, RunDirectory(tmp_path / "run"), resumes=False
+        )
+    finally:
+        hook.remove()
+    assert found.data.batch_size == 3
+    assert max(tried for tried, _ in left) > 3
+    assert {gradients for _, gradients in left} == {0}
+
+
+@pytest.mark.filterwarnings("ignore")  # of Lightning: not tested here
 @pytest.mark.parametrize("decay", [0.0, 0.9])
 def test_room_for_the_average_is_taken_while_it_looks(
     decay: float, built: tuple[RunConfig, Core, list[int]],

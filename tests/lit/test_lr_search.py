@@ -38,8 +38,11 @@ def test_rate_is_found_and_the_model_left_as_it_was(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(lr_search, "NUM_STEPS", 24)
+    validated: list[Any] = []
+    monkeypatch.setattr(AssistantModule, "validation_step", lambda *args: validated.append(args))
     settings = config(tmp_path / "data")
     found, before, after = looked_for(settings, tmp_path / "run")
+    assert validated == []
 
     lr = found.trainer.optimizer.lr
     assert 1e-7 < lr < 1

@@ -17,7 +17,7 @@ from proassist_lit.lit.build import build_module
 from proassist_lit.lit.module import AssistantModule
 from proassist_lit.model.training_layers import GradientCheckpointing
 from proassist_lit.trainer_config import TrainerConfig
-from proassist_lit.types import Example
+from proassist_lit.types import Batch, Example
 from tests.fakes import tiny_model
 from tests.sequence.batches import example_set
 
@@ -95,3 +95,29 @@ def test_layers_are_prepared_as_asked_for(
     )
     found = built(gradient_checkpointing=keeps, compile=compiles)
     assert asked == [(found.model.lm, keeps, compiles)]
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda", "mps"])
+def test_batches_go_to_a_gpu_while_it_computes(
+    device: str, example: Example, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[str, bool]] = []
+    monkeypatch.setattr(
+        Batch, "to", lambda _, device, *, non_blocking: asked.append((device.type, non_blocking))
+    )
+    built().transfer_batch_to_device(pack([example]), torch.device(device), 0)
+    assert asked == [(device, device == "cuda")]  # elsewhere it might be read too early
+
+
+def test_the_rate_is_logged_from_the_cpu(example: Example, monkeypatch: pytest.MonkeyPatch) -> None:
+    logged: dict[str, Any] = {}
+    found = built()
+    monkeypatch.setattr(
+        AssistantModule, "log", lambda _, name, value, **__: logged.update({name: value})
+    )
+    found._trainer = SimpleNamespace(  # type: ignore[assignment]
+        world_size=1, precision_plugin=None, optimizers=[torch.optim.SGD(found.parameters(), 0.1)]
+    )
+    found.training_step(pack([example]), 0)
+
+    assert torch.equal(logged["train/lr"], torch.tensor(0.1))  # of a number Lightning makes one on the GPU

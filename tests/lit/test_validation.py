@@ -72,6 +72,20 @@ def test_losses_are_those_of_all_of_val_at_once(folder: Path, kind: ObjectiveKin
         assert validated(module, parts) == pytest.approx(want, rel=1e-6)
 
 
+@pytest.mark.parametrize("micro", [{"micro_tokens": 1}, {"micro_conversations": 2}], ids=str)
+def test_no_more_is_validated_at_a_time_than_is_trained(
+    folder: Path, micro: dict[str, int]
+) -> None:
+    module, datamodule = built(folder, 5)
+    want, seen = validated(module, datamodule), list[int]()
+    module._micro_tokens = micro.get("micro_tokens")
+    module._micro_conversations = micro.get("micro_conversations")
+    module.model.register_forward_pre_hook(lambda _, args: seen.append(len(args[0].lengths)))
+
+    assert validated(module, datamodule) == pytest.approx(want, rel=1e-6)
+    assert seen == ([1] * 5 if "micro_tokens" in micro else [2, 2, 1])
+
+
 @pytest.mark.road
 def test_losses_of_padded_and_filled_batches_are_the_same(folder: Path) -> None:
     want = validated(*built(folder, 5))

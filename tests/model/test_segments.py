@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from proassist_lit.errors import ConfigError
@@ -164,6 +166,54 @@ def test_under_autocast_the_kernel_is_given_what_autocast_would_give_sdpa(
 
     assert kinds == [torch.bfloat16]
     assert out.dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("is_packed", [True, False])
+def test_heads_are_repeated_where_sdpa_would_keep_all_scores_for_groups(
+    is_packed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = assistant(causal_lm("Llama", num_attention_heads=4, num_key_value_heads=2, head_dim=8))
+    plain = packed_and_apart(model)[not is_packed]
+    asked, sdpa = list[tuple[int, int, bool]](), F.scaled_dot_product_attention
+
+    def spy(query: Tensor, key: Tensor, value: Tensor, *args: Any, **options: Any) -> Tensor:
+        asked.append((query.shape[1], key.shape[1], options.get("enable_gqa", False)))
+        return sdpa(query, key, value, *args, **options)
+
+    monkeypatch.setattr(F, "scaled_dot_product_attention", spy)
+    monkeypatch.setattr(segments, "_lacks_groups", lambda query, key: True)
+    repeated = packed_and_apart(model)[not is_packed]
+
+    assert set(asked) == {(4, 4, False)}
+    for ours, wanted in zip(repeated, plain, strict=True):
+        torch.testing.assert_close(ours, wanted, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("is_cuda", "heads", "dtype", "capability", "lacks"),
+    [
+        (True, 2, torch.float32, (9, 0), True),
+        (True, 2, torch.bfloat16, (9, 0), False),
+        (True, 2, torch.float16, (7, 5), True),
+        (True, 4, torch.float32, (9, 0), False),
+        (False, 2, torch.float32, (9, 0), False),
+    ],
+)
+def test_a_gpu_lacks_groups_in_32_bits_and_before_ampere(
+    is_cuda: bool, heads: int, dtype: torch.dtype, capability: tuple[int, int], lacks: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: capability)
+    query, key = (
+        SimpleNamespace(
+            is_cuda=is_cuda, shape=(1, number, 6, 8), dtype=dtype, device=torch.device("cpu")
+        )
+        for number in (4, heads)
+    )
+    assert segments._lacks_groups(query, key) is lacks  # type: ignore[arg-type]
+    if dtype is torch.float32 and heads < 4:
+        with torch.autocast("cpu", torch.bfloat16):
+            assert not segments._lacks_groups(query, key)  # type: ignore[arg-type]
 
 
 def test_this_pytorch_has_the_kernel_and_a_cpu_does_not_use_it() -> None:
