@@ -31,8 +31,11 @@ def model_card(about: Description, *, as_adapter: bool) -> str:
             ("speak", config.stream.theta_speak), ("update", config.stream.theta_dst)
         )
     ]  # fmt: skip
-    looks_back = config.stream.rule.looks_back
-    rule = f" (speak by stream.rule={config.stream.rule.value})" if looks_back else ""
+    rule = ""
+    if config.stream.rule.looks_back:
+        rule = f" (speak by stream.rule={config.stream.rule.value})"
+    elif config.stream.rise is not None:
+        rule = f" (not that to speak: by stream.rise={config.stream.rise:g})"
     additions = " with the low-rank additions of this folder" if as_adapter else ""
     if as_adapter and about.train == TrainMode.QLORA:
         additions += (

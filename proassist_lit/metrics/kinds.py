@@ -26,7 +26,8 @@ class UtteranceKindMetrics(Metric):
     An utterance may be of several kinds ("done; next ..." is feedback and instruction). A reference
     is of those that its source names. A generated one is of those of the reference, of any stream,
     that is most like it in words: whoever says "Stop, please take the knife" corrects; if several
-    are as much like it, of the one that it is paired with in time. It is given where one of its
+    are as much like it, of the one that it is paired with in time, and else of all of theirs. What
+    is like no reference is of no kind. An utterance is given where one of its
     kind belongs if the reference that it is paired with (see ``matching``) is of that kind,
     whatever the words: a mistake was seen when it happened. Whether the right thing was said of it
     is told by ``content_accuracy``.
@@ -103,10 +104,10 @@ class UtteranceKindMetrics(Metric):
         kinds = paired_kinds
         if len(paired_kinds):
             blocks = torch.split(state["generated"].view(len(paired_kinds), -1), _BLOCK)
-            most = [(block @ references.T).max(-1) for block in blocks]
-            likeness, nearest = (torch.cat(parts) for parts in zip(*most, strict=True))
-            is_partner = state["paired_likeness"] >= likeness - _SAME
-            kinds = paired_kinds.where(is_partner[:, None], reference_kinds[nearest])
+            found = [_kinds_of_nearest(block @ references.T, reference_kinds) for block in blocks]
+            likeness, nearest_kinds = (torch.cat(parts) for parts in zip(*found, strict=True))
+            is_partner = (state["paired_likeness"] >= likeness - _SAME) & (likeness > _SAME)
+            kinds = paired_kinds.where(is_partner[:, None], nearest_kinds)
         values: dict[str, float] = {}
         for place, kind in enumerate(KINDS):
             num = int(reference_kinds[:, place].sum())
@@ -117,6 +118,13 @@ class UtteranceKindMetrics(Metric):
                     values[f"{kind}_{name}"] = value
                 values[f"utterance_num_{kind}"] = num
         return {k: torch.tensor(v, dtype=torch.float64) for k, v in values.items()}
+
+
+def _kinds_of_nearest(likeness: Tensor, reference_kinds: Tensor) -> tuple[Tensor, Tensor]:
+    """Of (N, M) likenesses and (M, kinds) the greatest (N,), and the (N, kinds) that have it."""
+    best = likeness.amax(-1, keepdim=True)  # (N, 1)
+    is_nearest = (likeness >= best - _SAME) & (best > _SAME)
+    return best[:, 0], (is_nearest.float() @ reference_kinds.float()) > 0
 
 
 def _flags(kinds: Sequence[str]) -> list[bool]:

@@ -20,6 +20,9 @@ from proassist_lit.types import Transcript
 
 HEADS = ("speak", "dst")
 
+_BELOW_ONE = 1 - 2**-24
+"""The greatest float32 below 1."""
+
 
 class FrameDecisionMetrics(Metric):
     """Scores of one head's decisions at the exact frame.
@@ -115,7 +118,10 @@ class FrameDecisionMetrics(Metric):
             "recall": recall,
             "f1": f1,
             "balanced_accuracy": sum(rates) / len(rates),
-            "ece": binary_calibration_error(probs, labels, n_bins=self.num_bins, norm="l1"),
+            # torchmetrics has a bin of its own for a probability of 1, as sure heads have it.
+            "ece": binary_calibration_error(
+                probs.clamp(max=_BELOW_ONE), labels, n_bins=self.num_bins, norm="l1"
+            ),
             "num_frames": num_pos + num_neg,
             "num_positive": num_pos,
         }

@@ -78,7 +78,7 @@ def gather_report(
         notes=notes,
         decisions=decisions_by_split(result.transcripts, result.config),
         sweep=result.sweep,
-        compares_probs=not result.config.rule.looks_back,
+        compares_probs=result.config.compares_probs,
         has_words=result.config.words,
         earlier=None if earlier is None else earlier.read_metrics(),
         earlier_name="" if earlier is None else earlier.path.resolve().name,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -123,8 +124,8 @@ def runs_table(
     sign = 1.0 if lower_is_better(first) else -1.0
 
     def place(number: int) -> float:
-        value = (found[number] or {}).get(first)
-        return float("inf") if value is None else sign * value
+        value = (found[number] or {}).get(first, math.nan)
+        return math.inf if math.isnan(value) else sign * value
 
     return Table(
         title=str(root),

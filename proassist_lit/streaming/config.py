@@ -170,8 +170,13 @@ class StreamConfig:
 
     @property
     def theta_speak_prob(self) -> float | None:
-        """``theta_speak`` where it is a threshold of P(speak) itself; None by another rule."""
-        return None if self.rule.looks_back else self.theta_speak
+        """``theta_speak`` where P(speak) is compared with it, None where it is not."""
+        return self.theta_speak if self.compares_probs else None
+
+    @property
+    def compares_probs(self) -> bool:
+        """Whether P(speak) itself is compared with a threshold: no other rule, nor ``rise``."""
+        return not self.rule.looks_back and self.rise is None
 
     def _check_thresholds(self) -> None:
         for name in ("theta_speak", "theta_dst"):

@@ -54,6 +54,7 @@ class GpuLlama:
         self._addresses = torch.zeros(len(self._layers), 2, dtype=torch.int64, device=self._device)
         self._pointed_to: list[int] = []
         self._angles = (self._x, self._x)
+        self._large_tile = LARGE_TILE
         self._graphs: dict[Shape, tuple[torch.cuda.CUDAGraph, Tensor]] = {}
         self._pool: Any = None  # memory that graphs share
         if self._is_captured:
@@ -61,20 +62,27 @@ class GpuLlama:
 
     @torch.inference_mode()
     def _try_out(self) -> None:
-        """Feed one token, so that what cannot be compiled is known before it is relied upon.
+        """Feed a token, then several, so that what fails is known before it is relied upon.
+
+        Large tiles of wide heads in float32 want more shared memory than GPUs for workstations
+        have; then all are small ones.
 
         Raises:
             CompileError: Triton failed, for want of a C compiler for instance.
         """
-        llama = self._layers.llama
+        llama, few = self._layers.llama, SMALL_TILE // self._group
         keys, values = (
-            list(self._x.new_zeros(len(self._layers), 1, llama.kv_heads, 1, llama.head_size))
+            list(self._x.new_zeros(len(self._layers), 1, llama.kv_heads, few + 1, llama.head_size))
             for _ in range(2)
         )
         try:
             self(self._x[:1], [(0, 0, 1)], keys, values)
         except Exception as error:  # Triton raises what its compilers raise
             raise CompileError(f"Triton failed ({type(error).__name__}: {error})") from error
+        try:
+            self(self._x[: few + 1], [(0, 0, few + 1)], keys, values)
+        except Exception:
+            self._large_tile = SMALL_TILE
 
     def empty_keys(self) -> Tensor:
         """(1, heads, 0, size): the shape and type of keys of no token, and of values."""
@@ -139,7 +147,7 @@ class GpuLlama:
         """
         rows = next(step for step in ROW_STEPS if count <= step)
         few = SMALL_TILE // self._group
-        tile_rows = SMALL_TILE if all(run[2] <= few for run in runs) else LARGE_TILE
+        tile_rows = SMALL_TILE if all(run[2] <= few for run in runs) else self._large_tile
         tokens = tile_rows // self._group
         tiles: list[int] = []
         slots: list[int] = []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -195,6 +196,24 @@ def test_parts_of_a_conversation_are_forced_one_by_one() -> None:
     assert dst is not None
     assert more_dst is not None
     assert len(more_dst[0]) == 2 * len(dst[0])
+
+
+def test_turns_of_the_reference_are_decided_as_the_stream_decides() -> None:
+    asked: list[dict[str, Any]] = []
+    rules: list[dict[str, Any]] = [
+        {"stride": 2, "min_gap_frames": 3, "rise": 0.1}, {"rule": SpeakRule.RUNNING_SUM}
+    ]  # fmt: skip
+    for rule in rules:
+        evaluator = make_evaluator(replace(CONFIG, **rule))
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(
+                "proassist_lit.evaluation.forced.forced_turns",
+                lambda *_, **given: asked.append(given) or [],
+            )
+            evaluator._forcing.scores(tiny_model(), evaluator._data["test"], 0.5)
+    first, last = asked[0], asked[-1]
+    assert (first["policy"], first["rise"]) == (DecisionPolicy(3, 2), 0.1)
+    assert (last["policy"], last["rise"]) == (DecisionPolicy(rule=SpeakRule.RUNNING_SUM), None)
 
 
 def test_words_at_the_turns_of_the_reference_are_scored_where_asked_for() -> None:

@@ -244,3 +244,11 @@ def test_two_heads_to_speak_go_out_and_in_with_their_rule(tmp_path: Path) -> Non
     by_sum = replace(STREAM, rule=SpeakRule.RUNNING_SUM, theta_speak=2.5)
     assert stream(again, by_sum) == stream(model, by_sum)
     assert 0 < sum(frame.speak for frame in stream(model, by_sum).frames) < 6
+
+
+def test_the_card_says_that_a_rise_decides(tmp_path: Path) -> None:
+    config = settings(base_folder(tmp_path / "base"), TrainMode.FULL)
+    run, _ = make_run(tmp_path / "run", config, stream=StreamConfig(rise=0.02, theta_speak=0.5))
+    assert main(["export", str(run), str(tmp_path / "out")]) == 0
+    card = (tmp_path / "out/README.md").read_text()
+    assert "(not that to speak: by stream.rise=0.02)" in card

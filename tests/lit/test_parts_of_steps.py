@@ -120,4 +120,6 @@ def test_the_rate_is_logged_from_the_cpu(example: Example, monkeypatch: pytest.M
     )
     found.training_step(pack([example]), 0)
 
-    assert torch.equal(logged["train/lr"], torch.tensor(0.1))  # of a number Lightning makes one on the GPU
+    assert torch.equal(
+        logged["train/lr"], torch.tensor(0.1)
+    )  # of a number Lightning makes one on the GPU

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from itertools import permutations
+
 import pytest
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -72,6 +74,26 @@ def test_the_same_words_are_of_the_kind_that_belongs_there(make_transcript) -> N
     assert values["instruction_f1"] == values["correction_f1"] == 1.0
 
 
+def test_words_that_are_several_kinds_are_of_all_of_them_in_any_order(make_transcript) -> None:
+    okay = {2: "okay", 8: REFS[8]}
+    streams = [
+        make_transcript(12, okay, okay, kinds={2: ("feedback",)}),
+        make_transcript(12, okay, okay, kinds={2: ("correction",)}),
+        make_transcript(12, okay | {11: "okay"}, okay, kinds={2: ("instruction",)}),
+    ]
+    values = scores(*streams)
+    assert [values[f"{k}_precision"] for k in ("feedback", "correction", "instruction")] == [
+        0.5
+    ] * 3
+    for order in permutations(streams):
+        assert scores(*order) == values
+
+
+def test_what_is_like_nothing_is_of_no_kind(make_transcript) -> None:
+    values = scores(make_transcript(20, {8: "qqq zzz"}, REFS, kinds=KINDS))
+    assert values["correction_precision"] == values["correction_recall"] == 0.0
+
+
 def test_a_silent_assistant_gives_nothing(make_transcript) -> None:
     values = scores(make_transcript(20, {}, REFS, kinds=KINDS))
     assert values["correction_recall"] == values["correction_f1"] == 0.0
@@ -94,7 +116,7 @@ def test_without_kinds_no_text_is_compared_with_all_others(make_transcript) -> N
         with Products() as products:
             scores(make_transcript(20, REFS, REFS, kinds=kinds))
         found.append(products.num)
-    assert found == [1, 0]
+    assert found == [2, 0]  # with likeness, and of kinds
 
 
 def test_without_references_or_kinds_there_is_nothing_to_tell(make_transcript) -> None:

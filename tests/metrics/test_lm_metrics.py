@@ -51,6 +51,11 @@ def test_forced_metrics_of_one_turn(
     )
 
 
+def test_time_is_counted_by_the_frames_of_a_second() -> None:
+    assert scores(EARLY, fps=1.0)["forced_time_difference_s"] == 3
+    assert scores(EARLY, fps=1.5)["forced_time_difference_s"] == 2
+
+
 def test_perplexity_that_no_number_holds_is_infinite() -> None:
     got = scores(ON_TIME, replace(EARLY, cross_entropy=800.0))
     assert got["forced_perplexity"] == math.inf

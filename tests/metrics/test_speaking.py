@@ -58,6 +58,11 @@ def test_frame_decisions_by_hand(make_transcript) -> None:
     assert scores["speak_ece"] == pytest.approx(0.5 * (1 / 3 - 0.3) + 0.5 * (0.8 - 2 / 3), abs=1e-6)
 
 
+def test_a_head_that_is_sure_is_in_the_last_bin(make_transcript) -> None:
+    rows = [(1.0, True, 0), (0.96, True, 1), (0.95, True, 1)]
+    assert score(with_frames(make_transcript(3), rows))["speak_ece"] == pytest.approx(0.97 - 2 / 3)
+
+
 def test_precision_is_of_the_decision_made_not_of_a_threshold(make_transcript) -> None:
     rows = [(0.1, True, 1), (0.9, False, 0)]
     scores = score(with_frames(make_transcript(2), rows))

@@ -2,6 +2,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 from proassist_lit.data.config import DataConfig
 from proassist_lit.data.dataset import ConversationSet
@@ -36,10 +39,10 @@ def test_decisions_are_exact_at_the_thresholds_of_the_run() -> None:
     config = StreamConfig(theta_speak=theta_speak, theta_dst=theta_dst)
     curves = decisions_by_split({"test": [transcript], "val": []}, config)
     assert curves["val"] == {}
-    by_sum = StreamConfig(theta_speak=theta_speak, theta_dst=theta_dst, rule=SpeakRule.RUNNING_SUM)
-    found = decisions_by_split({"test": [transcript]}, by_sum)["test"]
-    assert found["dst"] == curves["test"]["dst"]
-    assert len(found["speak"].thresholds) == len(curves["test"]["speak"].thresholds) - 1
+    for other in ({"rule": SpeakRule.RUNNING_SUM}, {"rise": 0.1}):  # no threshold of P(speak)
+        found = decisions_by_split({"test": [transcript]}, replace(config, **other))["test"]
+        assert found["dst"] == curves["test"]["dst"]
+        assert len(found["speak"].thresholds) == len(curves["test"]["speak"].thresholds) - 1
     for head, theta in (("speak", theta_speak), ("dst", theta_dst)):
         known = curves["test"][head].thresholds
         assert len(known) < n
@@ -62,6 +65,23 @@ def test_streams_of_one_name_are_shown_with_the_pictures_of_their_data_sets(tmp_
     assert [(s.transcript.stream_id, s.rendered) for s in report.streams] == [
         ("tea/video_0_user", False), ("soup/video_0_user", True),
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("changed", "compares"),
+    [({}, True), ({"rule": SpeakRule.RUNNING_SUM}, False), ({"rise": 0.1}, False)],
+)
+def test_a_threshold_that_decides_nothing_is_not_shown(
+    changed: dict[str, Any], compares: bool, tmp_path: Path
+) -> None:
+    config = replace(CONFIG, **changed)
+    result = EvaluationResult(config=config, metrics={}, transcripts={"val": [stream()]})
+    report = gather_report(
+        "name", RunDirectory(tmp_path), result, {}, Matcher(HashedWordSimilarity()),
+        config_yaml="", notes={}, max_streams=1,
+    )  # fmt: skip
+    assert report.compares_probs is compares
+    assert (report.streams[0].theta_speak is not None) is compares
 
 
 def test_streams_are_shown_with_the_threshold_that_their_pairs_were_scored_by(

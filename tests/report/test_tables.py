@@ -3,6 +3,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -198,6 +199,13 @@ def test_runs_are_ordered_downwards_where_lower_is_better(sweep: Path) -> None:
     table = runs_table(sweep, sort="val/loss", metrics=["val/loss"])
     assert [r[0] for r in table.rows] == ["10", "2"]
     assert "| **0.5000** |" in table.to_markdown()
+
+
+def test_runs_without_a_number_come_last(tmp_path: Path) -> None:
+    for name, loss in (("a", 3.0), ("b", math.nan), ("c", 1.0), ("d", 2.0)):
+        job(tmp_path, name, "seed: 1\n", {"val/loss": loss})
+    rows = runs_table(tmp_path, sort="val/loss", metrics=["val/loss"]).rows
+    assert [row[0] for row in rows] == ["c", "d", "a", "b"]
 
 
 def test_runs_without_a_run_or_the_metric_are_refused(sweep: Path, tmp_path: Path) -> None:
