@@ -241,7 +241,11 @@ class Batch:
     hides_tokens: bool = False  # attention_mask hides more than padding on the right
 
     def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Self:
-        """Copy to ``device``. Lightning calls this; it refuses a frozen dataclass without it."""
+        """Copy to ``device``, a GPU while it computes: it reads the copy when it comes to it.
+
+        Lightning calls this; it refuses a frozen dataclass without it.
+        """
+        non_blocking = non_blocking or torch.device(device).type == "cuda"
         return self._each(lambda tensor: tensor.to(device, non_blocking=non_blocking))
 
     def pin_memory(self) -> Self:

@@ -190,12 +190,6 @@ class AssistantModule(L.LightningModule):
         self.log("train/lr", rate, on_step=True, on_epoch=False)  # it need not wait for the device
         return losses.total * world
 
-    def transfer_batch_to_device(
-        self, batch: Batch, device: torch.device, dataloader_idx: int
-    ) -> Batch:
-        """Copy while the last step is computed; Lightning's own copy waits for it."""
-        return batch.to(device, non_blocking=device.type == "cuda")
-
     def _losses_of_shards(self, parts: Sequence[Batch], counts: Tensor) -> Losses:
         strategy, world = self.trainer.strategy, self.trainer.world_size
         return compute_losses_of_shards(

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from lightning.fabric.utilities.apply_func import move_data_to_device as batch_to
 
 from proassist_lit.config import RunConfig
 from proassist_lit.data.collate import collate, pack
@@ -17,7 +18,7 @@ from proassist_lit.lit.build import build_module
 from proassist_lit.lit.module import AssistantModule
 from proassist_lit.model.training_layers import GradientCheckpointing
 from proassist_lit.trainer_config import TrainerConfig
-from proassist_lit.types import Batch, Example
+from proassist_lit.types import Example
 from tests.fakes import tiny_model
 from tests.sequence.batches import example_set
 
@@ -101,12 +102,15 @@ def test_layers_are_prepared_as_asked_for(
 def test_batches_go_to_a_gpu_while_it_computes(
     device: str, example: Example, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked: list[tuple[str, bool]] = []
-    monkeypatch.setattr(
-        Batch, "to", lambda _, device, *, non_blocking: asked.append((device.type, non_blocking))
-    )
-    built().transfer_batch_to_device(pack([example]), torch.device(device), 0)
-    assert asked == [(device, device == "cuda")]  # elsewhere it might be read too early
+    batch, asked = pack([example]), set[tuple[str, bool]]()
+
+    def to(tensor: torch.Tensor, device: torch.device, *, non_blocking: bool) -> torch.Tensor:
+        asked.add((device.type, non_blocking))
+        return tensor
+
+    monkeypatch.setattr(torch.Tensor, "to", to)
+    batch_to(batch, torch.device(device))  # as Lightning does
+    assert asked == {(device, device == "cuda")}  # elsewhere it might be read too early
 
 
 def test_the_rate_is_logged_from_the_cpu(example: Example, monkeypatch: pytest.MonkeyPatch) -> None:
