@@ -122,6 +122,19 @@ def test_change_is_better_by_the_direction_of_its_metric(open_report: OpenReport
     assert page.locator(".head-speak .streamed tr:has(.better)").count() == 2
 
 
+def test_the_table_of_a_head_stays_within_its_column(open_report: OpenReport) -> None:
+    late = {"utterance_time_difference_s": -1.5}
+    page = open_report(
+        small_report(
+            metrics={"val/theta_speak": 0.4, **{f"val/{name}": x for name, x in late.items()}},
+            sweep={"val": [point(0.4, 0.3, **late), point(0.8, 0.3, **late)]},
+        )
+    )
+    box = page.locator(".head-speak .scroll")
+    assert "time difference" in box.inner_text()
+    assert box.evaluate("box => box.scrollWidth - box.clientWidth") == 0
+
+
 COUNTED = (  # theta, precision, recall, F1, what stands above them
     (0.35, "0.667", "1", "0.800", "P ≥ 0.35"),  # a probability of exactly the threshold
     (0.36, "0.500", "0.500", "0.500", "P ≥ 0.4"),
