@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import sys
 from collections.abc import Iterable, Mapping
@@ -43,9 +44,17 @@ def command_of_run(*others: str) -> str:
     return shlex.join(["python", "train.py", *given, *others])
 
 
+def override(key: str, path: Path) -> str:
+    """``key=path`` as Hydra reads it: with a brace or an equals sign a path is to be quoted."""
+    if re.fullmatch(r"[\w./-]+( [\w./-]+)*", str(path)):
+        return f"{key}={path}"
+    quoted = str(path).replace("'", r"\'")
+    return f"{key}='{quoted}'"
+
+
 def go_on_command(run_dir: Path) -> str:
     """What goes on with the run under way when it has stopped; after what started its processes."""
-    command = command_of_run(f"hydra.run.dir={run_dir}", "resume=auto")
+    command = command_of_run(override("hydra.run.dir", run_dir), "resume=auto")
     return command if Rendezvous.of_launch() is None else command.removeprefix("python ")
 
 

@@ -12,10 +12,11 @@ import pytest
 import yaml
 from filelock import FileLock
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from proassist_lit.config import Compat, RunConfig
 from proassist_lit.config_schema import read_config
-from proassist_lit.going_on import go_on_command
+from proassist_lit.going_on import go_on_command, override
 from proassist_lit.objectives import ObjectiveKind
 from proassist_lit.run_directory import RunDirectory
 from proassist_lit.streaming.config import Strategy
@@ -316,3 +317,11 @@ def test_process_of_another_device_shares_the_run(
     assert app.jobs[2] == app.jobs[0]
     assert app.jobs[1][1] != app.jobs[0][1]
     assert not (tmp_path / "elsewhere").exists()
+
+
+@pytest.mark.parametrize(
+    "path", ["/data/runs/a-1.b", "/my (copy)/lr=0.1", "a b", "it's {x}", "a,b", "[1]"]
+)
+def test_a_path_is_written_as_hydra_reads_it(path: str) -> None:
+    (read,) = OverridesParser.create().parse_overrides([override("hydra.run.dir", Path(path))])
+    assert (read.key_or_group, read.value()) == ("hydra.run.dir", path)

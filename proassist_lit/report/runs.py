@@ -55,7 +55,8 @@ def multirun_table(sweep_dir: Path) -> Table:
     jobs = sorted(filter(_is_job, sweep_dir.iterdir()), key=lambda job: _natural(job.name))
     metrics = [_read_metrics(job / "metrics.json") for job in jobs]
     configs = [_read_config(job / "config.yaml") for job in jobs]
-    keys = _differing_keys([config for config in configs if config is not None])
+    differing = _differing_keys([config for config in configs if config is not None])
+    keys = [key for key in differing if key not in _SAYS_NOTHING]
     shown = _main_metrics(metrics)
     return Table(
         title=sweep_dir.resolve().name,

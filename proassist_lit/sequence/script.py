@@ -185,11 +185,12 @@ def read_script(conversation: Conversation, rules: SequenceRules = OURS) -> Scri
     return script
 
 
-def _event_frames(source: Mapping[str, Any] | None) -> set[object]:
+def _event_frames(source: Mapping[str, Any] | None) -> set[int]:
     """Frames at which a row of the DST extension names a turn, whoever speaks."""
     kept = [layout.get("kept", {}) for layout in source["turns"]] if source else []
     names = ("start_frame", "frame", "frame_idx")  # of turns, of events
-    return {turn[name] for turn in kept for name in names if name in turn}
+    named = (turn.get(name) for turn in kept for name in names)
+    return {frame for frame in named if isinstance(frame, int)}
 
 
 def _lists_steps(source: Mapping[str, Any] | None) -> bool:

@@ -15,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from proassist_lit.atomic import write_text
 from proassist_lit.directory_lock import alone_in
 from proassist_lit.errors import ConfigError, OtherJobError
+from proassist_lit.going_on import override
 from proassist_lit.job_result import JobResult
 from proassist_lit.sweep.launcher import is_time_up
 from proassist_lit.sweep.settings import SearchSettings
@@ -230,7 +231,7 @@ def _named(numbers: Iterable[int]) -> str:
 
 def _same_command(sweep_dir: Path) -> str:
     kept = [word for word in sys.argv[1:] if not word.startswith("hydra.sweep.dir=")]
-    return _command([*kept, f"hydra.sweep.dir={sweep_dir}"])
+    return _command([*kept, override("hydra.sweep.dir", sweep_dir)])
 
 
 def _command(arguments: Sequence[str]) -> str:

@@ -47,6 +47,14 @@ def test_flags_and_labels_of_turns_are_kept_beside_them() -> None:
     assert (spoken.labels, spoken.time_s) == ("x", 5.4)
 
 
+def test_a_key_that_nobody_knows_may_hold_anything() -> None:
+    plain, odd = (
+        read_script(row_to_conversation(with_turn(3, **extra), "x"))
+        for extra in ({}, {"frame": [12, 14]})
+    )
+    assert [m.has_event for m in odd.moments] == [m.has_event for m in plain.moments]
+
+
 def test_events_become_turns_and_other_frames_are_silent() -> None:
     made = row_to_conversation(EVENTS, "x")
     assert told(made) == [

@@ -55,6 +55,13 @@ def untested(tmp_path: Path) -> Path:
     return tmp_path / "untested"
 
 
+def test_how_a_job_was_started_is_no_setting_that_differs(tmp_path: Path) -> None:
+    job(tmp_path, "0", "seed: 1\nresume: auto\n", None)
+    job(tmp_path, "1", "seed: 2\nresume: null\n", None)
+    assert multirun_table(tmp_path).columns[:3] == ("job", "status", "seed")
+    assert "resume" not in multirun_table(tmp_path).columns
+
+
 def test_jobs_without_a_test_are_compared_on_val(untested: Path) -> None:
     table = multirun_table(untested)
     assert table.metric_columns == tuple(f"val/{name}" for name in KEY_METRICS)
