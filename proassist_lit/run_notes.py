@@ -16,11 +16,16 @@ def gather_notes(**further: str) -> dict[str, str]:
     notes = {"git commit": _git_commit(), "machine": _machine()}
     notes["python"] = platform.python_version()
     for package in _VERSIONS:
-        try:
-            notes[package] = version(package)
-        except PackageNotFoundError:
-            notes[package] = "not installed"
+        notes[package] = installed_version(package) or "not installed"
     return notes | further
+
+
+def installed_version(package: str) -> str | None:
+    """Version of a package, None where it is not installed."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
 
 
 def _git_commit() -> str:

@@ -6,7 +6,6 @@ import argparse
 import logging
 import time
 import warnings
-from importlib.metadata import PackageNotFoundError, version
 from itertools import pairwise
 from typing import Any
 
@@ -21,15 +20,8 @@ from benchmarks.training.ours import train_ours
 from proassist_lit.model.arithmetic import StepArithmetic
 from proassist_lit.model.config import LoraConfig
 from proassist_lit.model.lora import add_lora
+from proassist_lit.run_notes import installed_version
 from proassist_lit.types import IGNORE_INDEX
-
-
-def liger() -> str | None:
-    """Version of Liger's kernels, None where they are not installed."""
-    try:
-        return version("liger-kernel")
-    except PackageNotFoundError:
-        return None
 
 
 def run_side(options: argparse.Namespace) -> dict[str, Any]:
@@ -78,5 +70,6 @@ def run_side(options: argparse.Namespace) -> dict[str, Any]:
             for i in range(0, len(lengths), options.batch)
         ),
         "labelled_share": sum(int((r.labels != IGNORE_INDEX).sum()) for r in rows) / sum(lengths),
-        "machine": machine(device) | {"transformers": transformers.__version__, "liger": liger()},
+        "machine": machine(device)
+        | {"transformers": transformers.__version__, "liger": installed_version("liger-kernel")},
     }  # fmt: skip

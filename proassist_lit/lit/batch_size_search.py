@@ -118,7 +118,6 @@ def _search(config: RunConfig, core: Core, run: RunDirectory) -> int:
     trained = {name: p for name, p in core.model.named_parameters() if p.requires_grad}
     before = {name: p.detach().to("cpu", copy=True) for name, p in trained.items()}
     module = build_module(one, core, STEPS_PER_TRIAL)
-    module.train()  # the search is over before Lightning asks it to
 
     def trial() -> L.Trainer:
         return L.Trainer(

@@ -71,7 +71,6 @@ def _search(
         default_root_dir=run.path,
     )  # fmt: skip
     module = build_module(config, core, len(datamodule.train_dataloader()))
-    module.train()  # the search is over before Lightning asks it to
     with interruptible():
         finder = Tuner(searcher).lr_find(
             module, datamodule=datamodule, min_lr=1e-7, num_training=NUM_STEPS, update_attr=False

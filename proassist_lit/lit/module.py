@@ -135,13 +135,14 @@ class AssistantModule(L.LightningModule):
             self.trainer.precision_plugin.convert_module(self.model)
             shard(self.model, mesh["data_parallel"])
 
-    def on_fit_start(self) -> None:
-        """Train all of it.
+    def setup(self, stage: str) -> None:
+        """Train all of it, in Lightning's searches, too, which are over before ``on_fit_start``.
 
         Pretrained weights come in evaluation mode, which Lightning keeps; in it no layer is
         compiled, and all keep everything for the gradient.
         """
-        self.train()
+        if stage == "fit":
+            self.train()
 
     def on_fit_end(self) -> None:
         """Leave a model that can be run without the Trainer."""

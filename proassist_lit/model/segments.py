@@ -88,8 +88,7 @@ def segment_attention(
         (B, T, heads, size), and no weights.
     """
     if (segments is not None or attention_mask is None) and _lacks_groups(query, key):
-        group = query.shape[1] // key.shape[1]
-        key, value = (x.repeat_interleave(group, dim=1) for x in (key, value))
+        key, value = _repeated(key, query), _repeated(value, query)
         if segments is None:  # Hugging Face's might repeat them once more
             out = F.scaled_dot_product_attention(
                 query, key, value, dropout_p=dropout, is_causal=query.shape[2] > 1, scale=scaling
@@ -122,7 +121,7 @@ def _attend(
         if grouped and _takes_groups(_KERNEL):
             options["enable_gqa"] = True
         elif grouped:
-            k, v = (x.repeat_interleave(q.shape[1] // x.shape[1], dim=1) for x in (k, v))
+            k, v = _repeated(k, q), _repeated(v, q)
         out: Tensor = _KERNEL(
             q, k, v, segments.offsets, segments.offsets, longest, longest,
             scale=scaling, window_size=(-1, 0), **options,
@@ -135,6 +134,11 @@ def _attend(
         for q, k, v in zip(*(_apart(x, segments) for x in (query, key, value)), strict=True)
     ]
     return torch.cat(parts, dim=2).transpose(1, 2).contiguous()
+
+
+def _repeated(heads: Tensor, query: Tensor) -> Tensor:
+    """Heads of keys or values, in dimension 1, as often as there are queries for each."""
+    return heads.repeat_interleave(query.shape[1] // heads.shape[1], dim=1)
 
 
 def _apart(heads: Tensor, segments: Segments) -> tuple[Tensor, ...]:

@@ -81,7 +81,7 @@ class GpuLlama:
             raise CompileError(f"Triton failed ({type(error).__name__}: {error})") from error
         try:
             self(self._x[: few + 1], [(0, 0, few + 1)], keys, values)
-        except Exception:
+        except Exception:  # and small ones went through
             self._large_tile = SMALL_TILE
 
     def empty_keys(self) -> Tensor:

@@ -98,6 +98,25 @@ def test_as_many_of_the_longest_as_fit(
     assert device.seen == []
 
 
+def held_at_each_step(
+    taken: list[weakref.ref[Tensor]], settings: RunConfig, core: Core,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+) -> list[int]:  # fmt: skip
+    """How much of what is taken is there at each step of a search in which nothing fits."""
+    alive: list[int] = []
+
+    def step(self: AssistantModule, *_: Any) -> Tensor:
+        alive.append(sum(ref() is not None for ref in taken))
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
+
+    monkeypatch.setattr(AssistantModule, "training_step", step)
+    monkeypatch.setattr(batch_size_search, "check_has_limit", lambda _: None)
+    with pytest.raises(TrainingError, match="too large for the device"):
+        with_found_batch_size(settings, core, RunDirectory(tmp_path / "run"), resumes=False)
+    assert len(alive) >= 2
+    return alive
+
+
 @pytest.mark.filterwarnings("ignore")  # of Lightning: not tested here
 @pytest.mark.parametrize(("accumulate", "held"), [(1, 0), (2, 1)])
 def test_room_for_added_up_gradients_is_taken_while_it_looks(
@@ -107,25 +126,15 @@ def test_room_for_added_up_gradients_is_taken_while_it_looks(
     settings, core, _ = built
     trained = [p for p in core.model.parameters() if p.requires_grad]
     taken: list[weakref.ref[Tensor]] = []
-    alive: list[int] = []
 
     def take(like: Tensor, **options: Any) -> Tensor:
         room = torch.zeros_like(like, **options)
         taken.append(weakref.ref(room))
         return room
 
-    def step(self: AssistantModule, *_: Any) -> Tensor:
-        alive.append(sum(ref() is not None for ref in taken))
-        raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
-
     monkeypatch.setattr(torch, "empty_like", take)
-    monkeypatch.setattr(AssistantModule, "training_step", step)
-    monkeypatch.setattr(batch_size_search, "check_has_limit", lambda _: None)
-    with pytest.raises(TrainingError, match="too large for the device"):
-        with_found_batch_size(
-            asking(settings, 2, accumulate=accumulate), core, RunDirectory(tmp_path / "run"),
-            resumes=False,
-        )  # fmt: skip
+    settings = asking(settings, 2, accumulate=accumulate)
+    alive = held_at_each_step(taken, settings, core, tmp_path, monkeypatch)
     assert set(alive) == {held * len(trained)}
 
 
@@ -170,7 +179,6 @@ def test_room_for_the_average_is_taken_while_it_looks(
     settings, core, _ = built
     trained = [p for p in core.model.parameters() if p.requires_grad]
     taken: list[weakref.ref[Tensor]] = []
-    alive: list[int] = []
 
     def take(*args: Any) -> list[Tensor]:
         room = room_for_average(*args)
@@ -179,19 +187,9 @@ def test_room_for_the_average_is_taken_while_it_looks(
         assert {t.dtype for t in room} == {torch.float32}
         return room
 
-    def step(self: AssistantModule, *_: Any) -> Tensor:
-        alive.append(sum(ref() is not None for ref in taken))
-        raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
-
     monkeypatch.setattr(batch_size_search, "room_for_average", take)
-    monkeypatch.setattr(AssistantModule, "training_step", step)
-    monkeypatch.setattr(batch_size_search, "check_has_limit", lambda _: None)
-    with pytest.raises(TrainingError, match="too large for the device"):
-        with_found_batch_size(
-            asking(settings, 2, ema_decay=decay), core, RunDirectory(tmp_path / "run"),
-            resumes=False,
-        )  # fmt: skip
-    assert len(alive) >= 2
+    settings = asking(settings, 2, ema_decay=decay)
+    alive = held_at_each_step(taken, settings, core, tmp_path, monkeypatch)
     assert set(alive) == {len(trained) if decay else 0}
 
 

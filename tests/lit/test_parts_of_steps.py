@@ -79,7 +79,7 @@ def test_layers_are_fused_where_that_is_asked_for(
     found._trainer = SimpleNamespace(  # type: ignore[assignment]
         precision="32-true", lr_scheduler_configs=[]
     )
-    found.on_fit_start()
+    found.setup("fit")
     assert asked == []
     found.on_train_start()
     assert asked == [found.model.lm] * fused
